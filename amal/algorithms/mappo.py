@@ -1,0 +1,351 @@
+"""MAPPO: proximal policy optimisation with a centralised critic (Yu et al. 2022, arXiv:2103.01955).
+
+Letters: B episodes, T time, N agents, O observation size, S state size, A actions, H hidden state, M transitions.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from amal.critics import Critic, MAPPOCritic
+from amal.networks import IndependentPolicies, MLPPolicy, Policy
+from amal.ops.losses import (
+    approx_kl,
+    categorical_entropy,
+    clip_fraction,
+    clipped_surrogate,
+    clipped_value_loss,
+    masked_log_softmax,
+    masked_mean,
+    sample_categorical,
+    standardize,
+)
+from amal.ops.normalization import ValueNormalizer
+from amal.ops.returns import explained_variance, generalized_advantages
+from amal.types import EpisodeBatch
+
+ADAM_EPSILON = 1e-5  # MAPPO's, table of common hyper-parameters; larger than Adam's own 1e-8
+
+
+class NonFiniteLoss(RuntimeError):
+    """A loss or a gradient became NaN or infinite, so the parameters are worth nothing from here on."""
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """M steps that happened, in the order of the batch's mask, without the padding."""
+
+    obs: Tensor  # [M, N, O] float32
+    state: Tensor  # [M, S] float32
+    available_actions: Tensor  # [M, N, A] bool
+    actions: Tensor  # [M, N] int64
+    log_probs: Tensor  # [M, N] float32, of the behaviour policy
+    alive: Tensor  # [M, N] bool
+    advantages: Tensor  # [M, N] float32, standardised over alive agents
+    values: Tensor  # [M, N] float32, normalised, of the critic before the update
+    targets: Tensor  # [M, N] float32, normalised returns
+
+    def __getitem__(self, rows: Tensor) -> "Transitions":
+        """The transitions at ``rows`` [m] int64."""
+        return Transitions(**{f.name: getattr(self, f.name).index_select(0, rows) for f in fields(self)})
+
+
+@dataclass(frozen=True)
+class Minibatch:
+    """Which m transitions to learn from. A recurrent policy walks whole episodes (b of them) to reach them."""
+
+    rows: Tensor  # [m] int64, into Transitions
+    episodes: Tensor  # [b] int64, into EpisodeBatch; empty for feed-forward policies
+    slots: Tensor  # [m] int64, where the rows lie in the episodes' [b · T] slots; empty for feed-forward policies
+
+
+def evaluate_critic(critic: Critic, batch: EpisodeBatch) -> Tensor:
+    """Values [B, T+1, N] in normalised units, of every step and of each episode's end; padding costs nothing and is 0."""
+    n_slots = batch.mask.shape[1] + 1
+    seen = torch.arange(n_slots, device=batch.mask.device) <= batch.lengths.unsqueeze(-1)
+    values = critic(batch.state[seen], batch.obs[seen])
+    return values.new_zeros(*seen.shape, values.shape[-1]).masked_scatter(seen.unsqueeze(-1), values)
+
+
+def gather_transitions(batch: EpisodeBatch, advantages: Tensor, values: Tensor, targets: Tensor) -> Transitions:
+    """The steps that happened, without the padding; advantages, values and targets are [B, T, N]."""
+    happened, alive = batch.mask, batch.alive
+    return Transitions(
+        obs=batch.obs[:, :-1][happened],
+        state=batch.state[:, :-1][happened],
+        available_actions=batch.available_actions[:, :-1][happened],
+        actions=batch.actions[happened],
+        log_probs=batch.log_probs[happened],
+        alive=alive[happened],
+        advantages=standardize(advantages, alive)[happened],
+        values=values[happened],
+        targets=targets[happened],
+    )
+
+
+def shuffled_transitions(mask: Tensor, n_minibatch: int, generator: torch.Generator) -> Iterator[Minibatch]:
+    """One epoch of random disjoint sets of transitions, of sizes that differ by at most one; ``mask`` is [B, T]."""
+    nothing = torch.empty(0, dtype=torch.int64, device=mask.device)
+    order = torch.randperm(int(mask.sum()), generator=generator).to(mask.device)
+    for rows in order.tensor_split(n_minibatch):
+        yield Minibatch(rows, episodes=nothing, slots=nothing)
+
+
+def shuffled_episodes(mask: Tensor, n_minibatch: int, generator: torch.Generator) -> Iterator[Minibatch]:
+    """One epoch of random disjoint sets of whole episodes, for policies with a memory; ``mask`` is [B, T]."""
+    row = mask.flatten().cumsum(0).view(mask.shape) - 1
+    order = torch.randperm(mask.shape[0], generator=generator).to(mask.device)
+    for episodes in order.tensor_split(n_minibatch):
+        happened = mask[episodes]
+        yield Minibatch(row[episodes][happened], episodes, slots=happened.flatten().nonzero().squeeze(-1))
+
+
+def minibatch_logits(policy: Policy, batch: EpisodeBatch, transitions: Transitions, minibatch: Minibatch) -> Tensor:
+    """Logits [m, N, A] of the minibatch's ``transitions``; a recurrent policy starts from each episode's beginning."""
+    if policy.recurrent:
+        obs = batch.obs[:, :-1].index_select(0, minibatch.episodes)
+        logits, _ = policy(obs, policy.initial_hidden(len(obs)))
+        return logits.flatten(0, 1).index_select(0, minibatch.slots)
+    logits, _ = policy(transitions.obs.unsqueeze(1), policy.initial_hidden(len(transitions.obs)))
+    return logits.squeeze(1)
+
+
+def gradient_norm(network: nn.Module) -> Tensor:
+    """Euclidean norm of all the network's gradients as one vector."""
+    return nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
+
+
+def check_finite(metrics: dict[str, Tensor]) -> None:
+    """Raise ``NonFiniteLoss`` naming every metric that is not finite. One synchronisation with the device."""
+    values = torch.stack(list(metrics.values())).tolist()
+    broken = [f"{name} = {value}" for name, value in zip(metrics, values, strict=True) if not abs(value) < float("inf")]
+    if broken:
+        raise NonFiniteLoss(f"{', '.join(broken)}: the update diverged; try a lower lr or max_grad_norm")
+
+
+class MAPPO(LightningModule):
+    """Multi-agent PPO: decentralised actors, one critic, clipped objectives (Yu et al. 2022, arXiv:2103.01955).
+
+    With ``IPPOCritic`` it is IPPO, with ``GRUPolicy`` the recurrent MAPPO.
+
+    Args:
+        n_agents: number of agents; comes from the scenario.
+        n_actions: number of actions; comes from the scenario.
+        obs_dim: size of an agent's observation; comes from the scenario.
+        state_dim: size of the global state; comes from the scenario.
+        policy: class of the policy network.
+        critic: class of the critic network.
+        lr: learning rate of both Adam optimizers, decayed linearly to 0 at the end of the budget.
+        gamma: discount factor.
+        gae_lambda: lambda of generalised advantage estimation, 0 for one-step, 1 for Monte-Carlo.
+        clip_param: how far the probability ratio may leave 1 before the surrogate is clipped.
+        value_clip: how far a value may leave its old value before its loss is clipped, in normalised units.
+        value_loss: squared or Huber error of the values.
+        huber_delta: where Huber's error turns linear, in normalised units.
+        entropy_coef: weight of the entropy bonus.
+        max_grad_norm: gradients are scaled down to this norm, policy and critic each on its own.
+        n_epochs: passes over each batch of episodes.
+        n_minibatch: minibatches per pass, at most one per episode.
+        share_parameters: one policy network for all agents, or one for each. The critic is always one network.
+    """
+
+    def __init__(
+        self,
+        n_agents: int,
+        n_actions: int,
+        obs_dim: int,
+        state_dim: int,
+        policy: Callable[[int, int, int], Policy] = MLPPolicy,
+        critic: Callable[[int, int, int], Critic] = MAPPOCritic,
+        lr: float = 5e-4,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        clip_param: float = 0.2,
+        value_clip: float = 0.2,
+        value_loss: Literal["mse", "huber"] = "mse",
+        huber_delta: float = 10.0,
+        entropy_coef: float = 0.01,
+        max_grad_norm: float = 10.0,
+        n_epochs: int = 4,
+        n_minibatch: int = 4,
+        share_parameters: bool = True,
+    ) -> None:
+        super().__init__()
+        sizes = {"n_agents": n_agents, "n_actions": n_actions, "obs_dim": obs_dim, "state_dim": state_dim}
+        for name, value in {**sizes, "n_epochs": n_epochs, "n_minibatch": n_minibatch}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        for name, share in {"gamma": gamma, "gae_lambda": gae_lambda}.items():
+            if not 0.0 <= share <= 1.0:
+                raise ValueError(f"{name} must be in [0, 1], got {share}")
+        positive = {"lr": lr, "value_clip": value_clip, "huber_delta": huber_delta, "max_grad_norm": max_grad_norm}
+        for name, number in positive.items():
+            if not number > 0.0:
+                raise ValueError(f"{name} must be greater than 0, got {number}")
+        if not 0.0 < clip_param < 1.0:
+            raise ValueError(f"clip_param must be in (0, 1), got {clip_param}")
+        if not entropy_coef >= 0.0:
+            raise ValueError(f"entropy_coef must be at least 0, got {entropy_coef}")
+        if value_loss not in ("mse", "huber"):
+            raise ValueError(f"value_loss must be 'mse' or 'huber', got {value_loss!r}")
+
+        self.automatic_optimization = False
+        self.lr = lr
+        self.gamma = gamma
+        self.gae_lambda = gae_lambda
+        self.clip_param = clip_param
+        self.value_clip = value_clip
+        self.value_loss: Literal["mse", "huber"] = value_loss
+        self.huber_delta = huber_delta
+        self.entropy_coef = entropy_coef
+        self.max_grad_norm = max_grad_norm
+        self.n_epochs = n_epochs
+        self.n_minibatch = n_minibatch
+
+        if share_parameters:
+            self.policy = policy(obs_dim, n_agents, n_actions)
+        else:
+            self.policy = IndependentPolicies(policy, obs_dim, n_agents, n_actions)
+        self.critic = critic(state_dim, obs_dim, n_agents)
+        self.value_normalizer = ValueNormalizer()
+        # a stream of its own, so that nothing drawn elsewhere (actions, other modules' weights) changes the minibatches
+        self.generator = torch.Generator().manual_seed(torch.initial_seed())
+
+    @torch.inference_mode()
+    def act(
+        self, obs: Tensor, available_actions: Tensor, hidden: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Choose actions for E battles.
+
+        Args:
+            obs: [E, N, O].
+            available_actions: [E, N, A] bool.
+            hidden: [E, N, H], from ``policy.initial_hidden(E)`` at the start of an episode.
+            generator: source of the samples; None takes the most probable action.
+
+        Returns:
+            Actions [E, N] int64, their log-probabilities [E, N], the next hidden state [E, N, H].
+        """
+        logits, hidden = self.policy(obs.unsqueeze(1), hidden)
+        log_probs = masked_log_softmax(logits.squeeze(1), available_actions)
+        actions = log_probs.argmax(dim=-1) if generator is None else sample_categorical(log_probs, generator)
+        return actions, log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1), hidden
+
+    def training_step(self, batch: EpisodeBatch, batch_idx: int) -> None:
+        """One update: returns once, then epochs × minibatches of clipped policy and value losses."""
+        self.set_learning_rate(self.lr * (1.0 - batch.progress))
+        transitions, critic_fit = self.estimate_advantages(batch)
+
+        steps = []
+        for minibatch in self.minibatches(batch.mask):
+            part = transitions[minibatch.rows]
+            logits = minibatch_logits(self.policy, batch, part, minibatch)
+            policy_loss, policy_metrics = self.policy_loss(logits, part)
+            value_loss = self.critic_loss(part)
+            # one backward pass for both: DDP synchronises one per step, and the networks share no parameters
+            norms = self.optimize(policy_loss + value_loss)
+            steps.append(policy_metrics | {"train/value_loss": value_loss.detach()} | norms)
+
+        # nothing above waits for the device; this is the update's one synchronisation
+        metrics = {name: torch.stack([step[name] for step in steps]).mean() for name in steps[0]}
+        check_finite(metrics)
+        self.log_update(batch, metrics | {"train/explained_variance": critic_fit})
+
+    @torch.no_grad()
+    def estimate_advantages(self, batch: EpisodeBatch) -> tuple[Transitions, Tensor]:
+        """Advantages and value targets of a batch, and the critic's explained variance; updates the value normaliser."""
+        values = evaluate_critic(self.critic, batch)
+        estimates = self.value_normalizer.denormalize(values)
+        advantages = generalized_advantages(
+            batch.rewards, estimates, batch.terminated, batch.mask, self.gamma, self.gae_lambda
+        )
+        returns = advantages + estimates[:, :-1]
+        critic_fit = explained_variance(estimates[:, :-1], returns, batch.alive)
+        self.value_normalizer.update(returns, batch.alive)
+        targets = self.value_normalizer.normalize(returns)
+        return gather_transitions(batch, advantages, values[:, :-1], targets), critic_fit
+
+    def minibatches(self, mask: Tensor) -> list[Minibatch]:
+        """The minibatches of all epochs; ``mask`` is [B, T]. Drawn in advance, as their sizes depend on the mask."""
+        shuffle = shuffled_episodes if self.policy.recurrent else shuffled_transitions
+        n_minibatch = min(self.n_minibatch, mask.shape[0])
+        return [m for _ in range(self.n_epochs) for m in shuffle(mask, n_minibatch, self.generator)]
+
+    def policy_loss(self, logits: Tensor, transitions: Transitions) -> tuple[Tensor, dict[str, Tensor]]:
+        """Clipped surrogate and entropy bonus over alive agents; the loss to minimise, and its metrics.
+
+        Args:
+            logits: [m, N, A].
+            transitions: m of them.
+        """
+        alive = transitions.alive
+        log_probs = masked_log_softmax(logits, transitions.available_actions)
+        chosen = log_probs.gather(-1, transitions.actions.unsqueeze(-1)).squeeze(-1)
+        # masked before the exponential: an infinite ratio of a dead agent has a NaN gradient even where it is not used
+        log_ratio = torch.where(alive, chosen - transitions.log_probs, 0.0)
+        surrogate = masked_mean(clipped_surrogate(log_ratio, transitions.advantages, self.clip_param), alive)
+        entropy = masked_mean(categorical_entropy(log_probs), alive)
+        with torch.no_grad():
+            metrics = {
+                "train/policy_loss": -surrogate,
+                "train/entropy": entropy.detach(),
+                "train/approx_kl": masked_mean(approx_kl(log_ratio), alive),
+                "train/clip_fraction": masked_mean(clip_fraction(log_ratio, self.clip_param), alive),
+            }
+        return -surrogate - self.entropy_coef * entropy, metrics
+
+    def critic_loss(self, transitions: Transitions) -> Tensor:
+        """Clipped value loss over alive agents."""
+        values = self.critic(transitions.state, transitions.obs)
+        loss = clipped_value_loss(
+            values, transitions.values, transitions.targets, self.value_clip, self.value_loss, self.huber_delta
+        )
+        return masked_mean(loss, transitions.alive)
+
+    def optimize(self, loss: Tensor) -> dict[str, Tensor]:
+        """One step of both optimizers, each network's gradients clipped on their own; their norms before clipping."""
+        policy_optimizer, critic_optimizer = self.optimizers()
+        policy_optimizer.zero_grad()
+        critic_optimizer.zero_grad()
+        self.manual_backward(loss)
+        norms = {
+            "train/policy_grad_norm": gradient_norm(self.policy),
+            "train/critic_grad_norm": gradient_norm(self.critic),
+        }
+        for optimizer in (policy_optimizer, critic_optimizer):
+            self.clip_gradients(optimizer, gradient_clip_val=self.max_grad_norm, gradient_clip_algorithm="norm")
+            optimizer.step()
+        return norms
+
+    def set_learning_rate(self, lr: float) -> None:
+        """Set both optimizers to ``lr``."""
+        for optimizer in self.optimizers():
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+
+    def log_update(self, batch: EpisodeBatch, metrics: dict[str, Tensor]) -> None:
+        """Log the metrics of an update together with what its episodes were like."""
+        episodes = {
+            "train/lr": self.optimizers()[0].param_groups[0]["lr"],
+            "train/return": batch.returns.mean(),
+            "train/win_rate": batch.won.float().mean(),
+            "train/episode_length": batch.lengths.float().mean(),
+        }
+        self.log_dict(metrics | episodes, batch_size=len(batch.rewards))
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """Adam for the policy, Adam for the critic."""
+        return [
+            torch.optim.Adam(network.parameters(), lr=self.lr, eps=ADAM_EPSILON, fused=True)
+            for network in (self.policy, self.critic)
+        ]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["minibatch_generator"] = self.generator.get_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.generator.set_state(checkpoint["minibatch_generator"].cpu())

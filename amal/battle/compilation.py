@@ -1,0 +1,76 @@
+"""The kernel decorator, and where compiled kernels are kept.
+
+numba's cache looks at the file of a kernel only, not at the files of the kernels it calls. So the cache folder is named
+after all of the simulator's sources: after any change everything is compiled anew, never a mixture of old and new.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numba
+
+
+def simulator_hash() -> str:
+    """12 hex digits over the simulator's code and data; equal hashes fight equal battles."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.iterdir()):
+        if path.suffix in (".py", ".yaml"):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _cache_folder() -> str | None:
+    """The first folder of numba's own setting, the user's cache and the temporary folder that can be written to."""
+    user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    configured = [Path(numba.config.CACHE_DIR)] if numba.config.CACHE_DIR else []  # type: ignore[attr-defined]
+    for root in [*configured, user_cache / "amal", Path(tempfile.gettempdir()) / f"amal-{os.getuid()}"]:
+        folder = root / f"kernels-{simulator_hash()}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK):
+            return str(folder)
+    return None
+
+
+_CACHE_FOLDER = _cache_folder()
+
+
+def kernel(function: Callable[..., Any] | None = None, *, parallel: bool = False) -> Any:
+    """Compiles a function with numba on first call. No fastmath: the recordings hang on the last bit.
+
+    Kernels run without numba's reference counts, whose atomic updates took more time than the battle; so they allocate
+    nothing and write into arrays that are handed to them.
+    """
+    if function is None:
+        return lambda f: kernel(f, parallel=parallel)
+    configured = numba.config.CACHE_DIR  # type: ignore[attr-defined]
+    try:
+        numba.config.CACHE_DIR = _CACHE_FOLDER or configured  # type: ignore[attr-defined]
+        cache = _CACHE_FOLDER is not None
+        return numba.njit(cache=cache, error_model="numpy", parallel=parallel, _nrt=parallel)(function)
+    finally:
+        numba.config.CACHE_DIR = configured  # type: ignore[attr-defined]
+
+
+@contextmanager
+def announced() -> Iterator[None]:
+    """Tells the person waiting, if compilation takes its time because the cache is cold."""
+    message = "amal: compiling the battle simulator, once after each change to it (about 40 s) ..."
+    timer = threading.Timer(2.0, lambda: print(message, file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -1,0 +1,319 @@
+"""VectorBattle: many battles of one scenario, stepped together in one compiled call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from amal.battle.compilation import announced, kernel
+from amal.battle.dynamics import anyone_lives, fight, place_units
+from amal.battle.observer import clear_last_actions, observe, write_last_actions
+from amal.battle.scenario import FIELD_SIZE, MOVE_ACTIONS, Scenario, load_scenario
+from amal.battle.state import BATTLE, HEAL, UNIT, Scene, build_scene, build_scratch
+
+PARALLEL_UNITS = 128  # with fewer in all, waking a second thread costs more than it saves
+CHUNKS = 8  # of battles, shared out among the threads
+
+_ACTION_NAMES = ("no-op", "stop", "move north", "move south", "move east", "move west")
+
+
+class UnavailableAction(ValueError):
+    """An agent chose an action that it cannot take now. Nothing was stepped."""
+
+
+class Views(NamedTuple):
+    """What the kernels write for E battles."""
+
+    obs: np.ndarray  # [E, N, O] float32
+    state: np.ndarray  # [E, S] float32
+    available_actions: np.ndarray  # [E, N, A] bool
+    final_obs: np.ndarray  # [E, N, O] float32, the last of the episode before an automatic reset
+    final_state: np.ndarray  # [E, S] float32
+    rewards: np.ndarray  # [E] float64
+    terminated: np.ndarray  # [E] bool
+    truncated: np.ndarray  # [E] bool
+    won: np.ndarray  # [E] bool
+    nowhere: np.ndarray  # [0, 2], stands for the scenario's own start positions
+
+
+@kernel
+def start_battle(units, battles, scene, e, positions, views):  # type: ignore[no-untyped-def]
+    """Places battle e at positions [U, 2], or where the scenario says if they are empty, and observes it."""
+    place_units(units[e], battles[e], scene, positions)
+    observe(units[e], scene, views.obs[e], views.state[e], views.available_actions[e])
+    clear_last_actions(scene, views.state[e])
+
+
+@kernel
+def step_battle(units, battles, scene, e, actions, shuffle, auto_reset, views, scratch):  # type: ignore[no-untyped-def]
+    """Steps battle e. One that is over and not reset stands still and keeps its flags."""
+    battle = battles[e]
+    if battle.over:
+        views.rewards[e] = 0.0
+        return
+    views.rewards[e] = fight(units[e], battle, scene, actions[e], shuffle, scratch)
+    won = not anyone_lives(units[e], scene.enemies)
+    terminated = won or not anyone_lives(units[e], scene.allies)
+    truncated = not terminated and battle.step >= scene.episode_limit
+    battle.over = terminated or truncated
+    views.terminated[e], views.truncated[e], views.won[e] = terminated, truncated, won
+    observe(units[e], scene, views.obs[e], views.state[e], views.available_actions[e])
+    clear_last_actions(scene, views.state[e])
+    write_last_actions(scene, views.state[e], actions[e])
+    if battle.over and auto_reset:
+        keep_final(views, e)
+        start_battle(units, battles, scene, e, views.nowhere, views)
+
+
+@kernel
+def keep_final(views, e):  # type: ignore[no-untyped-def]
+    """Copies the last obs and state of battle e's episode before they are overwritten."""
+    for agent in range(views.obs.shape[1]):
+        for k in range(views.obs.shape[2]):
+            views.final_obs[e, agent, k] = views.obs[e, agent, k]
+    for k in range(views.state.shape[1]):
+        views.final_state[e, k] = views.state[e, k]
+
+
+@kernel
+def step_chunk(units, battles, scene, chunk, chunks, actions, shuffle, auto_reset, views, scratch):  # type: ignore[no-untyped-def]
+    """Steps the battles of one of several equal chunks."""
+    mine = (scratch.lines[chunk], scratch.projected[chunk], scratch.turns[chunk])
+    for e in range(chunk * len(battles) // chunks, (chunk + 1) * len(battles) // chunks):
+        step_battle(units, battles, scene, e, actions, shuffle, auto_reset, views, mine)
+
+
+@kernel(parallel=True)
+def step_all(units, battles, scene, actions, shuffle, auto_reset, views, scratch):  # type: ignore[no-untyped-def]
+    """Steps all battles on all threads."""
+    for chunk in numba.prange(CHUNKS):
+        step_chunk(units, battles, scene, chunk, CHUNKS, actions, shuffle, auto_reset, views, scratch)
+
+
+@kernel
+def first_refused(battles, actions, available):  # type: ignore[no-untyped-def]
+    """(battle, agent) of the first action that is not available in a running battle, or (-1, -1)."""
+    for e in range(len(battles)):
+        if not battles[e].over:
+            for agent in range(actions.shape[1]):
+                action = actions[e, agent]
+                if action < 0 or action >= available.shape[2] or not available[e, agent, action]:
+                    return e, agent
+    return -1, -1
+
+
+class VectorBattle:
+    """E battles of one scenario.
+
+    Battle k depends on the seed and on its number alone: not on E, on the other battles or on the thread count.
+    Arrays are written in place by ``reset`` and ``step``: copy what you keep.
+
+    Args:
+        scenario: a name from scenarios.yaml, or a Scenario.
+        num_battles: E.
+        seed: of the order in which units act within a tick, the only randomness.
+        shuffle_units: draw that order anew every tick; otherwise units act by id.
+        auto_reset: start the next episode in the step that ends one (its last views are in ``final_obs`` and
+            ``final_state``); otherwise a battle that is over stands still until ``reset``.
+        episode_limit: steps until truncation; by default the scenario's.
+        first_battle: number of the first battle, to go on where another VectorBattle's numbers end.
+    """
+
+    def __init__(
+        self,
+        scenario: str | Scenario,
+        num_battles: int,
+        seed: int = 0,
+        shuffle_units: bool = True,
+        auto_reset: bool = True,
+        episode_limit: int | None = None,
+        first_battle: int = 0,
+    ) -> None:
+        if num_battles < 1:
+            raise ValueError(f"num_battles must be at least 1, got {num_battles}")
+        if seed < 0:
+            raise ValueError(f"seed must be at least 0, got {seed}")
+        if episode_limit is not None and episode_limit < 1:
+            raise ValueError(f"episode_limit must be at least 1, got {episode_limit}")
+        self.scenario = load_scenario(scenario) if isinstance(scenario, str) else scenario
+        self.spec = self.scenario.spec(episode_limit)
+        self.num_battles = num_battles
+        self.shuffle_units = shuffle_units
+        self.auto_reset = auto_reset
+        self.scene: Scene = build_scene(self.scenario, self.spec.episode_limit)
+        shape = (num_battles, len(self.scene.kinds))
+        self._units = np.zeros(shape, UNIT).view(np.recarray)
+        self._battles = np.zeros(num_battles, BATTLE).view(np.recarray)
+        self._battles.random_state = [
+            np.random.SeedSequence(seed, spawn_key=(first_battle + k,)).generate_state(1, np.uint64)[0]
+            for k in range(num_battles)
+        ]
+        self._views = self._allocate_views()
+        self._scratch = build_scratch(self.scene, CHUNKS)
+        with nullcontext() if _compiled else announced():
+            self.reset()
+            self._compile()
+
+    def _allocate_views(self) -> Views:
+        n, spec = self.num_battles, self.spec
+        return Views(
+            obs=np.zeros((n, spec.n_agents, spec.obs_dim), np.float32),
+            state=np.zeros((n, spec.state_dim), np.float32),
+            available_actions=np.zeros((n, spec.n_agents, spec.n_actions), np.bool_),
+            final_obs=np.zeros((n, spec.n_agents, spec.obs_dim), np.float32),
+            final_state=np.zeros((n, spec.state_dim), np.float32),
+            rewards=np.zeros(n),
+            terminated=np.zeros(n, np.bool_),
+            truncated=np.zeros(n, np.bool_),
+            won=np.zeros(n, np.bool_),
+            nowhere=np.zeros((0, 2)),
+        )
+
+    @property
+    def obs(self) -> np.ndarray:
+        return self._views.obs
+
+    @property
+    def state(self) -> np.ndarray:
+        return self._views.state
+
+    @property
+    def available_actions(self) -> np.ndarray:
+        return self._views.available_actions
+
+    @property
+    def final_obs(self) -> np.ndarray:
+        return self._views.final_obs
+
+    @property
+    def final_state(self) -> np.ndarray:
+        return self._views.final_state
+
+    @property
+    def rewards(self) -> np.ndarray:
+        return self._views.rewards
+
+    @property
+    def terminated(self) -> np.ndarray:
+        return self._views.terminated
+
+    @property
+    def truncated(self) -> np.ndarray:
+        return self._views.truncated
+
+    @property
+    def won(self) -> np.ndarray:
+        return self._views.won
+
+    @property
+    def units(self) -> np.ndarray:
+        """[E, U, 9] float64: x, y, hp, shield, energy, cooldown, alive, target's global id or -1, shield delay."""
+        u = self._units
+        columns = (u.x, u.y, np.maximum(u.hp, 0), u.shield, u.energy, u.cooldown, u.hp > 0, u.target, u.shield_delay)
+        return np.stack(columns, axis=-1)
+
+    def dead(self, side: str) -> np.ndarray:
+        """[E] int64: how many units of side 'ally' or 'enemy' are dead."""
+        members = self.scene.allies if side == "ally" else self.scene.enemies
+        return (self._units.hp[:, members] <= 0).sum(axis=1)
+
+    def reset(self, positions: np.ndarray | None = None, battles: np.ndarray | None = None) -> None:
+        """Starts new episodes.
+
+        Args:
+            positions: [E, U, 2] start positions in global id order; by default the scenario's.
+            battles: [E] bool, which battles to restart; by default all.
+        """
+        shape = (*self._units.shape, 2)
+        if positions is None:
+            positions = np.zeros((self.num_battles, 0, 2))
+        elif np.shape(positions) != shape:
+            raise ValueError(f"positions must have shape [E, U, 2] = {shape}, got {np.shape(positions)}")
+        elif not np.isfinite(positions).all() or np.min(positions) < 0 or np.max(positions) > FIELD_SIZE:
+            raise ValueError(f"positions must be finite and on the field, 0 to {FIELD_SIZE}")
+        chosen = range(self.num_battles) if battles is None else np.flatnonzero(battles)
+        for e in chosen:
+            start = np.ascontiguousarray(positions[e], dtype=np.float64)
+            start_battle(self._units, self._battles, self.scene, int(e), start, self._views)
+            self._views.rewards[e] = 0.0
+            self._views.terminated[e] = self._views.truncated[e] = self._views.won[e] = False
+
+    def step(self, actions: np.ndarray) -> None:
+        """Steps every running battle with actions [E, N] (ignored for battles that are over).
+
+        Raises UnavailableAction, before anything is stepped, naming the agent and what it could have done."""
+        actions = np.asarray(actions)
+        if actions.shape != self.available_actions.shape[:2] or actions.dtype.kind not in "iu":
+            expected = self.available_actions.shape[:2]
+            raise ValueError(f"actions must be integers of shape [E, N] = {expected}, got {actions.dtype} {actions.shape}")
+        actions = np.ascontiguousarray(actions, dtype=np.int64)
+        e, agent = first_refused(self._battles, actions, self.available_actions)
+        if e >= 0:
+            raise UnavailableAction(self._refusal(e, agent, int(actions[e, agent])))
+        self._step(actions, parallel=self._units.size >= PARALLEL_UNITS)
+
+    def _step(self, actions: np.ndarray, parallel: bool) -> None:
+        battles = (self._units, self._battles, self.scene)
+        rest = (actions, self.shuffle_units, self.auto_reset, self._views, self._scratch)
+        if parallel:
+            step_all(*battles, *rest)
+        else:
+            step_chunk(*battles, 0, 1, *rest)
+
+    def _compile(self) -> None:
+        """Compiles the kernels or loads them from the cache, by a step of battles that are all over."""
+        over = self._battles.over.copy()
+        self._battles.over = True
+        actions = np.zeros((self.num_battles, self.spec.n_agents), np.int64)
+        first_refused(self._battles, actions, self.available_actions)
+        self._step(actions, parallel=False)
+        self._step(actions, parallel=True)
+        self._battles.over = over
+        _compiled.append(True)
+
+    def _refusal(self, e: int, agent: int, action: int) -> str:
+        me = self.scene.allies[agent]
+        choices = ", ".join(self._action_name(me, int(a)) for a in np.flatnonzero(self.available_actions[e, agent]))
+        name = self.scenario.units[me].name
+        asked = self._action_name(me, action)
+        return f"battle {e}, agent {agent} ({name}): action {asked} is not available; available: {choices}"
+
+    def _action_name(self, me: int, action: int) -> str:
+        if not 0 <= action < self.spec.n_actions:
+            return f"{action} (there are {self.spec.n_actions})"
+        if action < MOVE_ACTIONS:
+            return f"{action} {_ACTION_NAMES[action]}"
+        side = "ally" if self.scene.kinds[me].weapon == HEAL else "enemy"
+        return f"{action} target {side} {action - MOVE_ACTIONS}"
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Everything that future steps depend on, as arrays of bytes and numbers."""
+        views = self._views
+        return {
+            "units": self._units.view(np.uint8).reshape(self.num_battles, -1).copy(),
+            "battles": self._battles.view(np.uint8).reshape(self.num_battles, -1).copy(),
+            **{name: getattr(views, name).copy() for name in views._fields},
+        }
+
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        """Restores ``state_dict`` of battles of the same scenario and number."""
+        mine = self.state_dict()
+        for name, array in mine.items():
+            if name not in state:
+                raise ValueError(f"battle state lacks {name!r}")
+            if np.shape(state[name]) != array.shape:
+                raise ValueError(
+                    f"battle state {name!r} has shape {np.shape(state[name])}, but {self.num_battles} battles of "
+                    f"{self.scenario.name} have {array.shape}"
+                )
+        self._units.view(np.uint8).reshape(self.num_battles, -1)[:] = state["units"]
+        self._battles.view(np.uint8).reshape(self.num_battles, -1)[:] = state["battles"]
+        for name in self._views._fields:
+            getattr(self._views, name)[:] = state[name]
+
+
+_compiled: list[bool] = []  # not empty once this process has the kernels

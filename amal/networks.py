@@ -1,0 +1,215 @@
+"""Policies: networks from the agents' observations to the logits of their actions.
+
+Letters: B episodes, T time, N agents, O observation size, A actions, F features, H hidden state.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+RELU_GAIN = math.sqrt(2.0)
+POLICY_GAIN = 0.01
+"""Gain of a policy's last layer: it starts near uniform (MAPPO, Yu et al. 2022, arXiv:2103.01955, table of common
+hyper-parameters)."""
+
+
+def orthogonal_linear(in_features: int, out_features: int, gain: float) -> nn.Linear:
+    """A linear layer with orthogonal weights (Saxe et al. 2014, arXiv:1312.6120) and zero biases."""
+    layer = nn.Linear(in_features, out_features)
+    nn.init.orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class AgentLinear(nn.Module):
+    """Linear layer on features ⊕ one-hot agent id, without building the id: W_f x + W_id[agent] + b.
+
+    The features may come in several parts, and a part that all agents share is multiplied once, not once per agent.
+    There is one weight over all of it, so that its orthogonal initialisation is that of the plain concatenated layer.
+
+    Args:
+        in_features: F, size of all parts together.
+        n_agents: N.
+        out_features: size of the output.
+        gain: of the orthogonal initialisation.
+    """
+
+    def __init__(self, in_features: int, n_agents: int, out_features: int, gain: float = RELU_GAIN) -> None:
+        super().__init__()
+        self.in_features = in_features
+        self.n_agents = n_agents
+        self.weight = nn.Parameter(torch.empty(out_features, in_features + n_agents))
+        self.bias = nn.Parameter(torch.zeros(out_features))
+        nn.init.orthogonal_(self.weight, gain)
+
+    def forward(self, *parts: Tensor) -> Tensor:
+        """Σ_i W_i x_i + W_id + b.
+
+        Args:
+            parts: each [..., N, F_i], or [..., 1, F_i] where the agents share it; Σ F_i = F.
+
+        Returns:
+            [..., N, out].
+        """
+        sizes = [part.shape[-1] for part in parts]
+        assert sum(sizes) == self.in_features, f"the parts have sizes {sizes}, expected {self.in_features} in total"
+        *weights, id_weight = self.weight.split([*sizes, self.n_agents], dim=1)
+        output = id_weight.t() + self.bias
+        for part, weight in zip(parts, weights, strict=True):
+            output = F.linear(part, weight) + output
+        return output
+
+
+class AgentMLP(nn.Module):
+    """MLP with ReLUs on features ⊕ agent id; the first layer is an ``AgentLinear``.
+
+    Args:
+        in_features: F, size of all parts of the input together.
+        n_agents: N.
+        hidden_sizes: width of each hidden layer.
+        out_features: size of the output.
+        output_gain: gain of the last layer's orthogonal initialisation.
+    """
+
+    def __init__(
+        self, in_features: int, n_agents: int, hidden_sizes: Sequence[int], out_features: int, output_gain: float
+    ) -> None:
+        super().__init__()
+        if len(hidden_sizes) == 0 or min(hidden_sizes) < 1:
+            raise ValueError(f"hidden_sizes must be one or more sizes of at least 1, got {list(hidden_sizes)}")
+        self.first = AgentLinear(in_features, n_agents, hidden_sizes[0])
+        widths = zip(hidden_sizes[:-1], hidden_sizes[1:], strict=True)
+        self.middle = nn.ModuleList(orthogonal_linear(width, following, RELU_GAIN) for width, following in widths)
+        self.last = orthogonal_linear(hidden_sizes[-1], out_features, output_gain)
+
+    def forward(self, *parts: Tensor) -> Tensor:
+        """[..., N, F_i] or [..., 1, F_i] each → [..., N, out]."""
+        hidden = self.first(*parts)
+        rows = hidden.shape[:-1]
+        # two dimensions from here on: on more, a linear layer returns a view, which autograd must copy before the
+        # ReLU can overwrite it
+        hidden = F.relu(hidden, inplace=True).flatten(0, -2)
+        for layer in self.middle:
+            hidden = F.relu(layer(hidden), inplace=True)
+        output: Tensor = self.last(hidden)
+        return output.view(*rows, -1)
+
+
+class Policy(nn.Module):
+    """What a policy network offers. ``recurrent`` tells whether the hidden state carries anything."""
+
+    recurrent: bool
+
+    @abstractmethod
+    def initial_hidden(self, batch_size: int) -> Tensor:
+        """[B, N, H], the hidden state at the start of an episode."""
+
+    @abstractmethod
+    def forward(self, obs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of whole sequences.
+
+        Args:
+            obs: [B, T, N, O].
+            hidden: [B, N, H], before the first step.
+
+        Returns:
+            Logits [B, T, N, A], and the hidden state [B, N, H] after the last step.
+        """
+
+
+class MLPPolicy(Policy):
+    """Feed-forward policy on observation ⊕ agent id, shared by the agents.
+
+    Args:
+        obs_dim: size of an agent's observation.
+        n_agents: number of agents.
+        n_actions: number of actions.
+        hidden_sizes: width of each hidden layer.
+    """
+
+    recurrent = False
+
+    def __init__(
+        self, obs_dim: int, n_agents: int, n_actions: int, hidden_sizes: Sequence[int] = (256, 256)
+    ) -> None:
+        super().__init__()
+        self.n_agents = n_agents
+        self.layers = AgentMLP(obs_dim, n_agents, hidden_sizes, n_actions, POLICY_GAIN)
+
+    def initial_hidden(self, batch_size: int) -> Tensor:
+        return next(self.parameters()).new_empty(batch_size, self.n_agents, 0)
+
+    def forward(self, obs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        return self.layers(obs), hidden
+
+
+class GRUPolicy(Policy):
+    """Recurrent policy on observation ⊕ agent id, shared by the agents: linear, ReLU, GRU, linear.
+
+    Args:
+        obs_dim: size of an agent's observation.
+        n_agents: number of agents.
+        n_actions: number of actions.
+        hidden_size: width of the first layer and of the hidden state.
+    """
+
+    recurrent = True
+
+    def __init__(self, obs_dim: int, n_agents: int, n_actions: int, hidden_size: int = 128) -> None:
+        super().__init__()
+        if hidden_size < 1:
+            raise ValueError(f"hidden_size must be at least 1, got {hidden_size}")
+        self.n_agents = n_agents
+        self.hidden_size = hidden_size
+        self.encoder = AgentLinear(obs_dim, n_agents, hidden_size)
+        self.gru = nn.GRU(hidden_size, hidden_size)
+        for name, parameter in self.gru.named_parameters():
+            if name.startswith("bias"):
+                nn.init.zeros_(parameter)
+            else:
+                for gate in parameter.data.chunk(3):  # stacked, they would share one orthonormal basis
+                    nn.init.orthogonal_(gate)
+        self.head = orthogonal_linear(hidden_size, n_actions, POLICY_GAIN)
+
+    def initial_hidden(self, batch_size: int) -> Tensor:
+        return next(self.parameters()).new_zeros(batch_size, self.n_agents, self.hidden_size)
+
+    def forward(self, obs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        batch_size, n_steps = obs.shape[:2]
+        features = F.relu(self.encoder(obs.transpose(0, 1)), inplace=True)  # time first, as the GRU walks it
+        outputs, last = self.gru(features.flatten(1, 2), hidden.reshape(1, -1, self.hidden_size))
+        logits = self.head(outputs).view(n_steps, batch_size, self.n_agents, -1).transpose(0, 1)
+        return logits, last.view(batch_size, self.n_agents, self.hidden_size)
+
+
+class IndependentPolicies(Policy):
+    """One policy of its own for each agent, nothing shared.
+
+    Args:
+        factory: builds a policy from (obs_dim, n_agents, n_actions); called with one agent.
+        obs_dim: size of an agent's observation.
+        n_agents: number of agents.
+        n_actions: number of actions.
+    """
+
+    def __init__(
+        self, factory: Callable[[int, int, int], Policy], obs_dim: int, n_agents: int, n_actions: int
+    ) -> None:
+        super().__init__()
+        policies = [factory(obs_dim, 1, n_actions) for _ in range(n_agents)]
+        self.recurrent = policies[0].recurrent
+        self.policies = nn.ModuleList(policies)
+
+    def initial_hidden(self, batch_size: int) -> Tensor:
+        return torch.cat([policy.initial_hidden(batch_size) for policy in self._each()], dim=1)
+
+    def forward(self, obs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = [
+            policy(obs[:, :, i : i + 1], hidden[:, i : i + 1]) for i, policy in enumerate(self.policies)
+        ]
+        logits, hiddens = zip(*outputs, strict=True)
+        return torch.cat(logits, dim=2), torch.cat(hiddens, dim=1)

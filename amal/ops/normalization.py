@@ -1,0 +1,68 @@
+"""Running statistics of the value targets."""
+
+import torch
+from torch import Tensor, nn
+
+MIN_VARIANCE = 1e-2
+"""Floor under the running variance: before the first damage is dealt all returns are alike, and noise is no signal."""
+
+
+class ValueNormalizer(nn.Module):
+    """Running mean and variance of the returns, so that the critic predicts numbers of order one ("value normalisation",
+    Yu et al. 2022, arXiv:2103.01955, section 5.1). Until the first update it is the identity.
+
+    With m_k, v_k the mean and variance of the k-th batch, the debiased exponential averages are kept in closed form:
+
+    w_k = (1 − β) / (1 − β^k) · μ ← μ + w (m − μ) · σ² ← (1 − w) (σ² + w (m − μ)²) + w v
+
+    so the first batch counts fully, the first 1/(1 − β) about equally, and later ones slide. Second moments are kept
+    centred, so a large mean costs no precision.
+
+    Args:
+        beta: β, how much of the past is kept per update; 0.99 remembers about the last 100 updates.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    n_updates: Tensor
+
+    def __init__(self, beta: float = 0.99) -> None:
+        super().__init__()
+        if not 0.0 <= beta < 1.0:
+            raise ValueError(f"beta must be in [0, 1), got {beta}")
+        self.beta = beta
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("variance", torch.ones(()))
+        self.register_buffer("n_updates", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def update(self, x: Tensor, mask: Tensor) -> None:
+        """Take in one batch of returns.
+
+        Args:
+            x: any shape.
+            mask: same shape, bool, the entries that count; with none of them nothing changes.
+        """
+        assert x.shape == mask.shape
+        counted = x[mask]
+        if counted.numel() == 0:
+            return
+        self.n_updates += 1
+        weight = (1.0 - self.beta) / (1.0 - self.beta ** self.n_updates.to(self.mean.dtype))
+        shift = counted.mean() - self.mean
+        self.mean += weight * shift
+        spread = self.variance + weight * shift.square()
+        self.variance.copy_((1.0 - weight) * spread + weight * counted.var(correction=0))
+
+    @property
+    def std(self) -> Tensor:
+        """Scalar, the running standard deviation, floored."""
+        return self.variance.clamp_min(MIN_VARIANCE).sqrt()
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """(x − μ) / σ, any shape."""
+        return (x - self.mean) / self.std
+
+    def denormalize(self, x: Tensor) -> Tensor:
+        """x σ + μ, any shape."""
+        return x * self.std + self.mean

@@ -1,0 +1,65 @@
+"""Returns and advantages of team episodes.
+
+Letters: B episodes, T time, N agents.
+"""
+
+import torch
+from torch import Tensor
+
+
+def generalized_advantages(
+    rewards: Tensor, values: Tensor, terminated: Tensor, mask: Tensor, gamma: float, gae_lambda: float
+) -> Tensor:
+    """Generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438, eq. 16, as a backward recursion).
+
+    δ_t = r_t + γ (1 − terminated_t) V_{t+1} − V_t
+    Â_t = δ_t + γ λ (1 − terminated_t) Â_{t+1}
+
+    Termination does not bootstrap. Truncation does: the slot after an episode's last step holds the value of what was
+    seen at its end. Padding has Â = 0 and is never read, whatever it holds, NaN included.
+
+    Args:
+        rewards: [B, T], shared by the team.
+        values: [B, T+1, N] in the units of the rewards.
+        terminated: [B, T] bool.
+        mask: [B, T] bool, the step happened; True up to an episode's last step.
+        gamma: discount factor γ.
+        gae_lambda: λ, 0 for one-step temporal differences, 1 for Monte-Carlo returns.
+
+    Returns:
+        [B, T, N] advantages; the returns to regress on are ``advantages + values[:, :-1]``.
+    """
+    n_episodes, n_steps, n_agents = values.shape[0], values.shape[1] - 1, values.shape[2]
+    assert rewards.shape == terminated.shape == mask.shape == (n_episodes, n_steps)
+
+    continues = (mask & ~terminated).unsqueeze(-1)
+    happened = mask.unsqueeze(-1)
+    # `where`, not multiplication: 0 · NaN is NaN, and padding may hold anything
+    bootstrap = torch.where(continues, values[:, 1:], 0.0)
+    deltas = torch.where(happened, rewards.unsqueeze(-1) + gamma * bootstrap - values[:, :-1], 0.0)
+    decay = gamma * gae_lambda * continues.to(values.dtype)
+
+    advantages = torch.empty_like(deltas)
+    following = torch.zeros_like(deltas[:, 0])
+    for t in range(n_steps - 1, -1, -1):
+        # an episode's last step finds 0 here, for the slot after it is padding, where δ and the decay are 0
+        following = deltas[:, t] + decay[:, t] * following
+        advantages[:, t] = following
+    return advantages
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+    """Share of the returns' variance that the values explain, 1 − Var[R − V] / Var[R]; 0 where the returns are constant.
+
+    Args:
+        values: any shape, predicted.
+        returns: same shape, observed.
+        mask: same shape, bool, the entries that count.
+
+    Returns:
+        Scalar; 1 is perfect, 0 no better than a constant, negative is worse than a constant.
+    """
+    assert values.shape == returns.shape == mask.shape
+    unexplained = (returns - values)[mask].var(correction=0)
+    total = returns[mask].var(correction=0)
+    return torch.where(total > 0, 1.0 - unexplained / total, torch.zeros_like(total))

@@ -1,0 +1,63 @@
+"""The learning curve as a file, and the interval in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from amal.study.figures import plot_win_rate, wilson_interval
+
+
+def evaluations(rows: int) -> pd.DataFrame:
+    progress = np.linspace(0, 1, rows)
+    return pd.DataFrame(
+        {"env_steps": progress * 1_000_000, "win_rate": progress, "return_mean": 20 * progress, "return_std": 1.0}
+    )
+
+
+def test_wilson_interval_has_its_known_values() -> None:
+    low, high = wilson_interval(np.array([0.0, 0.5, 1.0]), 32)
+    assert low == pytest.approx([0.0, 0.3363, 0.8928], abs=1e-4)
+    assert high == pytest.approx([0.1072, 0.6637, 1.0], abs=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 100])
+def test_draws_a_picture_fit_for_print(tmp_path: Path, rows: int) -> None:
+    path = tmp_path / "new folder" / "curve.png"
+    plot_win_rate(evaluations(rows), path, "mappo on 3m")
+    with Image.open(path) as picture:
+        assert picture.format == "PNG" and picture.width >= 600
+        assert round(picture.info["dpi"][0]) == 200
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 20
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_leaves_pyplot_alone(tmp_path: Path) -> None:
+    before = dict(plt.rcParams)
+    plot_win_rate(evaluations(3), tmp_path / "curve.png", "mappo on 3m")
+    assert plt.get_fignums() == [] and dict(plt.rcParams) == before
+
+
+def test_a_failing_plot_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "curve.png"
+    path.write_bytes(b"old")
+
+    def fail(self: Figure, part: Path, **options: object) -> None:
+        part.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Figure, "savefig", fail)
+    with pytest.raises(OSError, match="disk full"):
+        plot_win_rate(evaluations(3), path, "mappo on 3m")
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_run_without_evaluations_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no evaluation"):
+        plot_win_rate(evaluations(3).head(0), tmp_path / "curve.png", "mappo on 3m")
