@@ -52,7 +52,7 @@ class MAPPOCritic(Critic):
 
     def forward(self, state: Tensor, obs: Tensor) -> Tensor:
         shared = state.unsqueeze(-2)  # one row per step: the agents share its product with the weight
-        values = self.layers(shared, obs) if self.joint_obs else self.layers(shared)
+        values: Tensor = self.layers(shared, obs) if self.joint_obs else self.layers(shared)
         return values.squeeze(-1)
 
 
@@ -66,11 +66,10 @@ class IPPOCritic(Critic):
         hidden_sizes: width of each hidden layer.
     """
 
-    def __init__(
-        self, state_dim: int, obs_dim: int, n_agents: int, hidden_sizes: Sequence[int] = (256, 256)
-    ) -> None:
+    def __init__(self, state_dim: int, obs_dim: int, n_agents: int, hidden_sizes: Sequence[int] = (256, 256)) -> None:
         super().__init__()
         self.layers = AgentMLP(obs_dim, n_agents, hidden_sizes, 1, output_gain=1.0)
 
     def forward(self, state: Tensor, obs: Tensor) -> Tensor:
-        return self.layers(obs).squeeze(-1)
+        values: Tensor = self.layers(obs)
+        return values.squeeze(-1)

@@ -6,6 +6,8 @@ Letters: B episodes, T time, N agents, O observation size, A actions, F features
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -57,8 +59,9 @@ class AgentLinear(nn.Module):
         """
         sizes = [part.shape[-1] for part in parts]
         assert sum(sizes) == self.in_features, f"the parts have sizes {sizes}, expected {self.in_features} in total"
-        *weights, id_weight = self.weight.split([*sizes, self.n_agents], dim=1)
-        output = id_weight.t() + self.bias
+        *weights, id_weight = torch.split(self.weight, [*sizes, self.n_agents], dim=1)
+        # contiguous: the sums below would inherit the transposed layout, and every pass over them be five times slower
+        output: Tensor = id_weight.t().contiguous() + self.bias
         for part, weight in zip(parts, weights, strict=True):
             output = F.linear(part, weight) + output
         return output
@@ -82,7 +85,7 @@ class AgentMLP(nn.Module):
         if len(hidden_sizes) == 0 or min(hidden_sizes) < 1:
             raise ValueError(f"hidden_sizes must be one or more sizes of at least 1, got {list(hidden_sizes)}")
         self.first = AgentLinear(in_features, n_agents, hidden_sizes[0])
-        widths = zip(hidden_sizes[:-1], hidden_sizes[1:], strict=True)
+        widths = pairwise(hidden_sizes)
         self.middle = nn.ModuleList(orthogonal_linear(width, following, RELU_GAIN) for width, following in widths)
         self.last = orthogonal_linear(hidden_sizes[-1], out_features, output_gain)
 
@@ -133,9 +136,7 @@ class MLPPolicy(Policy):
 
     recurrent = False
 
-    def __init__(
-        self, obs_dim: int, n_agents: int, n_actions: int, hidden_sizes: Sequence[int] = (256, 256)
-    ) -> None:
+    def __init__(self, obs_dim: int, n_agents: int, n_actions: int, hidden_sizes: Sequence[int] = (256, 256)) -> None:
         super().__init__()
         self.n_agents = n_agents
         self.layers = AgentMLP(obs_dim, n_agents, hidden_sizes, n_actions, POLICY_GAIN)
@@ -196,20 +197,17 @@ class IndependentPolicies(Policy):
         n_actions: number of actions.
     """
 
-    def __init__(
-        self, factory: Callable[[int, int, int], Policy], obs_dim: int, n_agents: int, n_actions: int
-    ) -> None:
+    def __init__(self, factory: Callable[[int, int, int], Policy], obs_dim: int, n_agents: int, n_actions: int) -> None:
         super().__init__()
         policies = [factory(obs_dim, 1, n_actions) for _ in range(n_agents)]
         self.recurrent = policies[0].recurrent
         self.policies = nn.ModuleList(policies)
 
     def initial_hidden(self, batch_size: int) -> Tensor:
-        return torch.cat([policy.initial_hidden(batch_size) for policy in self._each()], dim=1)
+        hiddens = [cast(Policy, policy).initial_hidden(batch_size) for policy in self.policies]
+        return torch.cat(hiddens, dim=1)
 
     def forward(self, obs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = [
-            policy(obs[:, :, i : i + 1], hidden[:, i : i + 1]) for i, policy in enumerate(self.policies)
-        ]
+        outputs = [policy(obs[:, :, i : i + 1], hidden[:, i : i + 1]) for i, policy in enumerate(self.policies)]
         logits, hiddens = zip(*outputs, strict=True)
         return torch.cat(logits, dim=2), torch.cat(hiddens, dim=1)

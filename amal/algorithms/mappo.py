@@ -9,9 +9,11 @@ from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from amal.critics import Critic, MAPPOCritic
+from amal.evaluation import BattleStatistics
 from amal.networks import IndependentPolicies, MLPPolicy, Policy
 from amal.ops.losses import (
     approx_kl,
@@ -64,10 +66,10 @@ class Minibatch:
 
 
 def evaluate_critic(critic: Critic, batch: EpisodeBatch) -> Tensor:
-    """Values [B, T+1, N] in normalised units, of every step and of each episode's end; padding costs nothing and is 0."""
+    """Values [B, T+1, N] in normalised units, of every step and each episode's end; padding costs nothing and is 0."""
     n_slots = batch.mask.shape[1] + 1
     seen = torch.arange(n_slots, device=batch.mask.device) <= batch.lengths.unsqueeze(-1)
-    values = critic(batch.state[seen], batch.obs[seen])
+    values: Tensor = critic(batch.state[seen], batch.obs[seen])
     return values.new_zeros(*seen.shape, values.shape[-1]).masked_scatter(seen.unsqueeze(-1), values)
 
 
@@ -106,6 +108,7 @@ def shuffled_episodes(mask: Tensor, n_minibatch: int, generator: torch.Generator
 
 def minibatch_logits(policy: Policy, batch: EpisodeBatch, transitions: Transitions, minibatch: Minibatch) -> Tensor:
     """Logits [m, N, A] of the minibatch's ``transitions``; a recurrent policy starts from each episode's beginning."""
+    logits: Tensor
     if policy.recurrent:
         obs = batch.obs[:, :-1].index_select(0, minibatch.episodes)
         logits, _ = policy(obs, policy.initial_hidden(len(obs)))
@@ -212,8 +215,13 @@ class MAPPO(LightningModule):
             self.policy = IndependentPolicies(policy, obs_dim, n_agents, n_actions)
         self.critic = critic(state_dim, obs_dim, n_agents)
         self.value_normalizer = ValueNormalizer()
+        self.statistics = BattleStatistics()
         # a stream of its own, so that nothing drawn elsewhere (actions, other modules' weights) changes the minibatches
         self.generator = torch.Generator().manual_seed(torch.initial_seed())
+
+    def initial_hidden(self, num_battles: int) -> Tensor:
+        """[E, N, H], the policy's memory at the start of an episode."""
+        return self.policy.initial_hidden(num_battles)
 
     @torch.inference_mode()
     def act(
@@ -257,7 +265,7 @@ class MAPPO(LightningModule):
 
     @torch.no_grad()
     def estimate_advantages(self, batch: EpisodeBatch) -> tuple[Transitions, Tensor]:
-        """Advantages and value targets of a batch, and the critic's explained variance; updates the value normaliser."""
+        """Advantages and value targets of a batch, and the critic's explained variance; updates the normaliser."""
         values = evaluate_critic(self.critic, batch)
         estimates = self.value_normalizer.denormalize(values)
         advantages = generalized_advantages(
@@ -308,34 +316,55 @@ class MAPPO(LightningModule):
 
     def optimize(self, loss: Tensor) -> dict[str, Tensor]:
         """One step of both optimizers, each network's gradients clipped on their own; their norms before clipping."""
-        policy_optimizer, critic_optimizer = self.optimizers()
-        policy_optimizer.zero_grad()
-        critic_optimizer.zero_grad()
+        optimizers = self.both_optimizers()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
         self.manual_backward(loss)
         norms = {
             "train/policy_grad_norm": gradient_norm(self.policy),
             "train/critic_grad_norm": gradient_norm(self.critic),
         }
-        for optimizer in (policy_optimizer, critic_optimizer):
-            self.clip_gradients(optimizer, gradient_clip_val=self.max_grad_norm, gradient_clip_algorithm="norm")
+        for optimizer in optimizers:
+            self.clip_gradients(
+                optimizer.optimizer, gradient_clip_val=self.max_grad_norm, gradient_clip_algorithm="norm"
+            )
             optimizer.step()
         return norms
 
+    def both_optimizers(self) -> list[LightningOptimizer]:
+        """The policy's and the critic's, wrapped: only steps of the wrappers are counted by Lightning."""
+        optimizers = self.optimizers()
+        assert isinstance(optimizers, list)
+        return optimizers
+
     def set_learning_rate(self, lr: float) -> None:
         """Set both optimizers to ``lr``."""
-        for optimizer in self.optimizers():
+        for optimizer in self.both_optimizers():
             for group in optimizer.param_groups:
                 group["lr"] = lr
 
     def log_update(self, batch: EpisodeBatch, metrics: dict[str, Tensor]) -> None:
         """Log the metrics of an update together with what its episodes were like."""
         episodes = {
-            "train/lr": self.optimizers()[0].param_groups[0]["lr"],
+            "train/lr": self.both_optimizers()[0].param_groups[0]["lr"],
             "train/return": batch.returns.mean(),
             "train/win_rate": batch.won.float().mean(),
             "train/episode_length": batch.lengths.float().mean(),
         }
         self.log_dict(metrics | episodes, batch_size=len(batch.rewards))
+
+    def validation_step(self, batch: EpisodeBatch, batch_idx: int) -> None:
+        self.statistics.update(batch)
+
+    def test_step(self, batch: EpisodeBatch, batch_idx: int) -> None:
+        self.statistics.update(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict({f"eval/{name}": value for name, value in self.statistics.compute().items()})
+        self.statistics.reset()
+
+    def on_test_epoch_end(self) -> None:
+        self.on_validation_epoch_end()
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Adam for the policy, Adam for the critic."""

@@ -7,7 +7,6 @@ closest to the preferred one. The order of operations is that of the recordings;
 
 import math
 
-
 from amal.battle.compilation import kernel
 from amal.battle.state import GROUND
 

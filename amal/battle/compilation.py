@@ -58,7 +58,8 @@ def kernel(function: Callable[..., Any] | None = None, *, parallel: bool = False
     try:
         numba.config.CACHE_DIR = _CACHE_FOLDER or configured  # type: ignore[attr-defined]
         cache = _CACHE_FOLDER is not None
-        return numba.njit(cache=cache, error_model="numpy", parallel=parallel, _nrt=parallel)(function)
+        options: dict[str, Any] = {"error_model": "numpy", "parallel": parallel, "_nrt": parallel}
+        return numba.njit(cache=cache, **options)(function)
     finally:
         numba.config.CACHE_DIR = configured  # type: ignore[attr-defined]
 

@@ -3,7 +3,6 @@ and Scenario.state_features()."""
 
 import math
 
-
 from amal.battle.compilation import kernel
 from amal.battle.scenario import FIELD_SIZE, MOVE_ACTIONS
 from amal.battle.state import HEAL

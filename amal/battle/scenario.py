@@ -117,7 +117,8 @@ class Scenario:
         return any(unit.shield > 0 for unit in self.of_side(side))
 
     def obs_features(self) -> list[str]:
-        """Names of an agent's observation, in order. 'enemy3.dx' is the third index, 'ally2' the agent with id 2 (or 3)."""
+        """Names of an agent's observation, in order: 'enemy3' is the enemy with that id in its side, 'ally3' the fourth
+        of the other agents."""
         enemy = ["targetable", "distance", "dx", "dy", "hp"] + self._extras("enemy")
         ally = ["seen", "distance", "dx", "dy", "hp"] + self._extras("ally")
         return (
@@ -253,6 +254,11 @@ def parse_unit(name: str, entry: Any, file: str) -> UnitType:
         if values[key] <= 0:
             raise ScenarioError(f"{where}: {key}: must be above 0, got {values[key]:g}")
     values["attacks"] = _count(entry.get("attacks", 1), f"{where}: attacks")
+    energy, start = values.get("energy", 0.0), values.get("starting_energy", 0.0)
+    if values.get("weapon") == "heal" and energy == 0:
+        raise ScenarioError(f"{where}: energy: a healer needs more than 0")
+    if start > energy:
+        raise ScenarioError(f"{where}: starting_energy: {start:g} is more than the energy of {energy:g}")
     return UnitType(name=name, **values)
 
 
@@ -282,6 +288,8 @@ def parse_scenario(
         episode_limit=_count(entry["episode_limit"], f"{where}: episode_limit"),
         ground=fields_of_battle[terrain],
     )
+    if max(scenario.attack_point) > FIELD_SIZE:
+        raise ScenarioError(f"{where}: attack_point: {scenario.attack_point} is no part of the field")
     _check_armies(scenario, where)
     _check_placement(scenario, where)
     return scenario
@@ -292,9 +300,11 @@ def _parse_group(entry: Any, where: str, types: Mapping[str, UnitType]) -> Group
     _check_keys(entry, where, keys, keys)
     side = _word(entry["side"], f"{where}: side", get_args(Side))
     _check_keys(entry["units"], f"{where}: units", [], list(types))
+    if not entry["units"]:
+        raise ScenarioError(f"{where}: units: expected at least one unit")
     counts = {unit: _count(count, f"{where}: units: {unit}") for unit, count in entry["units"].items()}
     units = tuple(types[unit] for unit, count in counts.items() for _ in range(count))
-    return Group(side=side, centre=_point(entry["centre"], f"{where}: centre"), units=units)  # type: ignore[arg-type]
+    return Group(side=side, centre=_point(entry["centre"], f"{where}: centre"), units=units)
 
 
 def _check_armies(scenario: Scenario, where: str) -> None:

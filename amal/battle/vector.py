@@ -248,8 +248,8 @@ class VectorBattle:
         Raises UnavailableAction, before anything is stepped, naming the agent and what it could have done."""
         actions = np.asarray(actions)
         if actions.shape != self.available_actions.shape[:2] or actions.dtype.kind not in "iu":
-            expected = self.available_actions.shape[:2]
-            raise ValueError(f"actions must be integers of shape [E, N] = {expected}, got {actions.dtype} {actions.shape}")
+            expected = f"actions must be integers of shape [E, N] = {self.available_actions.shape[:2]}"
+            raise ValueError(f"{expected}, got {actions.dtype} {actions.shape}")
         actions = np.ascontiguousarray(actions, dtype=np.int64)
         e, agent = first_refused(self._battles, actions, self.available_actions)
         if e >= 0:

@@ -2,7 +2,6 @@
 
 import math
 
-
 from amal.battle.compilation import kernel
 from amal.battle.state import ENEMY, HEAL, KAMIKAZE, LASER, NOBODY
 

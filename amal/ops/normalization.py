@@ -8,15 +8,16 @@ MIN_VARIANCE = 1e-2
 
 
 class ValueNormalizer(nn.Module):
-    """Running mean and variance of the returns, so that the critic predicts numbers of order one ("value normalisation",
-    Yu et al. 2022, arXiv:2103.01955, section 5.1). Until the first update it is the identity.
+    """Running mean and variance of the returns, so that the critic predicts numbers of order one.
+
+    "Value normalisation" of Yu et al. 2022, arXiv:2103.01955, section 5.1. Until the first update it is the identity.
 
     With m_k, v_k the mean and variance of the k-th batch, the debiased exponential averages are kept in closed form:
 
-    w_k = (1 − β) / (1 − β^k) · μ ← μ + w (m − μ) · σ² ← (1 − w) (σ² + w (m − μ)²) + w v
+    c ← 1 + β c · w = 1/c · μ ← μ + w (m − μ) · σ² ← (1 − w) (σ² + w (m − μ)²) + w v
 
-    so the first batch counts fully, the first 1/(1 − β) about equally, and later ones slide. Second moments are kept
-    centred, so a large mean costs no precision.
+    where c = (1 − β^k) / (1 − β) is the number of batches remembered, so the first batch counts fully, the first
+    1/(1 − β) about equally, and later ones slide. The second moment is kept centred: a large mean costs no precision.
 
     Args:
         beta: β, how much of the past is kept per update; 0.99 remembers about the last 100 updates.
@@ -24,7 +25,7 @@ class ValueNormalizer(nn.Module):
 
     mean: Tensor
     variance: Tensor
-    n_updates: Tensor
+    n_remembered: Tensor
 
     def __init__(self, beta: float = 0.99) -> None:
         super().__init__()
@@ -33,7 +34,7 @@ class ValueNormalizer(nn.Module):
         self.beta = beta
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("variance", torch.ones(()))
-        self.register_buffer("n_updates", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("n_remembered", torch.zeros(()))
 
     @torch.no_grad()
     def update(self, x: Tensor, mask: Tensor) -> None:
@@ -47,8 +48,8 @@ class ValueNormalizer(nn.Module):
         counted = x[mask]
         if counted.numel() == 0:
             return
-        self.n_updates += 1
-        weight = (1.0 - self.beta) / (1.0 - self.beta ** self.n_updates.to(self.mean.dtype))
+        self.n_remembered.mul_(self.beta).add_(1.0)
+        weight = 1.0 / self.n_remembered
         shift = counted.mean() - self.mean
         self.mean += weight * shift
         spread = self.variance + weight * shift.square()

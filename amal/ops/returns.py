@@ -29,8 +29,10 @@ def generalized_advantages(
     Returns:
         [B, T, N] advantages; the returns to regress on are ``advantages + values[:, :-1]``.
     """
-    n_episodes, n_steps, n_agents = values.shape[0], values.shape[1] - 1, values.shape[2]
-    assert rewards.shape == terminated.shape == mask.shape == (n_episodes, n_steps)
+    n_episodes, n_steps = rewards.shape
+    assert terminated.shape == mask.shape == (n_episodes, n_steps)
+    assert values.dim() == 3
+    assert values.shape[:2] == (n_episodes, n_steps + 1)
 
     continues = (mask & ~terminated).unsqueeze(-1)
     happened = mask.unsqueeze(-1)
@@ -49,7 +51,7 @@ def generalized_advantages(
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
-    """Share of the returns' variance that the values explain, 1 − Var[R − V] / Var[R]; 0 where the returns are constant.
+    """Share of the returns' variance that the values explain, 1 − Var[R − V] / Var[R]; 0 for constant returns.
 
     Args:
         values: any shape, predicted.

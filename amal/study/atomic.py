@@ -15,6 +15,6 @@ def replacing(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")  # same folder: a rename there is atomic
     try:
         yield part
-        os.replace(part, path)
+        part.replace(path)
     finally:
         part.unlink(missing_ok=True)

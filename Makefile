@@ -1,0 +1,35 @@
+# make train: from a fresh machine to a trained team. make test: everything that has to hold.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := runs/quickstart
+
+.PHONY: train test slow format clean
+
+train: $(VENV)/installed
+	$(BIN)/python cli.py fit --config configs/quickstart.yaml
+	@run=$$(ls -td runs/quickstart* | head -1); \
+	$(BIN)/python cli.py validate --config $$run/config.yaml --ckpt_path $$run/checkpoints/best.ckpt; \
+	echo "Learning curve: $$run/win_rate.png · battle: $$run/battle.gif"
+
+test: $(VENV)/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -m "not slow"
+
+slow: $(VENV)/installed
+	$(BIN)/pytest -m slow
+
+format: $(VENV)/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

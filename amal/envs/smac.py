@@ -1,0 +1,160 @@
+"""SMACWrapper: one battle as dictionaries by agent id, with the reward options that users of SMAC know."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from amal.battle import VectorBattle
+from amal.battle.dynamics import VICTORY_REWARD
+from amal.battle.scenario import Scenario
+from amal.types import BattleSpec
+
+BACKENDS = ("embedded",)
+REWARD_SCALE_RATE = 20.0  # what the simulator's rewards of a flawless victory sum to
+
+
+class SMACWrapper:
+    """One battle at a time. Every agent gets the team's reward; a dead agent's only action is 0, no-op.
+
+    Args:
+        scenario_name: a name from scenarios.yaml.
+        seed: of the battles; equal seeds and actions make equal battles.
+        backend: what runs the battle; 'embedded' is the compiled simulator.
+        reward_win: points for a victory, beside 10 per enemy killed and 1 per point of its hp and shield taken.
+        reward_scale_rate: points are scaled so that a flawless victory over enemies that do not recover is worth this.
+        reward_sparse: rewards of 1 for a victory, -1 for a defeat and 0 otherwise, in place of all points; the other
+            reward options are then without effect.
+        episode_limit: steps until the episode is cut off; by default the scenario's.
+    """
+
+    def __init__(
+        self,
+        scenario_name: str,
+        seed: int = 0,
+        backend: str = "embedded",
+        *,
+        reward_win: float = VICTORY_REWARD,
+        reward_scale_rate: float = REWARD_SCALE_RATE,
+        reward_sparse: bool = False,
+        episode_limit: int | None = None,
+    ) -> None:
+        if backend not in BACKENDS:
+            raise ValueError(f"unknown backend {backend!r}; available: {', '.join(BACKENDS)}")
+        if not 0 <= reward_win < math.inf:
+            raise ValueError(f"reward_win must be finite and at least 0, got {reward_win}")
+        if not 0 < reward_scale_rate < math.inf:
+            raise ValueError(f"reward_scale_rate must be finite and above 0, got {reward_scale_rate}")
+        self._battle = VectorBattle(scenario_name, 1, seed, auto_reset=False, episode_limit=episode_limit)
+        self.reward_win = reward_win
+        self.reward_scale_rate = reward_scale_rate
+        self.reward_sparse = reward_sparse
+        self._running = False
+        self._ever_reset = False
+        self._length, self._return = 0, 0.0  # of the current episode
+        self._battles, self._wins, self._timeouts = 0, 0, 0
+        self._total_length, self._total_return = 0, 0.0
+
+    @property
+    def spec(self) -> BattleSpec:
+        """Sizes of observations, states and actions, and the episode limit in force."""
+        return self._battle.spec
+
+    @property
+    def scenario(self) -> Scenario:
+        """Units, terrain and the names of the features."""
+        return self._battle.scenario
+
+    @property
+    def available_actions(self) -> np.ndarray:
+        """[N, A] bool: what each agent may do now."""
+        return self._battle.available_actions[0].copy()
+
+    def reset(self) -> tuple[dict[int, np.ndarray], np.ndarray]:
+        """Starts an episode. Returns observations [O] by agent and the state [S], float32."""
+        self._battle.reset()
+        self._running = self._ever_reset = True
+        self._length, self._return = 0, 0.0
+        return self._obs(), self._battle.state[0].copy()
+
+    def step(self, actions: Mapping[int, int]) -> tuple[dict[int, np.ndarray], dict[int, float], bool, dict[str, Any]]:
+        """Plays half a second of battle with one action for every agent, dead ones included.
+
+        Returns observations [O] by agent, rewards by agent, whether the episode is over, and info: state [S],
+        available_actions [N, A] bool, battle_won, truncated, dead_allies, dead_enemies, and episode_limit, SMAC's
+        name for truncated: whether the limit, not the battle, ended the episode.
+        """
+        if not self._running:
+            raise RuntimeError(f"{'the episode is over' if self._ever_reset else 'no episode has begun'}: call reset()")
+        battle = self._battle
+        battle.step(self._joint_action(actions))
+        won, truncated = bool(battle.won[0]), bool(battle.truncated[0])
+        done = truncated or bool(battle.terminated[0])
+        reward = self._reward(float(battle.rewards[0]), done, won, truncated)
+        self._length += 1
+        self._return += reward
+        if done:
+            self._running = False
+            self._battles += 1
+            self._wins += won
+            self._timeouts += truncated
+            self._total_length += self._length
+            self._total_return += self._return
+        info = {
+            "state": battle.state[0].copy(),
+            "available_actions": self.available_actions,
+            "battle_won": won,
+            "truncated": truncated,
+            "dead_allies": int(battle.dead("ally")[0]),
+            "dead_enemies": int(battle.dead("enemy")[0]),
+            "episode_limit": truncated,
+        }
+        return self._obs(), dict.fromkeys(range(self.spec.n_agents), reward), done, info
+
+    def get_stats(self) -> dict[str, float]:
+        """Of all episodes played to their end since construction; rates and means are NaN before the first."""
+        n = self._battles or math.nan
+        return {
+            "battles_played": float(self._battles),
+            "battles_won": float(self._wins),
+            "win_rate": self._wins / n,
+            "mean_return": self._total_return / n,
+            "mean_length": self._total_length / n,
+            "timeouts": float(self._timeouts),
+        }
+
+    def _obs(self) -> dict[int, np.ndarray]:
+        return {agent: obs.copy() for agent, obs in enumerate(self._battle.obs[0])}
+
+    def _joint_action(self, actions: Mapping[int, int]) -> np.ndarray:
+        """[1, N] int64."""
+        agents = range(self.spec.n_agents)
+        missing = [agent for agent in agents if agent not in actions]
+        unknown = [agent for agent in actions if agent not in agents]
+        if missing or unknown:
+            wrong = [f"missing {missing}"] * bool(missing) + [f"unknown {unknown}"] * bool(unknown)
+            raise ValueError(f"actions must be given for agents 0 to {len(agents) - 1}: {', '.join(wrong)}")
+        joint = np.empty((1, len(agents)), np.int64)
+        for agent in agents:
+            try:
+                joint[0, agent] = operator.index(actions[agent])
+            except TypeError:
+                raise ValueError(f"agent {agent}: an action is a whole number, got {actions[agent]!r}") from None
+        return joint
+
+    def _reward(self, reward: float, done: bool, won: bool, truncated: bool) -> float:
+        """The simulator's reward under the reward options."""
+        if self.reward_sparse:
+            return 0.0 if truncated or not done else 1.0 if won else -1.0
+        if self.reward_win == VICTORY_REWARD and self.reward_scale_rate == REWARD_SCALE_RATE:
+            return reward  # untouched, so that not even its last bit changes
+        scale = self._battle.scene.reward_scale
+        points = reward * scale
+        most = scale * REWARD_SCALE_RATE - VICTORY_REWARD + self.reward_win
+        if won:
+            points += self.reward_win - VICTORY_REWARD
+        return points * self.reward_scale_rate / most

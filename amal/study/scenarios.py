@@ -1,0 +1,35 @@
+"""The ``scenarios`` command: what can be fought."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from amal.battle.scenario import Scenario, Side, load_scenario, scenario_names
+
+
+def main(args: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python cli.py scenarios", description="List the scenarios.")
+    parser.parse_args(args)
+    table = Table(title="Scenarios for --data.scenario", title_justify="left", box=SIMPLE)
+    table.add_column("scenario", no_wrap=True)
+    table.add_column("allies")
+    table.add_column("enemies")
+    for column in ("actions", "obs", "state", "limit"):
+        table.add_column(column, justify="right")
+    for name in scenario_names():
+        scenario = load_scenario(name)
+        spec = scenario.spec()
+        sizes = (spec.n_actions, spec.obs_dim, spec.state_dim, spec.episode_limit)
+        table.add_row(name, army(scenario, "ally"), army(scenario, "enemy"), *map(str, sizes))
+    Console().print(table)
+
+
+def army(scenario: Scenario, side: Side) -> str:
+    """'2 stalker, 3 zealot'."""
+    counts = Counter(unit.name for unit in scenario.of_side(side))
+    return ", ".join(f"{count} {name}" for name, count in counts.items())

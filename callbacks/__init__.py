@@ -1,0 +1,9 @@
+"""Lightning callbacks: evaluation, checkpoints, and what a run tells and leaves behind."""
+
+from callbacks.checkpoint import RunCheckpoint
+from callbacks.evaluation import Evaluation
+from callbacks.pictures import Pictures
+from callbacks.progress import TrainingProgress
+from callbacks.telemetry import Telemetry
+
+__all__ = ["Evaluation", "Pictures", "RunCheckpoint", "Telemetry", "TrainingProgress"]

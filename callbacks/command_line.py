@@ -1,0 +1,148 @@
+"""fit, validate and test: LightningCLI with the project's links, defaults and run folders.
+
+Apart from cli.py, because importing Lightning takes seconds that the other commands need not wait for.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import warnings
+from pathlib import Path
+from typing import NoReturn
+
+from jsonargparse import ArgumentError, Namespace
+from lightning import LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from amal.algorithms.mappo import NonFiniteLoss
+from amal.study.atomic import replacing
+from callbacks.checkpoint import RunCheckpoint
+from callbacks.evaluation import Evaluation
+from callbacks.progress import TrainingProgress
+from callbacks.telemetry import Telemetry
+from datamodules.rollout import RolloutDataModule
+
+SUBCOMMANDS = ("fit", "validate", "test")
+DIMENSIONS = ("n_agents", "n_actions", "obs_dim", "state_dim")
+TRAINER_DEFAULTS = {
+    "max_epochs": 1,  # the budget ends training, see RolloutDataModule
+    "logger": False,  # metrics.csv is always written; configs/logger adds others
+    "log_every_n_steps": 1,
+    "num_sanity_val_steps": 0,
+    "enable_model_summary": False,
+    "default_root_dir": "runs",
+}
+
+# Lightning's advice for data that is loaded from disk; ours is played in this process.
+_NOT_FOR_ROLLOUTS = (
+    ".*does not have many workers.*",
+    ".*Your `IterableDataset` has `__len__` defined.*",
+    ".*Total length of `list` across ranks is zero.*",
+)
+
+
+class ConfigOfRun(SaveConfigCallback):
+    """Writes the complete configuration of a training run into its folder."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit" and trainer.is_global_zero:
+            with replacing(Path(trainer.default_root_dir) / "config.yaml") as part:
+                self.parser.save(self.config, part, skip_unset=False, overwrite=True, multifile=False)
+
+
+class TrainingCLI(LightningCLI):
+    """Links the battle's sizes to the model, and gives every training run a folder of its own."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--out", type=str | None, default=None, help="Folder of the run. Default: runs/ALGORITHM-SCENARIO-seedN."
+        )
+        parser.add_lightning_class_args(Evaluation, "evaluation")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        for name in DIMENSIONS:
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        if self.subcommand == "fit":
+            folder = run_folder(config)
+            config.out = config.trainer.default_root_dir = str(folder)
+            for logger in _loggers(config):
+                logger.init_args.save_dir = str(folder)
+        else:
+            config.trainer.logger = False
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+            if self.subcommand == "fit":
+                self.datamodule.max_updates  # noqa: B018  raises if there is no budget, before anything is written
+        except (ValueError, TypeError, OSError, MisconfigurationException) as error:
+            fail(str(error))
+
+
+def run_folder(config: Namespace) -> Path:
+    """Where a run goes: where told, where its checkpoint came from, or the first free default name."""
+    if config.ckpt_path is not None:
+        return Path(config.out) if config.out else Path(config.ckpt_path).resolve().parent.parent
+    if config.out is not None:
+        if (Path(config.out) / "run.json").exists():
+            fail(f"--out {config.out}: holds a run already; resume it with --ckpt_path or choose another folder")
+        return Path(config.out)
+    algorithm = config.model.class_path.rpartition(".")[2].lower()
+    name = f"{algorithm}-{config.data.scenario}-seed{config.seed_everything}"
+    taken, folder = 1, Path("runs") / name
+    while folder.exists():
+        taken += 1
+        folder = Path("runs") / f"{name}-{taken}"
+    return folder
+
+
+def _loggers(config: Namespace) -> list[Namespace]:
+    logger = config.trainer.logger
+    entries = logger if isinstance(logger, list) else [logger]
+    return [entry for entry in entries if isinstance(entry, Namespace)]
+
+
+def main(args: list[str]) -> None:
+    """Runs one of fit, validate and test. Bad input ends with one line on stderr and exit code 2."""
+    for advice in _NOT_FOR_ROLLOUTS:
+        warnings.filterwarnings("ignore", advice)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    sys.argv = [sys.argv[0], *args]
+    try:
+        TrainingCLI(
+            model_class=LightningModule,
+            datamodule_class=RolloutDataModule,
+            subclass_mode_model=True,
+            save_config_callback=ConfigOfRun,
+            seed_everything_default=0,
+            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [Telemetry(), TrainingProgress()]},
+            parser_kwargs={"exit_on_error": False, **{name: {"exit_on_error": False} for name in SUBCOMMANDS}},
+            auto_configure_optimizers=False,
+        )
+    except ArgumentError as error:
+        fail(str(error))
+    except NonFiniteLoss as error:
+        print(f"error: {error}; the last good checkpoint is checkpoints/last.ckpt of the run", file=sys.stderr)
+        sys.exit(1)
+
+
+def fail(message: str) -> NoReturn:
+    """One line on stderr, exit code 2."""
+    print("error: " + one_line(message), file=sys.stderr)
+    sys.exit(2)
+
+
+def one_line(message: str) -> str:
+    """The gist of a message of jsonargparse, which tells of every type that an optional argument could have had."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    causes = [line.removeprefix("- ") for line in lines[1:] if line.startswith("- ") and "NoneType" not in line]
+    if not causes:
+        return " ".join(lines)
+    key = re.match(r'Parser key "[^"]*"', lines[0])
+    return f"{key[0]}: {causes[0]}" if key else causes[0]

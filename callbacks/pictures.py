@@ -1,0 +1,41 @@
+"""Pictures that a finished run leaves in its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+from amal.battle.scenario import load_scenario
+from amal.rollout import record_battle
+from amal.study.figures import plot_win_rate
+from amal.study.replays import render_gif
+from datamodules.rollout import RolloutDataModule
+
+
+class Pictures(Callback):
+    """Draws ``win_rate.png``, the learning curve, and ``battle.gif``, a battle of the best checkpoint's greedy policy.
+
+    Args:
+        battle: draw the battle too.
+    """
+
+    def __init__(self, battle: bool = True) -> None:
+        self.battle = battle
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        folder = Path(trainer.default_root_dir)
+        data: RolloutDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        title = f"{type(pl_module).__name__} on {data.spec.scenario}"
+        evaluations = folder / "evaluations.csv"
+        if trainer.is_global_zero and evaluations.exists():
+            plot_win_rate(pd.read_csv(evaluations), folder / "win_rate.png", title)
+            if self.battle:
+                final = {name: tensor.clone() for name, tensor in pl_module.state_dict().items()}
+                best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+                pl_module.load_state_dict(best["state_dict"])
+                units = record_battle(pl_module, data.spec, data.seed)  # type: ignore[arg-type]
+                pl_module.load_state_dict(final)
+                render_gif(load_scenario(data.spec.scenario), units, folder / "battle.gif", title)

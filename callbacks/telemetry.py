@@ -1,0 +1,156 @@
+"""What a run leaves behind about itself: metrics.csv and run.json."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import resource
+import subprocess
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+from amal.battle.compilation import simulator_hash
+from amal.study.atomic import replacing
+from datamodules.rollout import RolloutDataModule
+
+_LIBRARIES = ("torch", "lightning", "numpy", "numba", "torchmetrics", "jsonargparse", "pandas")
+
+
+class Telemetry(Callback):
+    """Writes ``metrics.csv``, a row per update, and ``run.json``: what was run, on what, how fast and how it ended."""
+
+    def __init__(self) -> None:
+        self._wall_seconds = 0.0  # of earlier sessions of this run
+        self._started = time.monotonic()
+        self._session_env_steps = 0  # where this session began
+        self._columns: list[str] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data = _data(trainer)
+        self._started = time.monotonic()
+        self._session_env_steps = data.env_steps
+        if trainer.is_global_zero:
+            self._drop_rows_after(_folder(trainer) / "metrics.csv", data.env_steps)
+            self._write_run(trainer, pl_module, "running")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        data = _data(trainer)
+        counts = {"env_steps": float(data.env_steps), "episodes": float(data.episodes)}
+        pl_module.log_dict(counts, batch_size=1)
+        if trainer.is_global_zero:
+            metrics = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
+            row = {
+                "env_steps": data.env_steps,
+                "episodes": data.episodes,
+                "wall_seconds": round(self._seconds(), 3),
+                "env_steps_per_second": round(self._speed(data), 1),
+                **metrics,
+            }
+            self._append(_folder(trainer) / "metrics.csv", row)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and not trainer.interrupted:
+            self._write_run(trainer, pl_module, "finished")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if trainer.is_global_zero and trainer.training:
+            stopped = isinstance(exception, KeyboardInterrupt | SystemExit)
+            outcome = "interrupted" if stopped else f"failed: {type(exception).__name__}: {exception}"
+            self._write_run(trainer, pl_module, outcome)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"wall_seconds": self._seconds()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._wall_seconds = state_dict["wall_seconds"]
+
+    def _seconds(self) -> float:
+        return self._wall_seconds + time.monotonic() - self._started
+
+    def _speed(self, data: RolloutDataModule) -> float:
+        """Env steps per second of this session."""
+        return (data.env_steps - self._session_env_steps) / max(time.monotonic() - self._started, 1e-9)
+
+    def _append(self, path: Path, row: dict[str, float]) -> None:
+        is_new = not path.exists()
+        if not self._columns:
+            self._columns = list(row) if is_new else list(pd.read_csv(path, nrows=0).columns)
+        with path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, self._columns, extrasaction="ignore")
+            if is_new:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def _drop_rows_after(self, path: Path, env_steps: int) -> None:
+        """Of an interrupted run, the updates since its last checkpoint are made again."""
+        if path.exists():
+            rows = pd.read_csv(path)
+            with replacing(path) as part:
+                rows[rows["env_steps"] <= env_steps].to_csv(part, index=False)
+
+    def _write_run(self, trainer: Trainer, pl_module: LightningModule, outcome: str) -> None:
+        data = _data(trainer)
+        run = {
+            "algorithm": type(pl_module).__name__,
+            "scenario": data.spec.scenario,
+            "seed": data.seed,
+            "outcome": outcome,
+            "totals": {
+                "env_steps": data.env_steps,
+                "episodes": data.episodes,
+                "wall_seconds": round(self._seconds(), 1),
+                "env_steps_per_second": round(self._speed(data), 1),
+                "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+            },
+            "code_version": _code_version(),
+            "simulator_hash": simulator_hash(),
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
+            "hardware": {
+                "processor": _processor(),
+                "cores": os.cpu_count(),
+                "torch_threads": torch.get_num_threads(),
+                "device": str(pl_module.device),
+            },
+        }
+        with replacing(_folder(trainer) / "run.json") as part:
+            part.write_text(json.dumps(run, indent=2) + "\n")
+
+
+def _data(trainer: Trainer) -> RolloutDataModule:
+    data: RolloutDataModule = trainer.datamodule  # type: ignore[attr-defined]
+    return data
+
+
+def _folder(trainer: Trainer) -> Path:
+    return Path(trainer.default_root_dir)
+
+
+def _code_version() -> str:
+    """The commit, marked if files differ from it; outside a checkout the installed version."""
+    describe = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        try:
+            return version("amal")
+        except PackageNotFoundError:
+            return "unknown"
+
+
+def _processor() -> str:
+    """The processor's name as Linux tells it, else what Python knows."""
+    try:
+        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        return names[0].partition(":")[2].strip()
+    except (OSError, IndexError):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,46 @@
+"""Command line: ``python cli.py COMMAND``, also installed as ``amal``.
+
+fit, validate and test are LightningCLI's; the study commands have parsers of their own and never build a Trainer.
+"""
+
+from __future__ import annotations
+
+import sys
+
+OVERVIEW = """usage: python cli.py COMMAND [options]
+
+  fit         train: --config configs/mappo.yaml --data.scenario 3m --data.env_steps 300000 --seed_everything 0
+  validate    play 32 greedy episodes with a checkpoint: --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt
+  test        the same with 320 episodes
+  scenarios   list the scenarios
+
+COMMAND --help tells its options."""
+
+TRAINER_COMMANDS = ("fit", "validate", "test")
+COMMANDS = (*TRAINER_COMMANDS, "scenarios")
+
+
+def main(args: list[str] | None = None) -> None:
+    args = sys.argv[1:] if args is None else args
+    command = args[0] if args else "--help"
+    if command in ("-h", "--help"):
+        print(OVERVIEW)
+    elif command == "scenarios":
+        from amal.study.scenarios import main as list_scenarios
+
+        list_scenarios(args[1:])
+    elif command in TRAINER_COMMANDS:
+        from callbacks.command_line import main as train
+
+        train(args)
+    else:
+        import difflib
+
+        match = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f" (did you mean {match[0]}?)" if match else ""
+        print(f"error: unknown command {command!r}{hint}; known: {', '.join(COMMANDS)}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""Data modules: where training data comes from."""
+
+from datamodules.rollout import RolloutDataModule
+
+__all__ = ["RolloutDataModule"]

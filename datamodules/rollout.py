@@ -1,0 +1,206 @@
+"""RolloutDataModule: owns the battles, their random streams and the count of environment steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
+from torch.utils.data import DataLoader, IterableDataset
+
+from amal.battle import VectorBattle
+from amal.battle.scenario import load_scenario
+from amal.rollout import Actor, EpisodeRecorder
+from amal.types import EpisodeBatch
+
+EVALUATION_BATTLES = 32
+VALIDATION_EPISODES = 32
+TEST_EPISODES = 320
+
+Stream = Literal["battles", "policy", "evaluation", "test"]
+_STREAMS: tuple[Stream, ...] = ("battles", "policy", "evaluation", "test")
+
+
+class RolloutDataModule(LightningDataModule):
+    """Plays the battles that training learns from, always with the policy of the moment.
+
+    Args:
+        scenario: name of a scenario; ``scenarios`` lists them.
+        env_steps: budget in environment steps; training ends with the first update that reaches it.
+        episodes: budget in episodes instead, met exactly.
+        episodes_per_update: whole episodes that each update learns from.
+        num_envs: battles that are played at once.
+        episode_limit: steps until an episode is truncated; by default the scenario's.
+    """
+
+    def __init__(
+        self,
+        scenario: str,
+        env_steps: int | None = None,
+        episodes: int | None = None,
+        episodes_per_update: int = 32,
+        num_envs: int = 8,
+        episode_limit: int | None = None,
+    ) -> None:
+        super().__init__()
+        if env_steps is not None and episodes is not None:
+            raise ValueError("env_steps and episodes are both set; a budget is one or the other")
+        counts = {"episodes_per_update": episodes_per_update, "num_envs": num_envs}
+        optional = {"env_steps": env_steps, "episodes": episodes, "episode_limit": episode_limit}
+        for name, value in {**counts, **optional}.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if num_envs > episodes_per_update:
+            raise ValueError(
+                f"num_envs must be at most episodes_per_update ({episodes_per_update}), got {num_envs}: "
+                "more battles would stand idle"
+            )
+        self.spec = load_scenario(scenario).spec(episode_limit)
+        self.n_agents, self.n_actions = self.spec.n_agents, self.spec.n_actions
+        self.obs_dim, self.state_dim = self.spec.obs_dim, self.spec.state_dim
+        self.env_steps_budget, self.episodes_budget = env_steps, episodes
+        self.episodes_per_update, self.num_envs = episodes_per_update, num_envs
+        self.seed = torch.initial_seed()
+        self.env_steps = 0  # played for training so far
+        self.episodes = 0
+        self._recorder: EpisodeRecorder | None = None
+        self._evaluation_recorder: EpisodeRecorder | None = None
+        self._generator: torch.Generator | None = None
+        self._restored: dict[str, Any] = {}
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget that is used, in [0, 1]; 0 without a budget."""
+        if self.episodes_budget is not None:
+            return min(1.0, self.episodes / self.episodes_budget)
+        if self.env_steps_budget is not None:
+            return min(1.0, self.env_steps / self.env_steps_budget)
+        return 0.0
+
+    @property
+    def max_updates(self) -> int:
+        """How many updates the budget can last at most: every episode has at least one step."""
+        budget = self.episodes_budget or self.env_steps_budget
+        if budget is None:
+            raise ValueError("training needs a budget: set --data.env_steps or --data.episodes")
+        return math.ceil(budget / self.episodes_per_update)
+
+    def train_dataloader(self) -> DataLoader[EpisodeBatch]:
+        return DataLoader(_TrainingEpisodes(self), batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[EpisodeBatch] | list[Any]:
+        assert self.trainer is not None
+        if self.trainer.state.fn == TrainerFn.FITTING:
+            return []  # there the Evaluation callback keeps its own schedule
+        return DataLoader(_EvaluationEpisodes(self, "evaluation", VALIDATION_EPISODES), batch_size=None)
+
+    def test_dataloader(self) -> DataLoader[EpisodeBatch]:
+        return DataLoader(_EvaluationEpisodes(self, "test", TEST_EPISODES), batch_size=None)
+
+    def play_training_episodes(self) -> EpisodeBatch:
+        """The next batch of the training module's own episodes; counts them."""
+        actor = self._actor()
+        if self._recorder is None:
+            battle = self._battles("battles", self.num_envs, first_battle=0)
+            self._recorder = EpisodeRecorder(battle, self.episodes_per_update)
+            self._generator = torch.Generator(device=actor.device).manual_seed(self._stream_seed("policy"))
+            self._restore()
+        episodes = self.episodes_per_update
+        if self.episodes_budget is not None:
+            episodes = min(episodes, self.episodes_budget - self.episodes)
+        batch = self._recorder.play(actor, episodes, self._generator, self.progress)
+        self.env_steps += int(batch.mask.sum())
+        self.episodes += episodes
+        return batch
+
+    def play_evaluation_episodes(
+        self, stream: Stream = "evaluation", episodes: int = VALIDATION_EPISODES, number: int = 0
+    ) -> Iterator[EpisodeBatch]:
+        """Greedy episodes on battles of their own, 32 at a time, one on each battle.
+
+        Args:
+            stream: random stream of the battles.
+            episodes: how many in all.
+            number: of the evaluation; each has other battles, always the same ones.
+        """
+        for first in range(0, episodes, EVALUATION_BATTLES):
+            count = min(EVALUATION_BATTLES, episodes - first)
+            battle = self._battles(stream, EVALUATION_BATTLES, first_battle=number * episodes + first)
+            if self._evaluation_recorder is None:
+                self._evaluation_recorder = EpisodeRecorder(battle, EVALUATION_BATTLES)
+            self._evaluation_recorder.battle = battle
+            yield self._evaluation_recorder.play(self._actor(), count, progress=self.progress)
+
+    def state_dict(self) -> dict[str, Any]:
+        state: dict[str, Any] = {"env_steps": self.env_steps, "episodes": self.episodes}
+        if self._recorder is not None and self._generator is not None:
+            battle = self._recorder.battle.state_dict()
+            state["battle"] = {name: torch.from_numpy(array) for name, array in battle.items()}
+            state["generator"] = self._generator.get_state()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.env_steps, self.episodes = state_dict["env_steps"], state_dict["episodes"]
+        self._restored = state_dict
+        if self._recorder is not None:
+            self._restore()
+
+    def _restore(self) -> None:
+        """Puts the battles and the policy's random stream back to where a checkpoint left them."""
+        assert self._recorder is not None and self._generator is not None
+        if "battle" in self._restored:
+            battle = {name: tensor.cpu().numpy() for name, tensor in self._restored["battle"].items()}
+            self._recorder.battle.load_state_dict(battle)
+            self._generator.set_state(self._restored["generator"].cpu())
+        self._restored = {}
+
+    def _actor(self) -> Actor:
+        assert self.trainer is not None
+        return self.trainer.lightning_module  # type: ignore[return-value]
+
+    def _battles(self, stream: Stream, num_battles: int, first_battle: int) -> VectorBattle:
+        return VectorBattle(
+            self.spec.scenario,
+            num_battles,
+            seed=self._stream_seed(stream),
+            auto_reset=False,
+            episode_limit=self.spec.episode_limit,
+            first_battle=first_battle,
+        )
+
+    def _stream_seed(self, stream: Stream) -> int:
+        """A seed of its own for each stream, so that none changes when another is used more."""
+        sequence = np.random.SeedSequence(self.seed, spawn_key=(_STREAMS.index(stream),))
+        return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+class _TrainingEpisodes(IterableDataset[EpisodeBatch]):
+    """Batches of episodes until the budget is met. It has a length, for without one Lightning fetches a batch ahead,
+    played by a policy that is one update old."""
+
+    def __init__(self, data: RolloutDataModule) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return self.data.max_updates
+
+    def __iter__(self) -> Iterator[EpisodeBatch]:
+        while self.data.progress < 1.0:
+            yield self.data.play_training_episodes()
+
+
+class _EvaluationEpisodes(IterableDataset[EpisodeBatch]):
+    """Batches of greedy episodes."""
+
+    def __init__(self, data: RolloutDataModule, stream: Stream, episodes: int) -> None:
+        self.data, self.stream, self.episodes = data, stream, episodes
+
+    def __len__(self) -> int:
+        return math.ceil(self.episodes / EVALUATION_BATTLES)
+
+    def __iter__(self) -> Iterator[EpisodeBatch]:
+        yield from self.data.play_evaluation_episodes(self.stream, self.episodes)

@@ -1,0 +1,388 @@
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from jsonargparse import ArgumentParser
+from lightning import Trainer, seed_everything
+from torch.utils.data import DataLoader, IterableDataset
+
+from amal.algorithms.mappo import MAPPO, NonFiniteLoss, evaluate_critic
+from amal.critics import IPPOCritic, MAPPOCritic
+from amal.networks import GRUPolicy, IndependentPolicies, MLPPolicy
+from amal.types import EpisodeBatch
+
+N_AGENTS, N_ACTIONS, OBS_DIM, STATE_DIM = 3, 5, 6, 7
+SIZES = {"n_agents": N_AGENTS, "n_actions": N_ACTIONS, "obs_dim": OBS_DIM, "state_dim": STATE_DIM}
+SMALL_MLP = partial(MLPPolicy, hidden_sizes=(16, 16))
+SMALL_GRU = partial(GRUPolicy, hidden_size=16)
+SMALL_CRITIC = partial(MAPPOCritic, hidden_sizes=(16, 16))
+JOINT_CRITIC = partial(MAPPOCritic, hidden_sizes=(16, 16), joint_obs=True)
+
+
+class Batches(IterableDataset[EpisodeBatch]):
+    """A fixed number of batches, each asked for when it is needed."""
+
+    def __init__(self, make: Callable[[int], EpisodeBatch], n_batches: int) -> None:
+        self.make = make
+        self.n_batches = n_batches
+
+    def __len__(self) -> int:
+        return self.n_batches
+
+    def __iter__(self) -> Iterator[EpisodeBatch]:
+        return (self.make(i) for i in range(self.n_batches))
+
+
+def train(module: MAPPO, make: Callable[[int], EpisodeBatch], n_batches: int, **options: Any) -> Trainer:
+    trainer = Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, DataLoader(Batches(make, n_batches), batch_size=None), **options)
+    return trainer
+
+
+def random_batch(seed: int, lengths: tuple[int, ...] = (4, 1, 6, 3, 6)) -> EpisodeBatch:
+    """Episodes of the given lengths; agent 2 dies after two steps, odd episodes are truncated."""
+    g = torch.Generator().manual_seed(seed)
+    n_episodes, n_steps = len(lengths), max(lengths)
+    mask = torch.arange(n_steps) < torch.tensor(lengths).unsqueeze(-1)
+    ends = torch.arange(n_steps) == torch.tensor(lengths).unsqueeze(-1) - 1
+    odd = (torch.arange(n_episodes) % 2 == 1).unsqueeze(-1)
+    available = torch.rand(n_episodes, n_steps + 1, N_AGENTS, N_ACTIONS, generator=g) < 0.5
+    available[..., 1], available[..., 0] = True, False
+    available[:, 2:, 2] = torch.tensor([True] + [False] * (N_ACTIONS - 1))
+    actions = (torch.rand(available[:, :-1].shape, generator=g) * available[:, :-1]).argmax(-1)
+    return EpisodeBatch(
+        obs=torch.randn(n_episodes, n_steps + 1, N_AGENTS, OBS_DIM, generator=g),
+        state=torch.randn(n_episodes, n_steps + 1, STATE_DIM, generator=g),
+        available_actions=available,
+        actions=actions,
+        log_probs=-available[:, :-1].sum(-1).float().log(),
+        rewards=torch.rand(n_episodes, n_steps, generator=g) * mask,
+        terminated=ends & ~odd,
+        truncated=ends & odd,
+        mask=mask,
+        won=torch.arange(n_episodes) % 2 == 0,
+        dead_allies=torch.ones(n_episodes, dtype=torch.int64),
+        dead_enemies=torch.zeros(n_episodes, dtype=torch.int64),
+        progress=0.25,
+    )
+
+
+def small(seed: int = 0, **options: Any) -> MAPPO:
+    seed_everything(seed, verbose=False)
+    return MAPPO(**{**SIZES, "policy": SMALL_MLP, "critic": SMALL_CRITIC, "n_minibatch": 2, **options})
+
+
+def parameters(module: MAPPO) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def assert_identical(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+def matching_game(
+    module: MAPPO, generator: torch.Generator, n_updates: int, scores: list[float], index: int
+) -> EpisodeBatch:
+    """32 one-step battles: all agents see the same sign, and the team scores the share of them that answer with its
+    action, so each has to find its own part in a reward that the others' choices blur."""
+    n_episodes = 32
+    sign = torch.randint(1, N_ACTIONS, (n_episodes,), generator=generator)
+    obs = torch.nn.functional.one_hot(sign, OBS_DIM).float()[:, None, None].expand(-1, 2, N_AGENTS, -1).contiguous()
+    state = torch.nn.functional.one_hot(sign, STATE_DIM).float()[:, None].expand(-1, 2, -1).contiguous()
+    available = torch.ones(n_episodes, 2, N_AGENTS, N_ACTIONS, dtype=torch.bool)
+    available[..., 0] = False
+    hidden = module.policy.initial_hidden(n_episodes)
+    actions, log_probs, _ = module.act(obs[:, 0], available[:, 0], hidden, generator)
+    rewards = (actions == sign.unsqueeze(-1)).float().mean(dim=-1, keepdim=True)
+    scores.append(rewards.mean().item())
+    ones = torch.ones(n_episodes, 1, dtype=torch.bool)
+    nothing = torch.zeros(n_episodes, dtype=torch.int64)
+    return EpisodeBatch(
+        obs=obs,
+        state=state,
+        available_actions=available,
+        actions=actions.clone().unsqueeze(1),
+        log_probs=log_probs.clone().unsqueeze(1),
+        rewards=rewards,
+        terminated=ones,
+        truncated=~ones,
+        mask=ones,
+        won=rewards.squeeze(-1) == 1,
+        dead_allies=nothing,
+        dead_enemies=nothing,
+        progress=index / n_updates,
+    )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"policy": SMALL_GRU},
+        {"critic": partial(IPPOCritic, hidden_sizes=(16, 16)), "value_loss": "huber"},
+        {"share_parameters": False},
+    ],
+    ids=["mappo", "recurrent", "ippo", "independent"],
+)
+def test_learns_to_match_the_sign(options: dict[str, Any]) -> None:
+    """A random team scores 0.25, the best 1."""
+    n_updates = 60
+    module = small(lr=5e-3, n_minibatch=4, **options)
+    scores: list[float] = []
+    generator = torch.Generator().manual_seed(0)
+    train(module, lambda i: matching_game(module, generator, n_updates, scores, i), n_updates)
+    assert scores[0] < 0.45
+    assert sum(scores[-10:]) / 10 > 0.95
+
+
+def disturbed(batch: EpisodeBatch, dead: bool, padding: bool) -> EpisodeBatch:
+    """The batch with other contents where dead agents or padding are; the dead keep only the no-op available."""
+    g = torch.Generator().manual_seed(99)
+    absent = torch.zeros_like(batch.alive)
+    if dead:
+        absent |= batch.mask.unsqueeze(-1) & ~batch.alive
+    if padding:
+        absent |= ~batch.mask.unsqueeze(-1).expand_as(absent)
+    assert absent.any()
+
+    def disturb(x: torch.Tensor, where: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        return torch.where(where.view(*where.shape, *[1] * (x.dim() - where.dim())), noise.to(x.dtype), x)
+
+    obs, state, rewards = batch.obs.clone(), batch.state.clone(), batch.rewards
+    obs[:, :-1] = disturb(obs[:, :-1], absent, torch.randn(obs[:, :-1].shape, generator=g))
+    terminated = batch.terminated
+    if padding:
+        # the slot after the last step is what the episode ended with, and is not padding
+        beyond = torch.arange(state.shape[1]) > batch.lengths.unsqueeze(-1)
+        obs = disturb(batch.obs, beyond, torch.randn(obs.shape, generator=g))
+        state = disturb(state, beyond, torch.randn(state.shape, generator=g))
+        rewards = disturb(rewards, ~batch.mask, torch.randn(rewards.shape, generator=g))
+        terminated = terminated | ~batch.mask
+    return replace(
+        batch,
+        obs=obs,
+        state=state,
+        rewards=rewards,
+        terminated=terminated,
+        actions=disturb(batch.actions, absent, torch.randint(N_ACTIONS, absent.shape, generator=g)),
+        log_probs=disturb(batch.log_probs, absent, torch.full(absent.shape, -200.0)),
+    )
+
+
+@pytest.mark.parametrize("policy", [SMALL_MLP, SMALL_GRU], ids=["mlp", "gru"])
+@pytest.mark.parametrize(
+    ("critic", "dead", "padding"),
+    [(SMALL_CRITIC, True, False), (SMALL_CRITIC, False, True), (JOINT_CRITIC, False, True)],
+)
+def test_dead_agents_and_padding_have_no_influence(policy: Any, critic: Any, dead: bool, padding: bool) -> None:
+    results = []
+    for change in (lambda b: b, lambda b: disturbed(b, dead, padding)):
+        module = small(policy=policy, critic=critic)
+        train(module, lambda i, change=change: change(random_batch(i)), n_batches=2)
+        results.append(parameters(module))
+    assert_identical(*results)
+
+
+def test_losses_and_targets_leave_dead_agents_out() -> None:
+    """Whatever advantages, values, returns and ratios the dead have, losses and gradients stay the same."""
+    module, batch = small(critic=partial(IPPOCritic, hidden_sizes=(16, 16))), random_batch(0)
+    transitions, _ = module.estimate_advantages(batch)
+    assert not transitions.alive.all()
+    advantages = transitions.advantages[transitions.alive]
+    torch.testing.assert_close(advantages.mean(), torch.tensor(0.0))
+    torch.testing.assert_close(advantages.std(correction=0), torch.tensor(1.0))
+    normalized = transitions.targets[transitions.alive]  # so far the normaliser has seen just this batch
+    torch.testing.assert_close(normalized.mean(), torch.tensor(0.0))
+    torch.testing.assert_close(normalized.std(correction=0), torch.tensor(1.0))
+
+    changes = {"advantages": 7.0, "values": -3.0, "targets": 50.0, "log_probs": -500.0}
+    dead = {name: getattr(transitions, name).masked_fill(~transitions.alive, x) for name, x in changes.items()}
+    outcomes = []
+    for case in (transitions, replace(transitions, **dead)):
+        logits, _ = module.policy(case.obs.unsqueeze(1), module.policy.initial_hidden(len(case.obs)))
+        loss = module.policy_loss(logits.squeeze(1), case)[0] + module.critic_loss(case)
+        outcomes.append([loss, *torch.autograd.grad(loss, [*module.policy.parameters(), *module.critic.parameters()])])
+    assert all(torch.equal(before, after) for before, after in zip(*outcomes, strict=True))
+
+
+def test_what_alive_agents_saw_has_influence() -> None:
+    """The control of the test above: the same disturbance of a living agent does change the parameters."""
+    results = []
+    for shift in (0.0, 1.0):
+        module, batch = small(), random_batch(0)
+        batch.obs[0, 0, 0] += shift
+        train(module, lambda i, batch=batch: batch, n_batches=1)
+        results.append(parameters(module))
+    assert not torch.equal(results[0]["policy.layers.last.weight"], results[1]["policy.layers.last.weight"])
+
+
+def test_same_seed_same_parameters() -> None:
+    runs = []
+    for seed in (3, 3, 4):
+        module = small(seed)
+        torch.rand(1 + len(runs))  # what others draw from the global stream must not matter
+        train(module, random_batch, n_batches=3)
+        runs.append(parameters(module))
+    assert_identical(runs[0], runs[1])
+    assert not torch.equal(runs[0]["policy.layers.last.weight"], runs[2]["policy.layers.last.weight"])
+
+
+def test_resuming_continues_bit_for_bit(tmp_path: Path) -> None:
+    """Two updates, a checkpoint and two more are four updates: optimizers, normaliser and minibatch order included."""
+    whole = small()
+    train(whole, random_batch, n_batches=4)
+
+    first = small()
+    trainer = train(first, random_batch, n_batches=2)
+    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    second = small(seed=77)
+    checkpoint = torch.load(tmp_path / "half.ckpt", weights_only=True)
+    assert set(checkpoint) >= {"minibatch_generator", "optimizer_states"}
+    rest = Trainer(max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    batches = DataLoader(Batches(lambda i: random_batch(i + 2), 2), batch_size=None)
+    rest.fit(second, batches, ckpt_path=tmp_path / "half.ckpt")
+    assert_identical(parameters(whole), parameters(second))
+
+
+@pytest.mark.parametrize("policy", [SMALL_MLP, SMALL_GRU], ids=["mlp", "gru"])
+def test_minibatches_cover_the_valid_steps_once_per_epoch(policy: Any) -> None:
+    batch = random_batch(0)
+    module = small(policy=policy, n_epochs=3, n_minibatch=64)
+    minibatches = module.minibatches(batch.mask)
+    assert len(minibatches) == 3 * 5  # capped at the number of episodes
+    for epoch in range(3):
+        rows = torch.cat([m.rows for m in minibatches[5 * epoch : 5 * epoch + 5]])
+        assert rows.sort().values.tolist() == list(range(int(batch.mask.sum())))
+    assert not torch.equal(minibatches[0].rows, minibatches[5].rows)
+
+
+def test_recurrent_minibatches_pair_logits_with_their_transitions() -> None:
+    batch = random_batch(0)
+    numbers = torch.arange(batch.mask.numel()).view(batch.mask.shape)
+    for minibatch in small(policy=SMALL_GRU).minibatches(batch.mask):
+        walked = numbers[minibatch.episodes].flatten()[minibatch.slots]
+        assert torch.equal(walked, numbers[batch.mask][minibatch.rows])
+
+
+def test_critic_is_evaluated_up_to_the_end_of_each_episode() -> None:
+    batch, module = random_batch(0), small(critic=JOINT_CRITIC)
+    values = evaluate_critic(module.critic, batch)
+    everything = module.critic(batch.state, batch.obs)
+    for i, length in enumerate(batch.lengths.tolist()):
+        torch.testing.assert_close(values[i, : length + 1], everything[i, : length + 1])
+        assert (values[i, length + 1 :] == 0).all()
+
+
+def test_first_pass_is_on_policy_whatever_the_policy() -> None:
+    """Log-probabilities of acting step by step are those of the update: with a tiny lr, KL and clipping are nil."""
+    for policy in (SMALL_MLP, SMALL_GRU):
+        module, batch = small(policy=policy, lr=1e-12), random_batch(1)
+        hidden, steps = module.policy.initial_hidden(5), []
+        generator = torch.Generator().manual_seed(0)
+        for t in range(batch.mask.shape[1]):
+            *step, hidden = module.act(batch.obs[:, t], batch.available_actions[:, t], hidden, generator)
+            steps.append(step)
+        actions, log_probs = (torch.stack(field, dim=1).clone() for field in zip(*steps, strict=True))
+        acted = replace(batch, actions=actions, log_probs=log_probs)
+        metrics = train(module, lambda i, acted=acted: acted, n_batches=1).logged_metrics
+        assert metrics["train/approx_kl"] < 1e-6
+        assert metrics["train/clip_fraction"] == 0
+
+
+def test_act_respects_availability_and_greedy_takes_the_most_probable() -> None:
+    module, batch = small(), random_batch(0)
+    obs, available = batch.obs[:, 0], batch.available_actions[:, 0]
+    hidden = module.policy.initial_hidden(5)
+    sampled, log_probs, _ = module.act(obs, available, hidden, torch.Generator().manual_seed(1))
+    again, _, _ = module.act(obs, available, hidden, torch.Generator().manual_seed(1))
+    assert torch.equal(sampled, again)
+    assert available.gather(-1, sampled.unsqueeze(-1)).all()
+    greedy, best, _ = module.act(obs, available, hidden, None)
+    assert available.gather(-1, greedy.unsqueeze(-1)).all()
+    assert (best >= log_probs).all()
+    assert greedy.dtype == torch.int64
+    assert greedy.shape == best.shape == (5, N_AGENTS)
+
+
+def test_metrics_and_learning_rate() -> None:
+    metrics = train(small(lr=1e-3), random_batch, n_batches=1).logged_metrics
+    assert {name.removeprefix("train/") for name in metrics} == {
+        *("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "explained_variance"),
+        *("policy_grad_norm", "critic_grad_norm", "lr", "return", "win_rate", "episode_length"),
+    }
+    assert metrics["train/lr"] == pytest.approx(0.75e-3)
+    assert metrics["train/win_rate"] == pytest.approx(3 / 5)
+    assert metrics["train/episode_length"] == 4
+    assert metrics["train/return"] == pytest.approx(random_batch(0).rewards.sum().item() / 5)
+
+
+def test_nothing_is_learned_at_the_end_of_the_budget() -> None:
+    module = small()
+    before = [p.clone() for p in module.parameters()]
+    train(module, lambda i: replace(random_batch(i), progress=1.0), n_batches=1)
+    assert all(torch.equal(old, new) for old, new in zip(before, module.parameters(), strict=True))
+
+
+def test_a_diverged_update_says_so_and_logs_nothing() -> None:
+    module, batch = small(), random_batch(0)
+    batch.rewards[0, 0] = float("nan")
+    with pytest.raises(NonFiniteLoss, match="train/value_loss = nan"):
+        train(module, lambda i: batch, n_batches=1)
+    assert "train/value_loss" not in module.trainer.logged_metrics
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "allowed"),
+    [
+        ("n_agents", 0, "at least 1"),
+        ("n_epochs", 0, "at least 1"),
+        ("gamma", 1.5, "in [0, 1]"),
+        ("gae_lambda", -0.1, "in [0, 1]"),
+        ("lr", 0.0, "greater than 0"),
+        ("lr", float("nan"), "greater than 0"),
+        ("clip_param", 1.0, "in (0, 1)"),
+        ("entropy_coef", -1.0, "at least 0"),
+        ("value_loss", "l1", "'mse' or 'huber'"),
+    ],
+)
+def test_arguments_are_checked(argument: str, value: Any, allowed: str) -> None:
+    with pytest.raises(ValueError) as error:
+        small(**{argument: value})
+    message = str(error.value)
+    assert message.startswith(f"{argument} must be")
+    assert allowed in message
+    assert str(value) in message
+
+
+def test_networks_are_chosen_by_class_path() -> None:
+    parser = ArgumentParser()
+    parser.add_class_arguments(MAPPO, "model")
+    sizes = [f"--model.{name}={size}" for name, size in SIZES.items()]
+    default = parser.instantiate(parser.parse_args(sizes)).model
+    assert isinstance(default.policy, MLPPolicy)
+    chosen = [
+        *("--model.policy=amal.networks.GRUPolicy", "--model.policy.hidden_size=32"),
+        *("--model.critic=amal.critics.MAPPOCritic", "--model.critic.joint_obs=true"),
+    ]
+    module = parser.instantiate(parser.parse_args(sizes + chosen)).model
+    assert isinstance(module.policy, GRUPolicy)
+    assert module.policy.hidden_size == 32
+    assert module.critic.joint_obs
+
+
+def test_parameter_sharing_can_be_turned_off() -> None:
+    module = small(share_parameters=False)
+    assert isinstance(module.policy, IndependentPolicies)
+    assert len(module.policy.policies) == N_AGENTS

@@ -1,0 +1,20 @@
+"""What several test files need."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ["WANDB_MODE"] = "offline"
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Runs the shipped command line in this process, from the repository's root, as ``cli("fit", "--config", …)``."""
+    from cli import main
+
+    monkeypatch.chdir(ROOT)
+    return lambda *args: main([str(arg) for arg in args])

@@ -1,0 +1,113 @@
+"""Budgets, random streams and the state of the data module."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from amal.algorithms.mappo import MAPPO
+from datamodules import RolloutDataModule
+
+
+def data_module(seed: int = 0, **options: int | str | None) -> RolloutDataModule:
+    torch.manual_seed(seed)
+    data = RolloutDataModule(
+        **{"scenario": "3m", "env_steps": 2000, "num_envs": 4, "episodes_per_update": 8, **options}
+    )
+    model = MAPPO(data.n_agents, data.n_actions, data.obs_dim, data.state_dim)
+    data.trainer = SimpleNamespace(lightning_module=model)
+    return data
+
+
+def test_training_ends_with_the_first_update_that_reaches_the_env_steps() -> None:
+    data = data_module(env_steps=500)
+    steps = [int(batch.mask.sum()) for batch in data.train_dataloader()]
+    assert sum(steps[:-1]) < 500 <= sum(steps) == data.env_steps
+
+
+def test_a_budget_of_episodes_is_met_exactly() -> None:
+    data = data_module(env_steps=None, episodes=20)
+    assert [len(batch.mask) for batch in data.train_dataloader()] == [8, 8, 4]
+    assert data.episodes == 20 and data.progress == 1.0
+
+
+def test_a_batch_tells_the_share_of_the_budget_used_before_it() -> None:
+    data = data_module(env_steps=None, episodes=16)
+    assert [batch.progress for batch in data.train_dataloader()] == [0.0, 0.5]
+
+
+def test_the_policy_of_the_moment_plays() -> None:
+    """The batch after an update is played by the updated policy, not by one that was fetched ahead."""
+    data = data_module()
+    module: MAPPO = data.trainer.lightning_module  # type: ignore[union-attr, assignment]
+    for batch in data.train_dataloader():
+        logits, _ = module.policy(batch.obs[:, :-1], module.initial_hidden(len(batch.mask)))
+        available = batch.available_actions[:, :-1]
+        log_probs = torch.log_softmax(logits.masked_fill(~available, -torch.inf), -1)
+        chosen = log_probs.gather(-1, batch.actions.unsqueeze(-1)).squeeze(-1)
+        assert torch.allclose(chosen[batch.mask], batch.log_probs[batch.mask], atol=1e-4)
+        with torch.no_grad():
+            for parameter in module.policy.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+
+
+def test_equal_seeds_play_equal_episodes_and_others_do_not() -> None:
+    actions = [data_module(seed).play_training_episodes().actions.clone() for seed in (0, 0, 1)]
+    assert torch.equal(actions[0], actions[1])
+    assert actions[0].shape != actions[2].shape or not torch.equal(actions[0], actions[2])
+
+
+def test_evaluations_leave_training_untouched() -> None:
+    plain, evaluated = data_module(), data_module()
+    plain.play_training_episodes()
+    evaluated.play_training_episodes()
+    won = [batch.won.clone() for batch in evaluated.play_evaluation_episodes(number=3)]
+    assert torch.equal(plain.play_training_episodes().obs, evaluated.play_training_episodes().obs)
+    assert sum(len(part) for part in won) == 32
+
+
+def test_test_episodes_are_320_of_a_stream_of_their_own() -> None:
+    data = data_module()
+    assert sum(len(batch.won) for batch in data.test_dataloader()) == 320
+    seeds = {stream: data._stream_seed(stream) for stream in ("battles", "policy", "evaluation", "test")}
+    assert len(set(seeds.values())) == 4
+
+
+def test_saved_state_continues_as_if_never_interrupted() -> None:
+    data = data_module()
+    data.play_training_episodes()
+    state = data.state_dict()
+    resumed = data_module()
+    resumed.load_state_dict(state)
+    assert (resumed.env_steps, resumed.episodes) == (data.env_steps, data.episodes)
+    expected, got = data.play_training_episodes(), resumed.play_training_episodes()
+    assert torch.equal(expected.actions, got.actions) and torch.equal(expected.obs, got.obs)
+
+
+def test_sizes_are_the_scenarios() -> None:
+    data = data_module(scenario="2s3z")
+    assert (data.n_agents, data.n_actions, data.obs_dim, data.state_dim) == (5, 11, 80, 120)
+    batch = data.play_training_episodes()
+    assert batch.obs.dtype == torch.float32 and np.isfinite(batch.obs.numpy()).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"env_steps": 10, "episodes": 10}, "env_steps and episodes are both set"),
+        ({"env_steps": 0}, "env_steps must be at least 1, got 0"),
+        ({"num_envs": 9}, r"num_envs must be at most episodes_per_update \(8\), got 9"),
+        ({"episodes_per_update": 0, "num_envs": 0}, "episodes_per_update must be at least 1"),
+        ({"episode_limit": -1}, "episode_limit must be at least 1, got -1"),
+        ({"scenario": "2s3x"}, "unknown scenario '2s3x' .did you mean 2s3z"),
+    ],
+)
+def test_impossible_settings_are_refused_by_name(options: dict[str, int], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        data_module(**options)
+
+
+def test_training_without_a_budget_is_refused() -> None:
+    with pytest.raises(ValueError, match="--data.env_steps or --data.episodes"):
+        len(data_module(env_steps=None).train_dataloader().dataset)  # type: ignore[arg-type]

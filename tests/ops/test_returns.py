@@ -1,0 +1,83 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from amal.ops.returns import explained_variance, generalized_advantages
+
+GAMMA, LAMBDA = 0.9, 0.5
+REWARDS = torch.tensor([[1.0, 0.0, 2.0]])
+VALUES = torch.tensor([[0.5, 1.0, -1.0, 4.0]]).unsqueeze(-1)
+STEPS = torch.ones(1, 3, dtype=torch.bool)
+NEVER = torch.zeros(1, 3, dtype=torch.bool)
+LAST = torch.tensor([[False, False, True]])
+
+
+def test_termination_does_not_bootstrap() -> None:
+    # δ = 1 + .9·1 − .5 = 1.4;  0 + .9·(−1) − 1 = −1.9;  2 − (−1) = 3
+    # Â = 1.4 + .45·(−.55) = 1.1525;  −1.9 + .45·3 = −.55;  3
+    advantages = generalized_advantages(REWARDS, VALUES, LAST, STEPS, GAMMA, LAMBDA)
+    torch.testing.assert_close(advantages[0, :, 0], torch.tensor([1.1525, -0.55, 3.0]))
+
+
+def test_truncation_bootstraps_from_the_slot_after_the_last_step() -> None:
+    # the last δ is 2 + .9·4 − (−1) = 6.6; then −1.9 + .45·6.6 = 1.07; 1.4 + .45·1.07 = 1.8815
+    advantages = generalized_advantages(REWARDS, VALUES, NEVER, STEPS, GAMMA, LAMBDA)
+    torch.testing.assert_close(advantages[0, :, 0], torch.tensor([1.8815, 1.07, 6.6]))
+
+
+@pytest.mark.parametrize("terminated", [LAST, NEVER], ids=["terminated", "truncated"])
+@pytest.mark.parametrize("rubbish", [1e3, float("nan"), float("inf")])
+def test_padding_leaks_nothing(terminated: torch.Tensor, rubbish: float) -> None:
+    """An episode of three steps in a batch of five gives what it gives alone, and 0 in the padding."""
+    alone = generalized_advantages(REWARDS, VALUES, terminated, STEPS, GAMMA, LAMBDA)
+    rewards = torch.cat([REWARDS, torch.full((1, 2), rubbish)], dim=1)
+    values = torch.cat([VALUES, torch.full((1, 2, 1), rubbish)], dim=1)
+    ended = torch.cat([terminated, torch.ones(1, 2, dtype=torch.bool)], dim=1)
+    mask = torch.cat([STEPS, torch.zeros(1, 2, dtype=torch.bool)], dim=1)
+    padded = generalized_advantages(rewards, values, ended, mask, GAMMA, LAMBDA)
+    assert torch.equal(padded[:, :3], alone)
+    assert torch.equal(padded[:, 3:], torch.zeros(1, 2, 1))
+
+
+def test_the_value_after_termination_is_never_read() -> None:
+    values = VALUES.clone()
+    values[:, 3] = float("nan")
+    expected = generalized_advantages(REWARDS, VALUES, LAST, STEPS, GAMMA, LAMBDA)
+    assert torch.equal(generalized_advantages(REWARDS, values, LAST, STEPS, GAMMA, LAMBDA), expected)
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    lengths=st.lists(st.integers(1, 8), min_size=1, max_size=4),
+    gamma=st.floats(0.0, 1.0),
+    gae_lambda=st.sampled_from([0.0, 1.0]),
+)
+def test_ends_of_lambda(seed: int, lengths: list[int], gamma: float, gae_lambda: float) -> None:
+    """λ = 1 is the discounted return minus the value, λ = 0 the one-step temporal difference, for every agent."""
+    generator = torch.Generator().manual_seed(seed)
+    n_steps = max(lengths)
+    rewards = torch.randn(len(lengths), n_steps, generator=generator, dtype=torch.float64)
+    values = torch.randn(len(lengths), n_steps + 1, 3, generator=generator, dtype=torch.float64)
+    mask = torch.arange(n_steps) < torch.tensor(lengths).unsqueeze(-1)
+    terminated = torch.zeros_like(mask)
+    for i, length in enumerate(lengths):
+        terminated[i, length - 1] = i % 2 == 0
+    advantages = generalized_advantages(rewards, values, terminated, mask, gamma, gae_lambda)
+    for i, length in enumerate(lengths):
+        target = torch.zeros(3, dtype=torch.float64) if i % 2 == 0 else values[i, length]
+        for t in reversed(range(length)):
+            target = rewards[i, t] + gamma * target
+            torch.testing.assert_close(advantages[i, t], target - values[i, t])
+            if gae_lambda == 0.0:
+                target = values[i, t]
+
+
+def test_explained_variance() -> None:
+    returns = torch.tensor([1.0, 2.0, 3.0, float("nan")])
+    mask = torch.tensor([True, True, True, False])
+    assert explained_variance(returns, returns, mask) == 1.0
+    assert explained_variance(torch.full((4,), 7.0), returns, mask) == 0.0
+    # residuals 0, 0, 3 have variance 2, the returns 2/3
+    torch.testing.assert_close(explained_variance(torch.tensor([1.0, 2, 0, 9]), returns, mask), torch.tensor(-2.0))
+    assert explained_variance(returns, torch.ones(4), mask) == 0.0

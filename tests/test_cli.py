@@ -1,0 +1,189 @@
+"""The shipped command line on the shipped configs, as a user types it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from amal.types import EpisodeBatch
+from datamodules import RolloutDataModule
+from tests.conftest import ROOT
+
+Cli = Callable[..., None]
+SHORT = ("--data.scenario", "3m", "--data.env_steps", "3000")
+
+
+def fit(cli: Cli, out: Path, *args: str, config: str = "configs/mappo.yaml") -> Path:
+    cli("fit", "--config", config, *SHORT, "--out", out, *args)
+    return out
+
+
+def parameters(run: Path) -> dict[str, torch.Tensor]:
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    return checkpoint["state_dict"]
+
+
+def assert_equal_parameters(first: Path, second: Path) -> None:
+    ours, theirs = parameters(first), parameters(second)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_run_leaves_what_the_study_reads(cli: Cli, tmp_path: Path) -> None:
+    run = fit(cli, tmp_path / "run", "--checkpoint.every_n_episodes", "64")
+    evaluations = pd.read_csv(run / "evaluations.csv")
+    assert list(evaluations.columns) == [
+        *("env_steps", "episodes", "wall_seconds", "win_rate", "return_mean", "return_std", "episode_length"),
+        *("dead_allies", "dead_enemies"),
+    ]
+    assert (evaluations["episodes"].diff().dropna() > 0).all() and evaluations["env_steps"].iloc[-1] >= 3000
+    metrics = pd.read_csv(run / "metrics.csv")
+    assert metrics["env_steps"].is_monotonic_increasing and metrics["env_steps"].iloc[-1] >= 3000
+    assert metrics.notna().all(axis=None) and "train/approx_kl" in metrics
+    record = json.loads((run / "run.json").read_text())
+    assert record["outcome"] == "finished" and record["algorithm"] == "MAPPO" and record["scenario"] == "3m"
+    assert record["totals"]["env_steps"] == metrics["env_steps"].iloc[-1]
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["seed_everything"] == 0 and config["model"]["init_args"]["lr"] == 5e-4
+    names = {path.name for path in (run / "checkpoints").iterdir()}
+    assert {"last.ckpt", "best.ckpt"} < names and any(name.startswith("episode_") for name in names)
+
+
+def test_equal_seeds_give_equal_runs_and_evaluations_change_nothing(cli: Cli, tmp_path: Path) -> None:
+    first, second = (fit(cli, tmp_path / name) for name in "ab")
+    without = fit(cli, tmp_path / "c", "--evaluation.every_n_episodes", "0")
+    other = fit(cli, tmp_path / "d", "--seed_everything", "1")
+    rows = [pd.read_csv(run / "evaluations.csv").drop(columns="wall_seconds") for run in (first, second)]
+    assert rows[0].equals(rows[1])
+    assert_equal_parameters(first, second)
+    assert_equal_parameters(first, without)
+    assert any(
+        not torch.equal(a, b) for a, b in zip(parameters(first).values(), parameters(other).values(), strict=True)
+    )
+    assert not (without / "evaluations.csv").exists()
+
+
+def test_an_interrupted_run_goes_on_from_its_checkpoint_as_if_nothing_had_happened(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, part = fit(cli, tmp_path / "whole"), tmp_path / "part"
+    play = RolloutDataModule.play_training_episodes
+
+    def play_until_the_power_fails(data: RolloutDataModule) -> EpisodeBatch:
+        if data.episodes >= 130:
+            raise RuntimeError("power cut")
+        return play(data)
+
+    with monkeypatch.context() as broken, pytest.raises(RuntimeError, match="power cut"):
+        broken.setattr(RolloutDataModule, "play_training_episodes", play_until_the_power_fails)
+        fit(cli, part)
+    assert json.loads((part / "run.json").read_text())["outcome"] == "failed: RuntimeError: power cut"
+    cli("fit", "--config", part / "config.yaml", "--ckpt_path", part / "checkpoints" / "last.ckpt")
+    assert_equal_parameters(whole, part)
+    for file in ("evaluations.csv", "metrics.csv"):
+        expected, got = (pd.read_csv(run / file) for run in (whole, part))
+        timing = [column for column in expected if column in ("wall_seconds", "env_steps_per_second")]
+        pd.testing.assert_frame_equal(expected.drop(columns=timing), got.drop(columns=timing))
+
+
+def test_mappo_learns_to_win_3m(cli: Cli, tmp_path: Path) -> None:
+    cli("fit", "--config", "configs/quickstart.yaml", "--data.env_steps", "30000", "--out", tmp_path / "run")
+    rows = pd.read_csv(tmp_path / "run" / "evaluations.csv")
+    assert rows["win_rate"].tail(5).mean() >= 0.9
+    assert (tmp_path / "run" / "win_rate.png").stat().st_size > 5000
+    assert (tmp_path / "run" / "battle.gif").read_bytes()[:4] == b"GIF8"
+
+
+@pytest.mark.parametrize("config", ["configs/ippo.yaml", "configs/mappo_gru.yaml"])
+def test_other_shipped_configs_train(cli: Cli, tmp_path: Path, config: str) -> None:
+    run = fit(cli, tmp_path / "run", "--data.env_steps", "1000", config=config)
+    assert json.loads((run / "run.json").read_text())["outcome"] == "finished"
+
+
+def test_configs_compose_and_scenarios_swap(cli: Cli, tmp_path: Path) -> None:
+    args = ("--config", "configs/mappo.yaml", "--config", "configs/scenario/2s3z.yaml", "--data.env_steps", "500")
+    cli("fit", *args, "--out", tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["scenario"] == "2s3z"
+
+
+def test_validate_and_test_use_the_same_measure(cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = fit(cli, tmp_path / "run")
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    for command in ("validate", "test"):
+        capsys.readouterr()
+        cli(command, "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "best.ckpt")
+        assert "eval/win_rate" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_loggers_take_the_runs_folder(cli: Cli, tmp_path: Path) -> None:
+    for name in ("wandb", "tensorboard"):
+        run = fit(cli, tmp_path / name, "--config", f"configs/logger/{name}.yaml", "--data.env_steps", "500")
+        assert (run / "evaluations.csv").exists()
+    assert list((tmp_path / "wandb" / "wandb").glob("offline-run-*"))
+    assert list((tmp_path / "tensorboard").rglob("events.out.tfevents.*"))
+
+
+def test_a_finished_run_is_not_overwritten(cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = fit(cli, tmp_path / "run", "--data.env_steps", "500")
+    before = (run / "evaluations.csv").read_bytes()
+    with pytest.raises(SystemExit) as stop:
+        fit(cli, run)
+    assert stop.value.code == 2 and "holds a run already" in capsys.readouterr().err
+    assert (run / "evaluations.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--data.scenario", "2s3x"), "unknown scenario '2s3x' (did you mean 2s3z?)"),
+        (("--data.num_envs", "x"), "data.num_envs"),
+        (("--data.num_envs", "64"), "num_envs must be at most episodes_per_update (32), got 64"),
+        (("--data.episodes", "10"), "env_steps and episodes are both set"),
+        (("--model.lr", "-1"), "lr must be greater than 0, got -1.0"),
+        (("--model.lrr", "1"), "lrr"),
+        (("--config", "configs/nope.yaml"), "nope.yaml"),
+        (("--model.n_minibatch", "0"), "n_minibatch must be at least 1, got 0"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str], args: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        fit(cli, tmp_path / "run", *args)
+    message = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert message.startswith("error: ") and words in message and message.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
+    cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        fit(cli, tmp_path / "run", "--model.lr", "1e18", "--model.max_grad_norm", "1e18")
+    assert stop.value.code == 1
+    assert "diverged" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["outcome"].startswith("failed: NonFiniteLoss")
+
+
+def test_the_light_commands_answer_at_once() -> None:
+    """They must not import torch, which alone takes seconds."""
+    for args in (["--help"], ["scenarios", "--help"], ["scenarios"]):
+        run = f"try: main({args})\nexcept SystemExit: pass"
+        code = f"import sys\nfrom cli import main\n{run}\nassert 'torch' not in sys.modules"
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "scenario" in done.stdout
+
+
+def test_an_unknown_command_names_the_nearest(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli("ft")
+    assert stop.value.code == 2 and "did you mean fit?" in capsys.readouterr().err
