@@ -1,0 +1,7 @@
+"""AMAL and MAPPO on StarCraft micromanagement, in an embedded battle simulator."""
+
+import os
+
+# Matrix products must not depend on the number of threads. MKL reads this when it is first used, so it is set before
+# anything here imports torch; on other processors than Intel's and AMD's it has no effect.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")

@@ -13,16 +13,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from amal.threads import one_thread
+
 RELU_GAIN = math.sqrt(2.0)
 POLICY_GAIN = 0.01
 """Gain of a policy's last layer: it starts near uniform (MAPPO, Yu et al. 2022, arXiv:2103.01955, table of common
 hyper-parameters)."""
 
 
+def orthogonal_(weight: Tensor, gain: float = 1.0) -> None:
+    """Fill a weight with an orthogonal matrix (Saxe et al. 2014, arXiv:1312.6120) times ``gain``.
+
+    On one thread: the decomposition behind it rounds differently on more, and equal seeds must give equal weights.
+    """
+    with one_thread():
+        nn.init.orthogonal_(weight, gain)
+
+
 def orthogonal_linear(in_features: int, out_features: int, gain: float) -> nn.Linear:
-    """A linear layer with orthogonal weights (Saxe et al. 2014, arXiv:1312.6120) and zero biases."""
+    """A linear layer with orthogonal weights and zero biases."""
     layer = nn.Linear(in_features, out_features)
-    nn.init.orthogonal_(layer.weight, gain)
+    orthogonal_(layer.weight, gain)
     nn.init.zeros_(layer.bias)
     return layer
 
@@ -46,7 +57,7 @@ class AgentLinear(nn.Module):
         self.n_agents = n_agents
         self.weight = nn.Parameter(torch.empty(out_features, in_features + n_agents))
         self.bias = nn.Parameter(torch.zeros(out_features))
-        nn.init.orthogonal_(self.weight, gain)
+        orthogonal_(self.weight, gain)
 
     def forward(self, *parts: Tensor) -> Tensor:
         """Σ_i W_i x_i + W_id + b.
@@ -173,7 +184,7 @@ class GRUPolicy(Policy):
                 nn.init.zeros_(parameter)
             else:
                 for gate in parameter.data.chunk(3):  # stacked, they would share one orthonormal basis
-                    nn.init.orthogonal_(gate)
+                    orthogonal_(gate)
         self.head = orthogonal_linear(hidden_size, n_actions, POLICY_GAIN)
 
     def initial_hidden(self, batch_size: int) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from amal.battle import VectorBattle
+from amal.threads import one_thread
 from amal.types import BattleSpec, EpisodeBatch
 
 
@@ -80,10 +81,22 @@ class EpisodeRecorder:
             progress: share of the training budget used so far, goes into the batch.
             watch: is shown the battles at the start and after every step.
         """
+        for array in self._arrays.values():
+            array[:episodes] = 0  # padding is zero, whatever was played before
+        # a step's few rows are done sooner than a second thread wakes
+        with one_thread():
+            self._play(actor, episodes, generator, watch)
+        return self._batch(episodes, progress)
+
+    def _play(
+        self,
+        actor: Actor,
+        episodes: int,
+        generator: torch.Generator | None,
+        watch: Callable[[VectorBattle], None] | None,
+    ) -> None:
         battle, arrays = self.battle, self._arrays
         n_battles = battle.num_battles
-        for array in arrays.values():
-            array[:episodes] = 0  # padding is zero, whatever was played before
         row = np.arange(n_battles)  # which episode each battle plays
         step = np.zeros(n_battles, np.int64)
         running = row < episodes
@@ -126,7 +139,6 @@ class EpisodeRecorder:
                 battle.reset(battles=restarted)
                 self._record_views(row, step, restarted)
                 hidden[torch.from_numpy(restarted)] = actor.initial_hidden(len(again))
-        return self._batch(episodes, progress)
 
     def _record_views(self, row: np.ndarray, step: np.ndarray, battles: np.ndarray) -> None:
         at = (row[battles], step[battles])

@@ -36,11 +36,12 @@ TRAINER_DEFAULTS = {
     "default_root_dir": "runs",
 }
 
-# Lightning's advice for data that is loaded from disk; ours is played in this process.
-_NOT_FOR_ROLLOUTS = (
+# Mostly Lightning's advice for data that is loaded from disk; ours is played in this process.
+_NOT_FOR_USERS = (
     ".*does not have many workers.*",
     ".*Your `IterableDataset` has `__len__` defined.*",
     ".*Total length of `list` across ranks is zero.*",
+    ".*LeafSpec.*",  # Lightning's own use of torch
 )
 
 
@@ -109,7 +110,7 @@ def _loggers(config: Namespace) -> list[Namespace]:
 
 def main(args: list[str]) -> None:
     """Runs one of fit, validate and test. Bad input ends with one line on stderr and exit code 2."""
-    for advice in _NOT_FOR_ROLLOUTS:
+    for advice in _NOT_FOR_USERS:
         warnings.filterwarnings("ignore", advice)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -139,10 +140,9 @@ def fail(message: str) -> NoReturn:
 
 
 def one_line(message: str) -> str:
-    """The gist of a message of jsonargparse, which tells of every type that an optional argument could have had."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    causes = [line.removeprefix("- ") for line in lines[1:] if line.startswith("- ") and "NoneType" not in line]
-    if not causes:
-        return " ".join(lines)
-    key = re.match(r'Parser key "[^"]*"', lines[0])
-    return f"{key[0]}: {causes[0]}" if key else causes[0]
+    """The gist of a message of jsonargparse, which also tells of every other type that an argument could have had."""
+    head, *errors = re.split(r"\n\s*Errors:\n|\n\s*Given value[^\n]*", message.strip())
+    causes = [line.strip().removeprefix("- ") for line in (errors[0] if errors else head).splitlines()]
+    causes = [cause for cause in causes if cause and "NoneType" not in cause and "Expected a path" not in cause]
+    key = re.match(r'Parser key "[^"]*":', head) if errors else None
+    return " ".join([key[0], *causes] if key else causes)

@@ -72,17 +72,18 @@ def test_equal_seeds_give_equal_runs_and_evaluations_change_nothing(cli: Cli, tm
 def test_an_interrupted_run_goes_on_from_its_checkpoint_as_if_nothing_had_happened(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, part = fit(cli, tmp_path / "whole"), tmp_path / "part"
+    longer = ("--data.env_steps", "6000")
+    whole, part = fit(cli, tmp_path / "whole", *longer), tmp_path / "part"
     play = RolloutDataModule.play_training_episodes
 
     def play_until_the_power_fails(data: RolloutDataModule) -> EpisodeBatch:
-        if data.episodes >= 130:
+        if data.episodes >= 180:  # an update after the last checkpoint
             raise RuntimeError("power cut")
         return play(data)
 
     with monkeypatch.context() as broken, pytest.raises(RuntimeError, match="power cut"):
         broken.setattr(RolloutDataModule, "play_training_episodes", play_until_the_power_fails)
-        fit(cli, part)
+        fit(cli, part, *longer)
     assert json.loads((part / "run.json").read_text())["outcome"] == "failed: RuntimeError: power cut"
     cli("fit", "--config", part / "config.yaml", "--ckpt_path", part / "checkpoints" / "last.ckpt")
     assert_equal_parameters(whole, part)

@@ -15,7 +15,7 @@ from amal.battle.observer import clear_last_actions, observe, write_last_actions
 from amal.battle.scenario import FIELD_SIZE, MOVE_ACTIONS, Scenario, load_scenario
 from amal.battle.state import BATTLE, HEAL, UNIT, Scene, build_scene, build_scratch
 
-PARALLEL_UNITS = 128  # with fewer in all, waking a second thread costs more than it saves
+PARALLEL_UNITS = 1024  # with fewer in all, waking a second thread costs more than it saves
 CHUNKS = 8  # of battles, shared out among the threads
 
 _ACTION_NAMES = ("no-op", "stop", "move north", "move south", "move east", "move west")

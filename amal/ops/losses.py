@@ -9,6 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+SERIAL_SUM = 2**14  # entries that torch sums on one thread
+
+
+def total(x: Tensor) -> Tensor:
+    """Σ x, added up in the same order whatever the number of threads, as torch's own sum is not."""
+    return torch.stack([part.sum() for part in x.flatten().split(SERIAL_SUM)]).sum()
+
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Mean over the entries that count, Σ m x / Σ m; 0 if there are none. Entries outside the mask may hold anything.
@@ -17,7 +24,12 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
         x: any shape.
         mask: same shape, bool.
     """
-    return torch.where(mask, x, 0.0).sum() / mask.sum().clamp_min(1)
+    return total(torch.where(mask, x, 0.0)) / mask.sum().clamp_min(1)
+
+
+def masked_variance(x: Tensor, mask: Tensor) -> Tensor:
+    """Variance over the entries that count, Σ m (x − mean)² / Σ m; arguments as of ``masked_mean``."""
+    return masked_mean((x - masked_mean(x, mask)).square(), mask)
 
 
 def standardize(x: Tensor, mask: Tensor, epsilon: float = 1e-8) -> Tensor:
@@ -28,8 +40,7 @@ def standardize(x: Tensor, mask: Tensor, epsilon: float = 1e-8) -> Tensor:
         mask: same shape, bool.
         epsilon: keeps constant input finite.
     """
-    mean = masked_mean(x, mask)
-    std = masked_mean((x - mean).square(), mask).sqrt()
+    mean, std = masked_mean(x, mask), masked_variance(x, mask).sqrt()
     return torch.where(mask, (x - mean) / (std + epsilon), 0.0)
 
 

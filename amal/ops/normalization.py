@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from amal.ops.losses import masked_mean, masked_variance
+
 MIN_VARIANCE = 1e-2
 """Floor under the running variance: before the first damage is dealt all returns are alike, and noise is no signal."""
 
@@ -45,15 +47,14 @@ class ValueNormalizer(nn.Module):
             mask: same shape, bool, the entries that count; with none of them nothing changes.
         """
         assert x.shape == mask.shape
-        counted = x[mask]
-        if counted.numel() == 0:
+        if not mask.any():
             return
         self.n_remembered.mul_(self.beta).add_(1.0)
         weight = 1.0 / self.n_remembered
-        shift = counted.mean() - self.mean
+        shift = masked_mean(x, mask) - self.mean
         self.mean += weight * shift
         spread = self.variance + weight * shift.square()
-        self.variance.copy_((1.0 - weight) * spread + weight * counted.var(correction=0))
+        self.variance.copy_((1.0 - weight) * spread + weight * masked_variance(x, mask))
 
     @property
     def std(self) -> Tensor:

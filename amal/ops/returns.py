@@ -6,6 +6,8 @@ Letters: B episodes, T time, N agents.
 import torch
 from torch import Tensor
 
+from amal.ops.losses import masked_variance
+
 
 def generalized_advantages(
     rewards: Tensor, values: Tensor, terminated: Tensor, mask: Tensor, gamma: float, gae_lambda: float
@@ -62,6 +64,5 @@ def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
         Scalar; 1 is perfect, 0 no better than a constant, negative is worse than a constant.
     """
     assert values.shape == returns.shape == mask.shape
-    unexplained = (returns - values)[mask].var(correction=0)
-    total = returns[mask].var(correction=0)
-    return torch.where(total > 0, 1.0 - unexplained / total, torch.zeros_like(total))
+    unexplained, all_of_it = masked_variance(returns - values, mask), masked_variance(returns, mask)
+    return torch.where(all_of_it > 0, 1.0 - unexplained / all_of_it, torch.zeros_like(all_of_it))
