@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from amal.threads import one_thread
+from amal.machine import one_thread
 
 RELU_GAIN = math.sqrt(2.0)
 POLICY_GAIN = 0.01
@@ -77,6 +77,11 @@ class AgentLinear(nn.Module):
             output = F.linear(part, weight) + output
         return output
 
+    def some(self, features: Tensor, agents: Tensor) -> Tensor:
+        """The same for single rows: features [R, F] of agents [R] int64 → [R, out]."""
+        ids = F.one_hot(agents, self.n_agents).to(features.dtype)
+        return F.linear(torch.cat([features, ids], dim=-1), self.weight, self.bias)
+
 
 class AgentMLP(nn.Module):
     """MLP with ReLUs on features ⊕ agent id; the first layer is an ``AgentLinear``.
@@ -103,14 +108,22 @@ class AgentMLP(nn.Module):
     def forward(self, *parts: Tensor) -> Tensor:
         """[..., N, F_i] or [..., 1, F_i] each → [..., N, out]."""
         hidden = self.first(*parts)
-        rows = hidden.shape[:-1]
         # two dimensions from here on: on more, a linear layer returns a view, which autograd must copy before the
         # ReLU can overwrite it
-        hidden = F.relu(hidden, inplace=True).flatten(0, -2)
+        output = self._after_first(hidden.flatten(0, -2))
+        return output.view(*hidden.shape[:-1], -1)
+
+    def some(self, features: Tensor, agents: Tensor) -> Tensor:
+        """The same for single rows: features [R, F] of agents [R] int64 → [R, out]."""
+        return self._after_first(self.first.some(features, agents))
+
+    def _after_first(self, hidden: Tensor) -> Tensor:
+        """[R, hidden] before the first ReLU → [R, out]."""
+        hidden = F.relu(hidden, inplace=True)
         for layer in self.middle:
             hidden = F.relu(layer(hidden), inplace=True)
         output: Tensor = self.last(hidden)
-        return output.view(*rows, -1)
+        return output
 
 
 class Policy(nn.Module):
@@ -123,12 +136,13 @@ class Policy(nn.Module):
         """[B, N, H], the hidden state at the start of an episode."""
 
     @abstractmethod
-    def forward(self, obs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, obs: Tensor, hidden: Tensor, wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits of whole sequences.
 
         Args:
             obs: [B, T, N, O].
             hidden: [B, N, H], before the first step.
+            wanted: [B, T, N] bool, whose logits are needed; the others' may be anything finite.
 
         Returns:
             Logits [B, T, N, A], and the hidden state [B, N, H] after the last step.
@@ -155,8 +169,13 @@ class MLPPolicy(Policy):
     def initial_hidden(self, batch_size: int) -> Tensor:
         return next(self.parameters()).new_empty(batch_size, self.n_agents, 0)
 
-    def forward(self, obs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        return self.layers(obs), hidden
+    def forward(self, obs: Tensor, hidden: Tensor, wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if wanted is None:
+            return self.layers(obs), hidden
+        rows = wanted.flatten().nonzero().squeeze(-1)  # the dead are a third of all in 2s3z, and cost nothing
+        some = self.layers.some(obs.flatten(0, -2).index_select(0, rows), rows % self.n_agents)
+        logits = some.new_zeros(wanted.numel(), some.shape[-1]).index_copy(0, rows, some)
+        return logits.view(*wanted.shape, -1), hidden
 
 
 class GRUPolicy(Policy):
@@ -190,7 +209,7 @@ class GRUPolicy(Policy):
     def initial_hidden(self, batch_size: int) -> Tensor:
         return next(self.parameters()).new_zeros(batch_size, self.n_agents, self.hidden_size)
 
-    def forward(self, obs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, obs: Tensor, hidden: Tensor, wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
         batch_size, n_steps = obs.shape[:2]
         features = F.relu(self.encoder(obs.transpose(0, 1)), inplace=True)  # time first, as the GRU walks it
         outputs, last = self.gru(features.flatten(1, 2), hidden.reshape(1, -1, self.hidden_size))
@@ -218,7 +237,7 @@ class IndependentPolicies(Policy):
         hiddens = [cast(Policy, policy).initial_hidden(batch_size) for policy in self.policies]
         return torch.cat(hiddens, dim=1)
 
-    def forward(self, obs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, obs: Tensor, hidden: Tensor, wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
         outputs = [policy(obs[:, :, i : i + 1], hidden[:, i : i + 1]) for i, policy in enumerate(self.policies)]
         logits, hiddens = zip(*outputs, strict=True)
         return torch.cat(logits, dim=2), torch.cat(hiddens, dim=1)

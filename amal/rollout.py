@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from amal.battle import VectorBattle
-from amal.threads import one_thread
+from amal.machine import one_thread
 from amal.types import BattleSpec, EpisodeBatch
 
 

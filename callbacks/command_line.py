@@ -5,6 +5,7 @@ Apart from cli.py, because importing Lightning takes seconds that the other comm
 
 from __future__ import annotations
 
+import gc
 import logging
 import re
 import sys
@@ -18,6 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from amal.algorithms.mappo import NonFiniteLoss
+from amal.machine import keep_freed_memory
 from amal.study.atomic import replacing
 from callbacks.checkpoint import RunCheckpoint
 from callbacks.evaluation import Evaluation
@@ -41,6 +43,8 @@ _NOT_FOR_USERS = (
     ".*does not have many workers.*",
     ".*Your `IterableDataset` has `__len__` defined.*",
     ".*Total length of `list` across ranks is zero.*",
+    ".*dataloader is not resumable.*",  # the data module is
+    ".*have no `val_dataloader`.*",  # the Evaluation callback plays instead
     ".*LeafSpec.*",  # Lightning's own use of torch
 )
 
@@ -75,6 +79,10 @@ class TrainingCLI(LightningCLI):
                 logger.init_args.save_dir = str(folder)
         else:
             config.trainer.logger = False
+
+    def before_fit(self) -> None:
+        keep_freed_memory()
+        gc.freeze()  # what the imports made stays; looking through it again and again took a twentieth of training
 
     def instantiate_classes(self) -> None:
         try:

@@ -113,13 +113,9 @@ def minibatch_logits(policy: Policy, batch: EpisodeBatch, transitions: Transitio
         obs = batch.obs[:, :-1].index_select(0, minibatch.episodes)
         logits, _ = policy(obs, policy.initial_hidden(len(obs)))
         return logits.flatten(0, 1).index_select(0, minibatch.slots)
-    logits, _ = policy(transitions.obs.unsqueeze(1), policy.initial_hidden(len(transitions.obs)))
+    obs, alive = transitions.obs.unsqueeze(1), transitions.alive.unsqueeze(1)
+    logits, _ = policy(obs, policy.initial_hidden(len(obs)), wanted=alive)
     return logits.squeeze(1)
-
-
-def gradient_norm(network: nn.Module) -> Tensor:
-    """Euclidean norm of all the network's gradients as one vector."""
-    return nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
 
 
 def check_finite(metrics: dict[str, Tensor]) -> None:
@@ -320,14 +316,12 @@ class MAPPO(LightningModule):
         for optimizer in optimizers:
             optimizer.zero_grad()
         self.manual_backward(loss)
+        # torch's own clipping, for Lightning's does not tell the norm
         norms = {
-            "train/policy_grad_norm": gradient_norm(self.policy),
-            "train/critic_grad_norm": gradient_norm(self.critic),
+            f"train/{name}_grad_norm": nn.utils.clip_grad_norm_(network.parameters(), self.max_grad_norm)
+            for name, network in (("policy", self.policy), ("critic", self.critic))
         }
         for optimizer in optimizers:
-            self.clip_gradients(
-                optimizer.optimizer, gradient_clip_val=self.max_grad_norm, gradient_clip_algorithm="norm"
-            )
             optimizer.step()
         return norms
 
