@@ -1,16 +1,15 @@
 # make train: from a fresh machine to a trained team. make test: everything that has to hold.
-PYTHON ?= python3.11
+PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-RUN := runs/quickstart
 
 .PHONY: train test slow format clean
 
 train: $(VENV)/installed
 	$(BIN)/python cli.py fit --config configs/quickstart.yaml
-	@run=$$(ls -td runs/quickstart* | head -1); \
-	$(BIN)/python cli.py validate --config $$run/config.yaml --ckpt_path $$run/checkpoints/best.ckpt; \
-	echo "Learning curve: $$run/win_rate.png · battle: $$run/battle.gif"
+	@run=$$(ls -td runs/mappo-3m-seed0*/ | head -1) && \
+	$(BIN)/python cli.py validate --config $${run}config.yaml --ckpt_path $${run}checkpoints/best.ckpt && \
+	echo "learning curve: $${run}win_rate.png   battle: $${run}battle.gif"
 
 test: $(VENV)/installed
 	$(BIN)/ruff check .

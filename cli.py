@@ -13,11 +13,12 @@ OVERVIEW = """usage: python cli.py COMMAND [options]
   validate    play 32 greedy episodes with a checkpoint: --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt
   test        the same with 320 episodes
   scenarios   list the scenarios
+  bench       measure the simulator's speed on this machine
 
 COMMAND --help tells its options."""
 
 TRAINER_COMMANDS = ("fit", "validate", "test")
-COMMANDS = (*TRAINER_COMMANDS, "scenarios")
+COMMANDS = (*TRAINER_COMMANDS, "scenarios", "bench")
 
 
 def main(args: list[str] | None = None) -> None:
@@ -29,6 +30,10 @@ def main(args: list[str] | None = None) -> None:
         from amal.study.scenarios import main as list_scenarios
 
         list_scenarios(args[1:])
+    elif command == "bench":
+        from amal.study.bench import main as bench
+
+        bench(args[1:])
     elif command in TRAINER_COMMANDS:
         from callbacks.command_line import main as train
 

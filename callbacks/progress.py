@@ -39,6 +39,7 @@ class TrainingProgress(ProgressBar):
         self._started, self._first_step = time.monotonic(), data.env_steps
         self._printed = len(_evaluation(trainer).rows)
         if self._enabled and trainer.is_global_zero:
+            self._console.print(f"run folder: {trainer.default_root_dir}", highlight=False, soft_wrap=True)
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),

@@ -176,12 +176,22 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
 
 def test_the_light_commands_answer_at_once() -> None:
     """They must not import torch, which alone takes seconds."""
-    for args in (["--help"], ["scenarios", "--help"], ["scenarios"]):
+    for args in (["--help"], ["scenarios", "--help"], ["scenarios"], ["bench", "--help"]):
         run = f"try: main({args})\nexcept SystemExit: pass"
         code = f"import sys\nfrom cli import main\n{run}\nassert 'torch' not in sys.modules"
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        assert "scenario" in done.stdout
+        assert "scenario" in done.stdout.lower()
+
+
+def test_bench_measures_the_scenarios_it_is_given(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+    cli("bench", "--scenarios", "2m_vs_1z", "--battles", "16", "--seconds", "0.3")
+    row = next(line for line in capsys.readouterr().out.splitlines() if "2m_vs_1z" in line)
+    median, slowest, fastest = (float(word.replace(",", "")) for word in row.split()[1:])
+    assert 0 < slowest <= median <= fastest
+    with pytest.raises(SystemExit) as stop:
+        cli("bench", "--scenarios", "2m_vs_1x")
+    assert stop.value.code == 2 and "did you mean 2m_vs_1z?" in capsys.readouterr().err
 
 
 def test_an_unknown_command_names_the_nearest(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
