@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 
+import amal  # noqa: F401  before torch: it sets how MKL rounds
+
 OVERVIEW = """usage: python cli.py COMMAND [options]
 
   fit         train: --config configs/mappo.yaml --data.scenario 3m --data.env_steps 300000 --seed_everything 0

@@ -8,8 +8,8 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from callbacks.evaluation import Evaluation
-from datamodules.rollout import RolloutDataModule
+from callbacks.evaluation import evaluation_of
+from datamodules.rollout import data_of
 
 
 class RunCheckpoint(Checkpoint):
@@ -32,8 +32,7 @@ class RunCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        data: RolloutDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        evaluation = next(callback for callback in trainer.callbacks if isinstance(callback, Evaluation))  # type: ignore[attr-defined]
+        data, evaluation = data_of(trainer), evaluation_of(trainer)
         is_new = len(evaluation.rows) > self._n_evaluations
         self._n_evaluations = len(evaluation.rows)
         folder = Path(trainer.default_root_dir) / "checkpoints"

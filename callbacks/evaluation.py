@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from amal.evaluation import BattleStatistics
 from amal.study.atomic import replacing
-from datamodules.rollout import RolloutDataModule
+from datamodules.rollout import RolloutDataModule, data_of
 
 
 class Evaluation(Callback):
@@ -29,25 +28,15 @@ class Evaluation(Callback):
             raise ValueError(f"every_n_episodes must be at least 0, got {every_n_episodes}")
         self.every_n_episodes = every_n_episodes
         self.rows: list[dict[str, float]] = []
-        self._wall_seconds = 0.0  # of earlier sessions of this run
-        self._started = time.monotonic()
-
-    @property
-    def wall_seconds(self) -> float:
-        """Training time so far, over all sessions of a resumed run."""
-        return self._wall_seconds + time.monotonic() - self._started
 
     @property
     def best_win_rate(self) -> float:
         return max((row["win_rate"] for row in self.rows), default=float("-inf"))
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._started = time.monotonic()
-
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._is_due(trainer.datamodule):  # type: ignore[attr-defined]
+        if self._is_due(data_of(trainer)):
             self._evaluate(trainer, pl_module)
 
     def _is_due(self, data: RolloutDataModule) -> bool:
@@ -58,12 +47,12 @@ class Evaluation(Callback):
         return passed or (data.progress >= 1.0 and data.episodes > last)
 
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        data: RolloutDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(trainer)
         statistics = BattleStatistics()
         for batch in data.play_evaluation_episodes(number=len(self.rows)):
             statistics.update(batch)
         results = {name: value.item() for name, value in statistics.compute().items()}
-        counts = {"env_steps": data.env_steps, "episodes": data.episodes, "wall_seconds": round(self.wall_seconds, 3)}
+        counts = {"env_steps": data.env_steps, "episodes": data.episodes, "wall_seconds": round(data.wall_seconds, 3)}
         self.rows.append({**counts, **results})
         pl_module.log_dict({f"eval/{name}": value for name, value in results.items()}, batch_size=1)
         if trainer.is_global_zero:
@@ -71,8 +60,12 @@ class Evaluation(Callback):
                 pd.DataFrame(self.rows).to_csv(part, index=False)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "wall_seconds": self.wall_seconds}
+        return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = list(state_dict["rows"])
-        self._wall_seconds = state_dict["wall_seconds"]
+
+
+def evaluation_of(trainer: Trainer) -> Evaluation:
+    """The evaluation callback of a run."""
+    return next(callback for callback in trainer.callbacks if isinstance(callback, Evaluation))  # type: ignore[attr-defined]

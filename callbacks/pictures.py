@@ -12,7 +12,7 @@ from amal.battle.scenario import load_scenario
 from amal.rollout import record_battle
 from amal.study.figures import plot_win_rate
 from amal.study.replays import render_gif
-from datamodules.rollout import RolloutDataModule
+from datamodules.rollout import data_of
 
 
 class Pictures(Callback):
@@ -27,7 +27,7 @@ class Pictures(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         folder = Path(trainer.default_root_dir)
-        data: RolloutDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data = data_of(trainer)
         title = f"{type(pl_module).__name__} on {data.spec.scenario}"
         evaluations = folder / "evaluations.csv"
         if trainer.is_global_zero and evaluations.exists():

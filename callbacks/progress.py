@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from lightning import LightningModule, Trainer
@@ -10,8 +9,8 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from callbacks.evaluation import Evaluation
-from datamodules.rollout import RolloutDataModule
+from callbacks.evaluation import evaluation_of
+from datamodules.rollout import data_of
 
 
 class TrainingProgress(ProgressBar):
@@ -26,7 +25,6 @@ class TrainingProgress(ProgressBar):
         self._bar: Progress | None = None
         self._enabled = True
         self._printed = 0  # evaluations that have their line
-        self._started, self._first_step = time.monotonic(), 0
 
     def disable(self) -> None:
         self._enabled = False
@@ -35,9 +33,8 @@ class TrainingProgress(ProgressBar):
         self._enabled = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        data: RolloutDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        self._started, self._first_step = time.monotonic(), data.env_steps
-        self._printed = len(_evaluation(trainer).rows)
+        data = data_of(trainer)
+        self._printed = len(evaluation_of(trainer).rows)
         if self._enabled and trainer.is_global_zero:
             self._console.print(f"run folder: {trainer.default_root_dir}", highlight=False, soft_wrap=True)
             self._bar = Progress(
@@ -58,15 +55,15 @@ class TrainingProgress(ProgressBar):
     ) -> None:
         if self._bar is None:
             return
-        data: RolloutDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        speed = (data.env_steps - self._first_step) / max(time.monotonic() - self._started, 1e-9)
+        data = data_of(trainer)
+        speed = data.env_steps_per_second
         metrics = trainer.callback_metrics
         summary = (
             f"{data.env_steps:,} steps · {speed:,.0f}/s · return {metrics['train/return']:.1f} "
             f"· win rate {metrics['train/win_rate']:.0%}"
         )
         self._bar.update(self._bar.task_ids[0], completed=data.progress, summary=summary)
-        for row in _evaluation(trainer).rows[self._printed :]:
+        for row in evaluation_of(trainer).rows[self._printed :]:
             self._printed += 1
             self._console.print(
                 f"{row['env_steps']:>9,.0f} steps · {row['episodes']:>6,.0f} episodes · evaluated: "
@@ -86,7 +83,3 @@ class TrainingProgress(ProgressBar):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-
-def _evaluation(trainer: Trainer) -> Evaluation:
-    return next(callback for callback in trainer.callbacks if isinstance(callback, Evaluation))  # type: ignore[attr-defined]

@@ -8,7 +8,6 @@ import os
 import platform
 import resource
 import subprocess
-import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from amal.battle.compilation import simulator_hash
 from amal.study.atomic import replacing
-from datamodules.rollout import RolloutDataModule
+from datamodules.rollout import data_of
 
 _LIBRARIES = ("torch", "lightning", "numpy", "numba", "torchmetrics", "jsonargparse", "pandas")
 
@@ -28,23 +27,17 @@ class Telemetry(Callback):
     """Writes ``metrics.csv``, a row per update, and ``run.json``: what was run, on what, how fast and how it ended."""
 
     def __init__(self) -> None:
-        self._wall_seconds = 0.0  # of earlier sessions of this run
-        self._started = time.monotonic()
-        self._session_env_steps = 0  # where this session began
         self._columns: list[str] = []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        data = _data(trainer)
-        self._started = time.monotonic()
-        self._session_env_steps = data.env_steps
         if trainer.is_global_zero:
-            self._drop_rows_after(_folder(trainer) / "metrics.csv", data.env_steps)
+            self._drop_rows_after(_folder(trainer) / "metrics.csv", data_of(trainer).env_steps)
             self._write_run(trainer, pl_module, "running")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        data = _data(trainer)
+        data = data_of(trainer)
         counts = {"env_steps": float(data.env_steps), "episodes": float(data.episodes)}
         pl_module.log_dict(counts, batch_size=1)
         if trainer.is_global_zero:
@@ -52,8 +45,8 @@ class Telemetry(Callback):
             row = {
                 "env_steps": data.env_steps,
                 "episodes": data.episodes,
-                "wall_seconds": round(self._seconds(), 3),
-                "env_steps_per_second": round(self._speed(data), 1),
+                "wall_seconds": round(data.wall_seconds, 3),
+                "env_steps_per_second": round(data.env_steps_per_second, 1),
                 **metrics,
             }
             self._append(_folder(trainer) / "metrics.csv", row)
@@ -67,19 +60,6 @@ class Telemetry(Callback):
             stopped = isinstance(exception, KeyboardInterrupt | SystemExit)
             outcome = "interrupted" if stopped else f"failed: {type(exception).__name__}: {exception}"
             self._write_run(trainer, pl_module, outcome)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"wall_seconds": self._seconds()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._wall_seconds = state_dict["wall_seconds"]
-
-    def _seconds(self) -> float:
-        return self._wall_seconds + time.monotonic() - self._started
-
-    def _speed(self, data: RolloutDataModule) -> float:
-        """Env steps per second of this session."""
-        return (data.env_steps - self._session_env_steps) / max(time.monotonic() - self._started, 1e-9)
 
     def _append(self, path: Path, row: dict[str, float]) -> None:
         is_new = not path.exists()
@@ -99,7 +79,7 @@ class Telemetry(Callback):
                 rows[rows["env_steps"] <= env_steps].to_csv(part, index=False)
 
     def _write_run(self, trainer: Trainer, pl_module: LightningModule, outcome: str) -> None:
-        data = _data(trainer)
+        data = data_of(trainer)
         run = {
             "algorithm": type(pl_module).__name__,
             "scenario": data.spec.scenario,
@@ -108,8 +88,8 @@ class Telemetry(Callback):
             "totals": {
                 "env_steps": data.env_steps,
                 "episodes": data.episodes,
-                "wall_seconds": round(self._seconds(), 1),
-                "env_steps_per_second": round(self._speed(data), 1),
+                "wall_seconds": round(data.wall_seconds, 1),
+                "env_steps_per_second": round(data.env_steps_per_second, 1),
                 "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             },
             "code_version": _code_version(),
@@ -124,11 +104,6 @@ class Telemetry(Callback):
         }
         with replacing(_folder(trainer) / "run.json") as part:
             part.write_text(json.dumps(run, indent=2) + "\n")
-
-
-def _data(trainer: Trainer) -> RolloutDataModule:
-    data: RolloutDataModule = trainer.datamodule  # type: ignore[attr-defined]
-    return data
 
 
 def _folder(trainer: Trainer) -> Path:

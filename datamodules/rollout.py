@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning import LightningDataModule
+from lightning import LightningDataModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -71,6 +72,8 @@ class RolloutDataModule(LightningDataModule):
         self._evaluation_recorder: EpisodeRecorder | None = None
         self._generator: torch.Generator | None = None
         self._restored: dict[str, Any] = {}
+        self._earlier_seconds = 0.0  # of training, in earlier sessions of this run
+        self._session_start, self._session_first_step = time.monotonic(), 0
 
     @property
     def progress(self) -> float:
@@ -89,7 +92,19 @@ class RolloutDataModule(LightningDataModule):
             raise ValueError("training needs a budget: set --data.env_steps or --data.episodes")
         return math.ceil(budget / self.episodes_per_update)
 
+    @property
+    def wall_seconds(self) -> float:
+        """Training time so far, over all sessions of a resumed run."""
+        return self._earlier_seconds + time.monotonic() - self._session_start
+
+    @property
+    def env_steps_per_second(self) -> float:
+        """Speed of training in this session, evaluations included."""
+        seconds = time.monotonic() - self._session_start
+        return (self.env_steps - self._session_first_step) / max(seconds, 1e-9)
+
     def train_dataloader(self) -> DataLoader[EpisodeBatch]:
+        self._session_start, self._session_first_step = time.monotonic(), self.env_steps
         return DataLoader(_TrainingEpisodes(self), batch_size=None)
 
     def val_dataloader(self) -> DataLoader[EpisodeBatch] | list[Any]:
@@ -136,7 +151,11 @@ class RolloutDataModule(LightningDataModule):
             yield self._evaluation_recorder.play(self._actor(), count, progress=self.progress)
 
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"env_steps": self.env_steps, "episodes": self.episodes}
+        state: dict[str, Any] = {
+            "env_steps": self.env_steps,
+            "episodes": self.episodes,
+            "wall_seconds": self.wall_seconds,
+        }
         if self._recorder is not None and self._generator is not None:
             battle = self._recorder.battle.state_dict()
             state["battle"] = {name: torch.from_numpy(array) for name, array in battle.items()}
@@ -145,6 +164,8 @@ class RolloutDataModule(LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.env_steps, self.episodes = state_dict["env_steps"], state_dict["episodes"]
+        self._earlier_seconds = state_dict["wall_seconds"]
+        self._session_first_step = self.env_steps
         self._restored = state_dict
         if self._recorder is not None:
             self._restore()
@@ -176,6 +197,12 @@ class RolloutDataModule(LightningDataModule):
         """A seed of its own for each stream, so that none changes when another is used more."""
         sequence = np.random.SeedSequence(self.seed, spawn_key=(_STREAMS.index(stream),))
         return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def data_of(trainer: Trainer) -> RolloutDataModule:
+    """The data module of a run."""
+    data: RolloutDataModule = trainer.datamodule  # type: ignore[attr-defined]
+    return data
 
 
 class _TrainingEpisodes(IterableDataset[EpisodeBatch]):

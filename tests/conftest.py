@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import amal  # noqa: F401  before torch, as on the command line
+
 os.environ["WANDB_MODE"] = "offline"
 
 ROOT = Path(__file__).parent.parent

@@ -1,6 +1,7 @@
 """The shipped command line on the shipped configs, as a user types it."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -69,6 +70,16 @@ def test_equal_seeds_give_equal_runs_and_evaluations_change_nothing(cli: Cli, tm
     assert not (without / "evaluations.csv").exists()
 
 
+def test_the_number_of_threads_changes_nothing(tmp_path: Path) -> None:
+    for threads in ("1", "2"):
+        environment = os.environ | {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads}
+        args = ["--config", "configs/mappo.yaml", "--data.scenario", "2s3z", "--data.env_steps", "2500"]
+        command = [sys.executable, "cli.py", "fit", *args, "--out", str(tmp_path / threads)]
+        subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+        assert json.loads((tmp_path / threads / "run.json").read_text())["hardware"]["torch_threads"] == int(threads)
+    assert_equal_parameters(tmp_path / "1", tmp_path / "2")
+
+
 def test_an_interrupted_run_goes_on_from_its_checkpoint_as_if_nothing_had_happened(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,7 +105,7 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint_as_if_nothing_had_happen
 
 
 def test_mappo_learns_to_win_3m(cli: Cli, tmp_path: Path) -> None:
-    cli("fit", "--config", "configs/quickstart.yaml", "--data.env_steps", "30000", "--out", tmp_path / "run")
+    cli("fit", "--config", "configs/quickstart.yaml", "--data.env_steps", "60000", "--out", tmp_path / "run")
     rows = pd.read_csv(tmp_path / "run" / "evaluations.csv")
     assert rows["win_rate"].tail(5).mean() >= 0.9
     assert (tmp_path / "run" / "win_rate.png").stat().st_size > 5000
