@@ -46,19 +46,22 @@ def _cache_folder() -> str | None:
 _CACHE_FOLDER = _cache_folder()
 
 
-def kernel(function: Callable[..., Any] | None = None, *, parallel: bool = False) -> Any:
+def kernel(function: Callable[..., Any] | None = None, *, inline: bool = True, parallel: bool = False) -> Any:
     """Compiles a function with numba on first call. No fastmath: the recordings hang on the last bit.
 
     Kernels run without numba's reference counts, whose atomic updates took more time than the battle; so they allocate
-    nothing and write into arrays that are handed to them.
+    nothing and write into arrays that are handed to them. They are inlined into their callers, because a call passes
+    every array of a Scene as seven words, which took nearly half of the time; what is large and called from several
+    places is not.
     """
     if function is None:
-        return lambda f: kernel(f, parallel=parallel)
+        return lambda f: kernel(f, inline=inline, parallel=parallel)
+    options: dict[str, Any] = {"error_model": "numpy", "parallel": parallel, "_nrt": parallel}
+    options["forceinline"] = inline and not parallel
     configured = numba.config.CACHE_DIR  # type: ignore[attr-defined]
     try:
         numba.config.CACHE_DIR = _CACHE_FOLDER or configured  # type: ignore[attr-defined]
         cache = _CACHE_FOLDER is not None
-        options: dict[str, Any] = {"error_model": "numpy", "parallel": parallel, "_nrt": parallel}
         return numba.njit(cache=cache, **options)(function)
     finally:
         numba.config.CACHE_DIR = configured  # type: ignore[attr-defined]
@@ -67,7 +70,7 @@ def kernel(function: Callable[..., Any] | None = None, *, parallel: bool = False
 @contextmanager
 def announced() -> Iterator[None]:
     """Tells the person waiting, if compilation takes its time because the cache is cold."""
-    message = "amal: compiling the battle simulator, once after each change to it (about 40 s) ..."
+    message = "amal: compiling the battle simulator, once after each change to it (about half a minute) ..."
     timer = threading.Timer(2.0, lambda: print(message, file=sys.stderr, flush=True))
     timer.daemon = True
     timer.start()

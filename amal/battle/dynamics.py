@@ -206,14 +206,16 @@ def choose_patient(units, scene, me):  # type: ignore[no-untyped-def]
 @kernel
 def shuffle_turns(turns, battle):  # type: ignore[no-untyped-def]
     """Draws the order in which units act (Fisher-Yates, splitmix64 as the source)."""
+    state = battle.random_state
     for i in range(len(turns) - 1, 0, -1):
-        battle.random_state += np.uint64(0x9E3779B97F4A7C15)
-        z = battle.random_state
+        state += np.uint64(0x9E3779B97F4A7C15)
+        z = state
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = z ^ (z >> np.uint64(31))
         j = np.int64(((z >> np.uint64(32)) * np.uint64(i + 1)) >> np.uint64(32))
         turns[i], turns[j] = turns[j], turns[i]
+    battle.random_state = state
 
 
 @kernel

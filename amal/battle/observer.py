@@ -12,7 +12,7 @@ TARGET_DISTANCE = 6.0  # centre to centre
 HALF_FIELD = FIELD_SIZE / 2
 
 
-@kernel
+@kernel(inline=False)
 def observe(units, scene, obs, state, available):  # type: ignore[no-untyped-def]
     """Writes obs [N, O], the units' part of state [S] and available actions [N, A]."""
     for agent in range(len(scene.allies)):

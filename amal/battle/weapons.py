@@ -26,7 +26,7 @@ def fire(units, scene, me, target):  # type: ignore[no-untyped-def]
     return hit(units, scene, me, target)
 
 
-@kernel
+@kernel(inline=False)
 def hit(units, scene, me, target):  # type: ignore[no-untyped-def]
     """All attacks of one shot on one target: shield first and without armor, the rest less armor on hp."""
     victim, kind = units[target], scene.kinds[target]
