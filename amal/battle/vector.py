@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from typing import NamedTuple
 
 import numba
@@ -154,9 +153,12 @@ class VectorBattle:
         ]
         self._views = self._allocate_views()
         self._scratch = build_scratch(self.scene, CHUNKS)
-        with nullcontext() if _compiled else announced():
+        if _compiled:
             self.reset()
-            self._compile()
+        else:
+            with announced():
+                self.reset()
+                self._compile()
 
     def _allocate_views(self) -> Views:
         n, spec = self.num_battles, self.spec
