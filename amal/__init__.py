@@ -3,5 +3,5 @@
 import os
 
 # Matrix products must not depend on the number of threads. MKL reads this when it is first used, so it is set before
-# anything here imports torch; on other processors than Intel's and AMD's it has no effect.
+# anything here imports torch.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")

@@ -22,7 +22,7 @@ def one_thread() -> Iterator[None]:
 
 def keep_freed_memory() -> None:
     """Lets glibc keep the memory of freed tensors for the next ones, instead of returning it to the system after each
-    use: faulting it in again took a tenth of training. Elsewhere it does nothing."""
+    use, which costs page faults on every large one. Without glibc it does nothing."""
     trim_threshold, mmap_threshold = -1, -3  # names of malloc.h
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -82,7 +82,7 @@ class TrainingCLI(LightningCLI):
 
     def before_fit(self) -> None:
         keep_freed_memory()
-        gc.freeze()  # what the imports made stays; looking through it again and again took a twentieth of training
+        gc.freeze()  # what the imports made stays; the collector need not look through it again and again
 
     def instantiate_classes(self) -> None:
         try:
@@ -137,7 +137,7 @@ def main(args: list[str]) -> None:
     except ArgumentError as error:
         fail(str(error))
     except NonFiniteLoss as error:
-        print(f"error: {error}; the last good checkpoint is checkpoints/last.ckpt of the run", file=sys.stderr)
+        print(f"error: {error}; what the run saved before is kept in its checkpoints/", file=sys.stderr)
         sys.exit(1)
 
 

@@ -49,7 +49,7 @@ _CACHE_FOLDER = _cache_folder()
 def kernel(function: Callable[..., Any] | None = None, *, inline: bool = True, parallel: bool = False) -> Any:
     """Compiles a function with numba on first call. No fastmath: the recordings hang on the last bit.
 
-    Kernels run without numba's reference counts, whose atomic updates took more time than the battle; so they allocate
+    Kernels run without numba's reference counts, whose atomic updates took half of the time; so they allocate
     nothing and write into arrays that are handed to them. They are inlined into their callers, because a call passes
     every array of a Scene as seven words, which took nearly half of the time; what is large and called from several
     places is not.
