@@ -13,6 +13,9 @@ from amal.battle import VectorBattle
 from amal.machine import one_thread
 from amal.types import BattleSpec, EpisodeBatch
 
+VIEWS = ("obs", "state", "available_actions")  # seen before each step, and at an episode's end
+OUTCOMES = ("rewards", "terminated", "truncated")
+
 
 class Actor(Protocol):
     """What plays: a module with a policy."""
@@ -44,23 +47,35 @@ class EpisodeRecorder:
         if battle.auto_reset:
             raise ValueError("EpisodeRecorder needs battles with auto_reset=False")
         self.battle = battle
-        b, t, spec = max_episodes, battle.spec.episode_limit, battle.spec
-        n = spec.n_agents
-        self._arrays = {
-            "obs": np.zeros((b, t + 1, n, spec.obs_dim), np.float32),
-            "state": np.zeros((b, t + 1, spec.state_dim), np.float32),
-            "available_actions": np.zeros((b, t + 1, n, spec.n_actions), np.bool_),
-            "actions": np.zeros((b, t, n), np.int64),
-            "log_probs": np.zeros((b, t, n), np.float32),
-            "rewards": np.zeros((b, t), np.float32),
-            "terminated": np.zeros((b, t), np.bool_),
-            "truncated": np.zeros((b, t), np.bool_),
-            "mask": np.zeros((b, t), np.bool_),
+        spec = battle.spec
+        agents = (spec.n_agents,)
+        fields: dict[str, tuple[tuple[int, ...], type]] = {
+            "obs": ((*agents, spec.obs_dim), np.float32),
+            "state": ((spec.state_dim,), np.float32),
+            "available_actions": ((*agents, spec.n_actions), np.bool_),
+            "actions": (agents, np.int64),
+            "log_probs": (agents, np.float32),
+            "rewards": ((), np.float32),
+            "terminated": ((), np.bool_),
+            "truncated": ((), np.bool_),
+        }
+        # no battle idles while an episode is left to start: the last one starts before max_episodes / E full lengths
+        longest = (-(-max_episodes // battle.num_battles) + 1) * spec.episode_limit
+        # as it happens, one slice per step
+        num_battles = battle.num_battles
+        self._log: dict[str, np.ndarray] = {
+            name: np.zeros((longest, num_battles, *size), dtype) for name, (size, dtype) in fields.items()
+        }
+        # as it is handed over; views have one more, of the episode's end
+        slots = {name: spec.episode_limit + (name in VIEWS) for name in fields}
+        self._arrays: dict[str, np.ndarray] = {
+            name: np.zeros((max_episodes, slots[name], *size), dtype) for name, (size, dtype) in fields.items()
         }
         self._outcomes = {
-            "won": np.zeros(b, np.bool_),
-            "dead_allies": np.zeros(b, np.int64),
-            "dead_enemies": np.zeros(b, np.int64),
+            "lengths": np.zeros(max_episodes, np.int64),
+            "won": np.zeros(max_episodes, np.bool_),
+            "dead_allies": np.zeros(max_episodes, np.int64),
+            "dead_enemies": np.zeros(max_episodes, np.int64),
         }
 
     @torch.inference_mode()
@@ -81,8 +96,6 @@ class EpisodeRecorder:
             progress: share of the training budget used so far, goes into the batch.
             watch: is shown the battles at the start and after every step.
         """
-        for array in self._arrays.values():
-            array[:episodes] = 0  # padding is zero, whatever was played before
         # a step's few rows are done sooner than a second thread wakes
         with one_thread():
             self._play(actor, episodes, generator, watch)
@@ -95,68 +108,66 @@ class EpisodeRecorder:
         generator: torch.Generator | None,
         watch: Callable[[VectorBattle], None] | None,
     ) -> None:
-        battle, arrays = self.battle, self._arrays
-        n_battles = battle.num_battles
-        row = np.arange(n_battles)  # which episode each battle plays
-        step = np.zeros(n_battles, np.int64)
+        battle, log = self.battle, self._log
+        obs, available_actions = torch.from_numpy(battle.obs), torch.from_numpy(battle.available_actions)
+        row = np.arange(battle.num_battles)  # which episode each battle plays
+        start = np.zeros(battle.num_battles, np.int64)  # when it began
         running = row < episodes
-        started = int(running.sum())
+        started, step = int(running.sum()), 0
         battle.reset()
-        hidden = actor.initial_hidden(n_battles)
-        self._record_views(row, step, running)
+        hidden = actor.initial_hidden(battle.num_battles)
         if watch is not None:
             watch(battle)
         while running.any():
+            for name in VIEWS:
+                log[name][step] = getattr(battle, name)
             actions, log_probs, hidden = actor.act(
-                torch.from_numpy(battle.obs).to(actor.device),
-                torch.from_numpy(battle.available_actions).to(actor.device),
-                hidden,
-                generator,
+                obs.to(actor.device), available_actions.to(actor.device), hidden, generator
             )
-            chosen = actions.cpu().numpy()
-            battle.step(chosen)
+            log["actions"][step] = actions.cpu().numpy()
+            log["log_probs"][step] = log_probs.cpu().numpy()
+            battle.step(log["actions"][step])
+            for name in OUTCOMES:
+                log[name][step] = getattr(battle, name)
+            step += 1
             if watch is not None:
                 watch(battle)
-            at = (row[running], step[running])
-            arrays["actions"][at] = chosen[running]
-            arrays["log_probs"][at] = log_probs.cpu().numpy()[running]
-            for name in ("rewards", "terminated", "truncated"):
-                arrays[name][at] = getattr(battle, name)[running]
-            arrays["mask"][at] = True
-            step[running] += 1
-            self._record_views(row, step, running)
 
             ended = running & (battle.terminated | battle.truncated)
             if ended.any():
-                self._record_outcomes(row, ended)
+                for e in np.flatnonzero(ended).tolist():
+                    self._keep_episode(int(row[e]), e, int(start[e]), step)
                 free = np.flatnonzero(ended)
                 again = free[: episodes - started]
                 running[free] = False
-                running[again], step[again] = True, 0
+                running[again], start[again] = True, step
                 row[again] = started + np.arange(len(again))
                 started += len(again)
-                restarted = np.isin(np.arange(n_battles), again)
+                restarted = np.isin(np.arange(battle.num_battles), again)
                 battle.reset(battles=restarted)
-                self._record_views(row, step, restarted)
                 hidden[torch.from_numpy(restarted)] = actor.initial_hidden(len(again))
 
-    def _record_views(self, row: np.ndarray, step: np.ndarray, battles: np.ndarray) -> None:
-        at = (row[battles], step[battles])
-        for name in ("obs", "state", "available_actions"):
-            self._arrays[name][at] = getattr(self.battle, name)[battles]
-
-    def _record_outcomes(self, row: np.ndarray, ended: np.ndarray) -> None:
-        self._outcomes["won"][row[ended]] = self.battle.won[ended]
-        self._outcomes["dead_allies"][row[ended]] = self.battle.dead("ally")[ended]
-        self._outcomes["dead_enemies"][row[ended]] = self.battle.dead("enemy")[ended]
+    def _keep_episode(self, row: int, e: int, start: int, end: int) -> None:
+        """Takes the episode that battle e has just ended out of the log; padding is zero, whatever was there before."""
+        length = end - start
+        for name, array in self._arrays.items():
+            array[row, :length] = self._log[name][start:end, e]
+            array[row, length:] = 0
+        for name in VIEWS:
+            self._arrays[name][row, length] = getattr(self.battle, name)[e]
+        self._outcomes["lengths"][row] = length
+        self._outcomes["won"][row] = self.battle.won[e]
+        self._outcomes["dead_allies"][row] = self.battle.dead("ally")[e]
+        self._outcomes["dead_enemies"][row] = self.battle.dead("enemy")[e]
 
     def _batch(self, episodes: int, progress: float) -> EpisodeBatch:
-        longest = int(self._arrays["mask"][:episodes].sum(axis=1).max())
-        slots = {"obs": longest + 1, "state": longest + 1, "available_actions": longest + 1}
-        trimmed = {name: a[:episodes, : slots.get(name, longest)] for name, a in self._arrays.items()}
-        outcomes = {name: a[:episodes] for name, a in self._outcomes.items()}
+        outcomes = {name: array[:episodes] for name, array in self._outcomes.items()}
+        lengths = outcomes.pop("lengths")
+        longest = lengths.max()
+        trimmed = {name: a[:episodes, : longest + (name in VIEWS)] for name, a in self._arrays.items()}
+        mask = np.arange(longest) < lengths[:, None]
         with torch.inference_mode(False):  # inference tensors could not be trained on
-            tensors = {name: torch.from_numpy(a) for name, a in (trimmed | outcomes).items()}
+            tensors = {name: torch.from_numpy(a) for name, a in (trimmed | outcomes | {"mask": mask}).items()}
         return EpisodeBatch(**tensors, progress=progress)
 
 
