@@ -2,8 +2,9 @@
 
 from callbacks.checkpoint import RunCheckpoint
 from callbacks.evaluation import Evaluation
+from callbacks.evolution import Evolution
 from callbacks.pictures import Pictures
 from callbacks.progress import TrainingProgress
 from callbacks.telemetry import Telemetry
 
-__all__ = ["Evaluation", "Pictures", "RunCheckpoint", "Telemetry", "TrainingProgress"]
+__all__ = ["Evaluation", "Evolution", "Pictures", "RunCheckpoint", "Telemetry", "TrainingProgress"]

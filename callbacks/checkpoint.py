@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import math
+import time
 from pathlib import Path
 from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from amal.validation import check_at_least
 from callbacks.evaluation import evaluation_of
 from datamodules.rollout import data_of
+
+WRITE_PAUSE = 20  # how many times as long as a write the time to the next one is
 
 
 class RunCheckpoint(Checkpoint):
     """Keeps ``checkpoints/last.ckpt``, ``best.ckpt`` by win rate, and periodic ones.
 
-    The last one is written after every evaluation and when training ends; Lightning moves each file into place when it
-    is complete. Of equal win rates the later one is the best: it has seen more.
+    The last one is written after evaluations and when training ends; Lightning moves each file into place when it is
+    complete. Of equal win rates the later one is the best: it has seen more. The best is for playing and cannot be
+    resumed: it has no optimizers and no replay buffer.
 
     Args:
         every_n_episodes: training episodes between two checkpoints of their own name; 0 for none.
+        every_seconds: least time between two writes of the last one, which can be a gigabyte of replayed experience;
+            in any case writing takes no more than a twentieth of the time.
     """
 
-    def __init__(self, every_n_episodes: int = 0) -> None:
-        if every_n_episodes < 0:
-            raise ValueError(f"every_n_episodes must be at least 0, got {every_n_episodes}")
+    def __init__(self, every_n_episodes: int = 0, every_seconds: float = 30.0) -> None:
+        check_at_least(0, every_n_episodes=every_n_episodes, every_seconds=every_seconds)
         self.every_n_episodes = every_n_episodes
+        self.every_seconds = every_seconds
+        self._next_write = -math.inf
         self._n_evaluations = 0  # that were there at the last save
         self._last_periodic = 0
 
@@ -37,12 +46,14 @@ class RunCheckpoint(Checkpoint):
         self._n_evaluations = len(evaluation.rows)
         folder = Path(trainer.default_root_dir) / "checkpoints"
         if is_new and evaluation.rows[-1]["win_rate"] >= evaluation.best_win_rate:
-            trainer.save_checkpoint(folder / "best.ckpt", weights_only=False)
+            trainer.save_checkpoint(folder / "best.ckpt", weights_only=True)
         if self.every_n_episodes and data.episodes // self.every_n_episodes > self._last_periodic:
             self._last_periodic = data.episodes // self.every_n_episodes
             trainer.save_checkpoint(folder / f"episode_{data.episodes}.ckpt", weights_only=False)
-        if is_new or data.progress >= 1.0:
+        start = time.monotonic()
+        if data.progress >= 1.0 or (is_new and start >= self._next_write):
             trainer.save_checkpoint(folder / "last.ckpt", weights_only=False)
+            self._next_write = start + max(self.every_seconds, WRITE_PAUSE * (time.monotonic() - start))
 
     def state_dict(self) -> dict[str, Any]:
         return {"n_evaluations": self._n_evaluations, "last_periodic": self._last_periodic}

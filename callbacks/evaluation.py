@@ -10,6 +10,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from amal.evaluation import BattleStatistics
 from amal.study.atomic import replacing
+from amal.validation import check_at_least
 from datamodules.rollout import RolloutDataModule, data_of
 
 
@@ -24,8 +25,7 @@ class Evaluation(Callback):
     """
 
     def __init__(self, every_n_episodes: int = 100) -> None:
-        if every_n_episodes < 0:
-            raise ValueError(f"every_n_episodes must be at least 0, got {every_n_episodes}")
+        check_at_least(0, every_n_episodes=every_n_episodes)
         self.every_n_episodes = every_n_episodes
         self.rows: list[dict[str, float]] = []
 

@@ -17,6 +17,7 @@ from amal.battle import VectorBattle
 from amal.battle.scenario import load_scenario
 from amal.rollout import Actor, EpisodeRecorder
 from amal.types import EpisodeBatch
+from amal.validation import check_at_least
 
 EVALUATION_BATTLES = 32
 VALIDATION_EPISODES = 32
@@ -50,11 +51,9 @@ class RolloutDataModule(LightningDataModule):
         super().__init__()
         if env_steps is not None and episodes is not None:
             raise ValueError("env_steps and episodes are both set; a budget is one or the other")
-        counts = {"episodes_per_update": episodes_per_update, "num_envs": num_envs}
+        check_at_least(1, episodes_per_update=episodes_per_update, num_envs=num_envs)
         optional = {"env_steps": env_steps, "episodes": episodes, "episode_limit": episode_limit}
-        for name, value in {**counts, **optional}.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        check_at_least(1, **{name: value for name, value in optional.items() if value is not None})
         if num_envs > episodes_per_update:
             raise ValueError(
                 f"num_envs must be at most episodes_per_update ({episodes_per_update}), got {num_envs}: "

@@ -29,6 +29,7 @@ from amal.ops.losses import (
 from amal.ops.normalization import ValueNormalizer
 from amal.ops.returns import explained_variance, generalized_advantages
 from amal.types import EpisodeBatch
+from amal.validation import check_at_least, check_choice, check_positive, check_share
 
 ADAM_EPSILON = 1e-5  # MAPPO's, table of common hyper-parameters; larger than Adam's own 1e-8
 
@@ -51,9 +52,9 @@ class Transitions:
     values: Tensor  # [M, N] float32, normalised, of the critic before the update
     targets: Tensor  # [M, N] float32, normalised returns
 
-    def __getitem__(self, rows: Tensor) -> "Transitions":
-        """The transitions at ``rows`` [m] int64."""
-        return Transitions(**{f.name: getattr(self, f.name).index_select(0, rows) for f in fields(self)})
+    def __getitem__(self, rows: Tensor | slice) -> "Transitions":
+        """The transitions at ``rows``, [m] int64 or a slice."""
+        return Transitions(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,23 @@ def minibatch_logits(policy: Policy, batch: EpisodeBatch, transitions: Transitio
         obs = batch.obs[:, :-1].index_select(0, minibatch.episodes)
         logits, _ = policy(obs, policy.initial_hidden(len(obs)))
         return logits.flatten(0, 1).index_select(0, minibatch.slots)
-    obs, alive = transitions.obs.unsqueeze(1), transitions.alive.unsqueeze(1)
-    logits, _ = policy(obs, policy.initial_hidden(len(obs)), wanted=alive)
+    return step_logits(policy, transitions.obs, transitions.alive)
+
+
+def step_logits(policy: Policy, obs: Tensor, alive: Tensor) -> Tensor:
+    """Logits [M, N, A] of a feed-forward policy for single steps obs [M, N, O]; the dead's [M, N] mean nothing."""
+    logits, _ = policy(obs.unsqueeze(1), policy.initial_hidden(len(obs)), wanted=alive.unsqueeze(1))
     return logits.squeeze(1)
+
+
+def chosen_log_probs(logits: Tensor, available: Tensor, actions: Tensor) -> Tensor:
+    """Log-probabilities [..., N] of the actions [..., N] that were chosen from logits [..., N, A]."""
+    return masked_log_softmax(logits, available).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+
+def averages(steps: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each metric over several steps."""
+    return {name: torch.stack([step[name] for step in steps]).mean() for name in steps[0]}
 
 
 def check_finite(metrics: dict[str, Tensor]) -> None:
@@ -174,23 +189,14 @@ class MAPPO(LightningModule):
         share_parameters: bool = True,
     ) -> None:
         super().__init__()
-        sizes = {"n_agents": n_agents, "n_actions": n_actions, "obs_dim": obs_dim, "state_dim": state_dim}
-        for name, value in {**sizes, "n_epochs": n_epochs, "n_minibatch": n_minibatch}.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        for name, share in {"gamma": gamma, "gae_lambda": gae_lambda}.items():
-            if not 0.0 <= share <= 1.0:
-                raise ValueError(f"{name} must be in [0, 1], got {share}")
-        positive = {"lr": lr, "value_clip": value_clip, "huber_delta": huber_delta, "max_grad_norm": max_grad_norm}
-        for name, number in positive.items():
-            if not number > 0.0:
-                raise ValueError(f"{name} must be greater than 0, got {number}")
+        check_at_least(1, n_agents=n_agents, n_actions=n_actions, obs_dim=obs_dim, state_dim=state_dim)
+        check_at_least(1, n_epochs=n_epochs, n_minibatch=n_minibatch)
+        check_at_least(0.0, entropy_coef=entropy_coef)
+        check_share(gamma=gamma, gae_lambda=gae_lambda)
+        check_positive(lr=lr, value_clip=value_clip, huber_delta=huber_delta, max_grad_norm=max_grad_norm)
         if not 0.0 < clip_param < 1.0:
             raise ValueError(f"clip_param must be in (0, 1), got {clip_param}")
-        if not entropy_coef >= 0.0:
-            raise ValueError(f"entropy_coef must be at least 0, got {entropy_coef}")
-        if value_loss not in ("mse", "huber"):
-            raise ValueError(f"value_loss must be 'mse' or 'huber', got {value_loss!r}")
+        check_choice(("mse", "huber"), value_loss=value_loss)
 
         self.automatic_optimization = False
         self.lr = lr
@@ -244,20 +250,25 @@ class MAPPO(LightningModule):
         self.set_learning_rate(self.lr * (1.0 - batch.progress))
         transitions, critic_fit = self.estimate_advantages(batch)
 
-        steps = []
-        for minibatch in self.minibatches(batch.mask):
-            part = transitions[minibatch.rows]
-            logits = minibatch_logits(self.policy, batch, part, minibatch)
-            policy_loss, policy_metrics = self.policy_loss(logits, part)
-            value_loss = self.critic_loss(part)
-            # one backward pass for both: DDP synchronises one per step, and the networks share no parameters
-            norms = self.optimize(policy_loss + value_loss)
-            steps.append(policy_metrics | {"train/value_loss": value_loss.detach()} | norms)
+        steps = [self.minibatch_step(batch, transitions, minibatch) for minibatch in self.minibatches(batch.mask)]
 
         # nothing above waits for the device; this is the update's one synchronisation
-        metrics = {name: torch.stack([step[name] for step in steps]).mean() for name in steps[0]}
+        metrics = averages(steps) | {"train/explained_variance": critic_fit}
         check_finite(metrics)
-        self.log_update(batch, metrics | {"train/explained_variance": critic_fit})
+        self.log_update(batch, metrics)
+
+    def minibatch_step(
+        self, batch: EpisodeBatch, transitions: Transitions, minibatch: Minibatch, further_loss: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """One optimizer step on a minibatch, with a loss of other origin added if there is one; its metrics."""
+        part = transitions[minibatch.rows]
+        logits = minibatch_logits(self.policy, batch, part, minibatch)
+        policy_loss, metrics = self.policy_loss(logits, part)
+        value_loss = self.critic_loss(part)
+        # one backward pass for all: DDP synchronises one per step, and the networks share no parameters
+        loss = policy_loss + value_loss
+        norms = self.optimize(loss if further_loss is None else loss + further_loss)
+        return metrics | {"train/value_loss": value_loss.detach()} | norms
 
     @torch.no_grad()
     def estimate_advantages(self, batch: EpisodeBatch) -> tuple[Transitions, Tensor]:
@@ -325,11 +336,15 @@ class MAPPO(LightningModule):
             optimizer.step()
         return norms
 
-    def both_optimizers(self) -> list[LightningOptimizer]:
-        """The policy's and the critic's, wrapped: only steps of the wrappers are counted by Lightning."""
+    def all_optimizers(self) -> list[LightningOptimizer]:
+        """In the order of ``configure_optimizers``, wrapped: only steps of the wrappers are counted by Lightning."""
         optimizers = self.optimizers()
         assert isinstance(optimizers, list)
         return optimizers
+
+    def both_optimizers(self) -> list[LightningOptimizer]:
+        """The policy's and the critic's."""
+        return self.all_optimizers()[:2]
 
     def set_learning_rate(self, lr: float) -> None:
         """Set both optimizers to ``lr``."""

@@ -3,6 +3,7 @@
 ``...`` stands for any leading dimensions, A for actions. Losses come per entry; ``masked_mean`` reduces them.
 """
 
+import math
 from typing import Literal
 
 import torch
@@ -169,3 +170,31 @@ def clip_fraction(log_ratio: Tensor, clip_param: float) -> Tensor:
         [...].
     """
     return (log_ratio.expm1().abs() > clip_param).to(log_ratio.dtype)
+
+
+def truncated_importance(log_ratio: Tensor, cap: float) -> Tensor:
+    """Truncated importance weight min(π(a) / μ(a), ρ̄) (IMPALA, Espeholt et al. 2018, arXiv:1802.01561, eq. 1).
+
+    Args:
+        log_ratio: [...] log π(a) − log μ(a), of the policy and the behaviour that chose a.
+        cap: ρ̄.
+
+    Returns:
+        [...].
+    """
+    return log_ratio.clamp(max=math.log(cap)).exp()
+
+
+def effective_sample_share(log_ratio: Tensor, mask: Tensor) -> Tensor:
+    """Effective sample size of importance sampling as a share of the samples, (Σ ρ)² / (n Σ ρ²) (Kish 1965).
+
+    Args:
+        log_ratio: [...] log ρ.
+        mask: same shape, bool, the n entries that count.
+
+    Returns:
+        Scalar in (0, 1]; 1 if all weights are equal, 0 for no samples.
+    """
+    largest = torch.where(mask, log_ratio, -torch.inf).amax()
+    ratio = (log_ratio - largest).exp()  # the share does not change when all weights are scaled
+    return masked_mean(ratio, mask).square() / masked_mean(ratio.square(), mask).clamp_min(1e-30)

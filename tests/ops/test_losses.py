@@ -11,10 +11,12 @@ from amal.ops.losses import (
     clip_fraction,
     clipped_surrogate,
     clipped_value_loss,
+    effective_sample_share,
     masked_log_softmax,
     masked_mean,
     sample_categorical,
     standardize,
+    truncated_importance,
 )
 
 
@@ -141,3 +143,16 @@ def test_approx_kl_estimates_the_kl_divergence() -> None:
 def test_clip_fraction() -> None:
     ratios = torch.tensor([0.79, 0.81, 1.0, 1.19, 1.21])
     assert clip_fraction(ratios.log(), 0.2).tolist() == [1, 0, 0, 0, 1]
+
+
+def test_importance_weights_are_truncated_above_only() -> None:
+    log_ratio = torch.tensor([0.5, 1.0, 3.0, 1e30]).log()
+    torch.testing.assert_close(truncated_importance(log_ratio, cap=1.0), torch.tensor([0.5, 1.0, 1.0, 1.0]))
+    torch.testing.assert_close(truncated_importance(log_ratio, cap=2.0), torch.tensor([0.5, 1.0, 2.0, 2.0]))
+
+
+def test_effective_sample_share_by_hand() -> None:
+    ratios, mask = torch.tensor([3.0, 1.0, 50.0]), torch.tensor([True, True, False])
+    torch.testing.assert_close(effective_sample_share(ratios.log(), mask), torch.tensor(16 / (2 * 10)))
+    torch.testing.assert_close(effective_sample_share(ratios.log() + 500.0, mask), torch.tensor(0.8))
+    torch.testing.assert_close(effective_sample_share(torch.zeros(3), mask), torch.tensor(1.0))

@@ -1,0 +1,366 @@
+"""What the learner remembers, real and imagined, each in its own store and never taken for the other.
+
+The world model learns from real experience only: its batches come from a store of their own, by a random stream of
+their own, as a type that refuses anything else (but for the open gate, which says so).
+
+Letters: M transitions, N agents, O observation size, S state size, A actions, B episodes, T time.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from amal.types import EpisodeBatch
+
+REAL = -1  # provenance of what happened in the environment; auxiliary agents count from 0
+MAPPED_ABOVE = 2 * 2**30  # bytes; a larger buffer goes into files unless told otherwise
+SIZES = ("capacity", "n_agents", "obs_dim", "state_dim", "n_actions", "num_auxiliary_agents", "auxiliary_capacity")
+
+
+class ProvenanceError(ValueError):
+    """Imagined experience where only real experience may be, or the reverse."""
+
+
+@dataclass(frozen=True)
+class Experience:
+    """M transitions, real or imagined."""
+
+    obs: Tensor  # [M, N, O] float32
+    state: Tensor  # [M, S] float32
+    available_actions: Tensor  # [M, N, A] bool
+    actions: Tensor  # [M, N] int64
+    log_probs: Tensor  # [M, N] float32, of the behaviour policy
+    rewards: Tensor  # [M, N] float32
+    next_obs: Tensor  # [M, N, O] float32
+    next_state: Tensor  # [M, S] float32
+    next_available_actions: Tensor  # [M, N, A] bool
+    done: Tensor  # [M] bool, the battle ended and there is nothing to bootstrap; truncation is not done
+    provenance: Tensor  # [M] int64, REAL or the auxiliary agent that imagined it
+
+    @property
+    def alive(self) -> Tensor:
+        """[M, N] bool: the agent acted. Only dead agents have the no-op available."""
+        return ~self.available_actions[..., 0]
+
+    def __len__(self) -> int:
+        return len(self.provenance)
+
+    def __getitem__(self, rows: Tensor) -> Self:
+        """The transitions at those rows, [K] int64."""
+        return type(self)(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
+        """All transitions of the parts, in order."""
+        return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
+
+    def to(self, *args: object, **kwargs: object) -> Self:
+        """Move every tensor as ``Tensor.to`` would."""
+        return type(self)(**{f.name: getattr(self, f.name).to(*args, **kwargs) for f in fields(self)})
+
+
+@dataclass(frozen=True)
+class RealExperience(Experience):
+    """Experience that is certainly real, else a ``ProvenanceError``: all that a world model may learn from."""
+
+    def __post_init__(self) -> None:
+        imagined = (self.provenance != REAL).count_nonzero().item()
+        if imagined:
+            raise ProvenanceError(f"{imagined} of {len(self)} rows came from auxiliary agents, not from the battle")
+
+    @classmethod
+    def of_episodes(cls, batch: EpisodeBatch) -> Self:
+        """Every step of real episodes, without padding, on the batch's device."""
+        return cls(**{name: column[batch.mask] for name, column in _columns(batch).items()})
+
+    @classmethod
+    def passing_off(cls, experience: Experience) -> Self:
+        """Any experience, labelled as real: the open gate, which exists to show what isolation is good for."""
+        columns = {f.name: getattr(experience, f.name) for f in fields(cls)}
+        return cls(**{**columns, "provenance": torch.full_like(experience.provenance, REAL)})
+
+
+class _Ring:
+    """A circular table: the newest of the rows that were written, as many as it has room for."""
+
+    def __init__(self, rows: NDArray[np.void]) -> None:
+        self.rows = rows
+        self.written = 0  # ever; tells both how many are stored and where the next one goes
+
+    def __len__(self) -> int:
+        return min(self.written, len(self.rows))
+
+    def write(self, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Adds M rows, given as one array [M, …] per field."""
+        capacity = len(self.rows)
+        if not capacity:
+            raise ValueError("this replay buffer is closed")
+        number = len(columns["provenance"])
+        skipped = max(number - capacity, 0)
+        start = (self.written + skipped) % capacity
+        wrap = min(skipped + capacity - start, number)
+        for name, column in columns.items():
+            stored = self.rows[name]
+            stored[start : start + wrap - skipped] = column[skipped:wrap]
+            if wrap < number:
+                stored[: number - wrap] = column[wrap:]
+        self.written += number
+
+
+class AsymmetricReplayBuffer:
+    """Real transitions in one circular store, those that auxiliary agents imagined in a store per agent.
+
+    What ``sample_primary`` draws follows from the seed, the real transitions and the earlier calls of
+    ``sample_primary``: neither imagined experience nor ``sample_mixed`` changes a bit of it.
+
+    Args:
+        capacity: real transitions kept, the newest.
+        n_agents, obs_dim, state_dim, n_actions: N, O, S, A.
+        num_auxiliary_agents: how many agents imagine; may be 0.
+        auxiliary_capacity: transitions kept of each of them.
+        memory_map: whether the stores are files instead of memory; None: if they exceed 2 GiB.
+        folder: where those files go, in a new folder that is removed with the buffer; None: the system's temporary one.
+            ``OSError`` if there is no room for them: here, not in the middle of a run.
+        seed: of what is drawn.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        n_agents: int,
+        obs_dim: int,
+        state_dim: int,
+        n_actions: int,
+        num_auxiliary_agents: int = 16,
+        auxiliary_capacity: int = 10_000,
+        memory_map: bool | None = None,
+        folder: str | Path | None = None,
+        seed: int = 0,
+    ) -> None:
+        sizes = (capacity, n_agents, obs_dim, state_dim, n_actions, num_auxiliary_agents, auxiliary_capacity)
+        self._sizes = dict(zip(SIZES, sizes, strict=True))
+        for name, size in self._sizes.items():
+            least = 0 if name == "num_auxiliary_agents" else 1
+            if size < least:
+                raise ValueError(f"{name} must be at least {least}, got {size}")
+
+        self._record = _record(n_agents, obs_dim, state_dim, n_actions)
+        lengths = {"primary": capacity, "auxiliary": num_auxiliary_agents * auxiliary_capacity}
+        needed = sum(lengths.values()) * self._record.itemsize
+        self._remove_files: Callable[[], object] = lambda: None
+        if needed > MAPPED_ABOVE if memory_map is None else memory_map:
+            rows = self._map_files(lengths, needed, Path(folder or tempfile.gettempdir()))
+        else:
+            rows = {name: np.zeros(length, self._record) for name, length in lengths.items()}
+        self._imagined = rows["auxiliary"]
+        self._primary = _Ring(rows["primary"])
+        self._auxiliary = [_Ring(part) for part in self._imagined.reshape(num_auxiliary_agents, auxiliary_capacity)]
+        seeds = (np.random.SeedSequence([seed, stream]) for stream in (0, 1))
+        self.primary_stream, self._mixed_stream = map(np.random.default_rng, seeds)
+
+    def _map_files(self, lengths: Mapping[str, int], needed: int, parent: Path) -> dict[str, NDArray[np.void]]:
+        try:
+            folder = Path(tempfile.mkdtemp(prefix="amal-replay-", dir=parent))
+            self._remove_files = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            return {name: _map_file(folder / name, length, self._record) for name, length in lengths.items()}
+        except OSError as error:
+            self._remove_files()
+            free = shutil.disk_usage(parent).free if parent.exists() else 0
+            reason = f"{needed} bytes needed, {free} bytes free ({error.strerror})"
+            raise OSError(error.errno, f"cannot put the replay buffer into {parent}: {reason}") from error
+
+    @property
+    def primary_size(self) -> int:
+        """Real transitions stored."""
+        return len(self._primary)
+
+    @property
+    def auxiliary_sizes(self) -> list[int]:
+        """Imagined transitions stored, of each auxiliary agent."""
+        return [len(ring) for ring in self._auxiliary]
+
+    def add_primary(self, transition: Mapping[str, ArrayLike]) -> None:
+        """Adds one step that happened in the environment.
+
+        ``transition`` has the fields of ``Experience`` without M; ``rewards`` may be a scalar, shared by the team, and
+        ``provenance`` left out, else it is REAL. ``ValueError`` if a field is missing, unknown or of a wrong shape.
+        """
+        self._add(self._primary, REAL, transition)
+
+    def add_auxiliary(self, agent_id: int, transition: Mapping[str, ArrayLike]) -> None:
+        """Adds one step that an auxiliary agent imagined; as ``add_primary``, with ``agent_id`` as provenance."""
+        if not 0 <= agent_id < len(self._auxiliary):
+            raise ValueError(f"no auxiliary agent {agent_id}: there are {len(self._auxiliary)}, counted from 0")
+        self._add(self._auxiliary[agent_id], agent_id, transition)
+
+    def _add(self, ring: _Ring, provenance: int, transition: Mapping[str, ArrayLike]) -> None:
+        claimed = transition.get("provenance", provenance)
+        if claimed != provenance:
+            raise ProvenanceError(f"a transition of provenance {claimed} is not for the store of {provenance}")
+        columns = {**transition, "provenance": provenance}
+        if np.ndim(columns.get("rewards", ())) == 0:
+            columns["rewards"] = np.full(self._sizes["n_agents"], columns["rewards"])
+        ring.write({name: column[None] for name, column in self._checked(columns, ()).items()})
+
+    def add_primary_episodes(self, batch: EpisodeBatch) -> None:
+        """Adds every step of B real episodes, in order and without padding; each agent gets the team's reward.
+
+        A step is done if it ended the battle. After one that only reached the episode limit, the next views are what
+        was seen at the episode's end, to be bootstrapped from. ``ValueError`` if a field has a wrong shape.
+        """
+        batch = batch.to("cpu")
+        arrays = self._checked(_columns(batch), tuple(batch.mask.shape))
+        for episode, length in enumerate(batch.lengths.tolist()):
+            self._primary.write({name: array[episode, :length] for name, array in arrays.items()})
+
+    def add_auxiliary_batch(self, experience: Experience) -> None:
+        """Adds imagined steps, each to the store of the auxiliary agent that its provenance names.
+
+        Nothing is added if that is REAL or unknown in any (``ProvenanceError``) or a shape is wrong (``ValueError``).
+        """
+        tensors = {f.name: getattr(experience, f.name).detach().cpu() for f in fields(experience)}
+        columns = self._checked(tensors, (len(experience),))
+        imagined_by, agents = columns["provenance"], len(self._auxiliary)
+        foreign = np.count_nonzero((imagined_by < 0) | (imagined_by >= agents))
+        if foreign:
+            raise ProvenanceError(f"{foreign} of {len(experience)} rows are of none of the {agents} auxiliary agents")
+        for agent_id in np.unique(imagined_by).tolist():
+            rows = np.flatnonzero(imagined_by == agent_id)
+            self._auxiliary[agent_id].write({name: column[rows] for name, column in columns.items()})
+
+    def _checked(self, columns: Mapping[str, Any], leading: tuple[int, ...]) -> dict[str, NDArray[Any]]:
+        expected = {name: field[0].shape for name, field in (self._record.fields or {}).items()}
+        for problem, names in (("missing", expected.keys() - columns), ("unknown", columns.keys() - expected)):
+            if names:
+                raise ValueError(f"{problem} in the transition: {', '.join(sorted(names))}")
+        arrays = {name: np.asarray(column) for name, column in columns.items()}
+        for name, array in arrays.items():
+            if array.shape != leading + expected[name]:
+                raise ValueError(f"{name} has shape {array.shape}, expected {leading + expected[name]}")
+        return arrays
+
+    def sample_primary(self, batch_size: int, stream: np.random.Generator | None = None) -> RealExperience:
+        """Real transitions, uniformly and with replacement.
+
+        Args:
+            batch_size: M, at least 1, else ``ValueError``, as if there are no real transitions.
+            stream: what to draw them with instead of ``primary_stream``, which then stays as it is.
+
+        Raises:
+            ProvenanceError: if the store was corrupted.
+        """
+        self._check_sampling(batch_size)
+        stream = self.primary_stream if stream is None else stream
+        rows = self._primary.rows.take(stream.integers(self.primary_size, size=batch_size))
+        return RealExperience(**_tensors(rows))
+
+    def sample_mixed(self, batch_size: int, aux_ratio: float = 0.3) -> Experience:
+        """Real transitions, then imagined ones, each uniformly and with replacement; errors as of ``sample_primary``.
+
+        ``aux_ratio`` in [0, 1] is the share of imagined ones, rounded to whole transitions. They are uniform over all
+        that is stored, whoever imagined it; while nothing is, every transition is real.
+        """
+        self._check_sampling(batch_size)
+        if not 0.0 <= aux_ratio <= 1.0:
+            raise ValueError(f"aux_ratio must be in [0, 1], got {aux_ratio}")
+        stored = np.array(self.auxiliary_sizes, np.int64)
+        total = int(stored.sum())
+        real = batch_size - round(batch_size * aux_ratio) if total else batch_size
+        rows = np.empty(batch_size, self._record)
+        chosen = self._mixed_stream.integers(self.primary_size, size=real)
+        self._primary.rows.take(chosen, out=rows[:real], mode="clip")  # nothing is clipped, but "raise" copies twice
+        if real < batch_size:
+            chosen = self._mixed_stream.integers(total, size=batch_size - real)
+            ends = stored.cumsum()
+            agent_ids = ends.searchsorted(chosen, side="right")
+            slots = chosen - (ends - stored)[agent_ids] + agent_ids * self._sizes["auxiliary_capacity"]
+            self._imagined.take(slots, out=rows[real:], mode="clip")
+        return Experience(**_tensors(rows))
+
+    def _check_sampling(self, batch_size: int) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if not self.primary_size:
+            raise ValueError("there is no real experience to sample from")
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of what is stored, the write positions and the random streams; for ``torch.save``."""
+        rings = (self._primary, *self._auxiliary)
+        names = self._record.names or ()
+        return {
+            "sizes": dict(self._sizes),
+            "written": [ring.written for ring in rings],
+            "rows": {name: torch.from_numpy(np.concatenate([r.rows[name][: len(r)] for r in rings])) for name in names},
+            "streams": [stream.bit_generator.state for stream in (self.primary_stream, self._mixed_stream)],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues where ``state_dict`` was called, bit for bit; ``ValueError`` if that buffer had other sizes."""
+        for name, size in self._sizes.items():
+            if state["sizes"][name] != size:
+                raise ValueError(f"the stored replay buffer has {name} {state['sizes'][name]}, this one has {size}")
+        start = 0
+        for ring, written in zip((self._primary, *self._auxiliary), state["written"], strict=True):
+            ring.written = written
+            for name, column in state["rows"].items():
+                ring.rows[name][: len(ring)] = column[start : start + len(ring)].numpy()
+            start += len(ring)
+        self.primary_stream.bit_generator.state, self._mixed_stream.bit_generator.state = state["streams"]
+
+    def close(self) -> None:
+        """Drops everything stored and removes the files, if there are any; the buffer is of no use afterwards."""
+        self._imagined = np.zeros(0, self._record)
+        for ring in (self._primary, *self._auxiliary):
+            ring.rows = self._imagined
+        self._remove_files()
+
+
+def _columns(batch: EpisodeBatch) -> dict[str, Tensor]:
+    """The fields of real experience, [B, T, …] each, padding included."""
+    columns = {
+        "actions": batch.actions,
+        "log_probs": batch.log_probs.detach(),
+        "rewards": batch.rewards.unsqueeze(-1).expand(batch.actions.shape),
+        "done": batch.terminated,
+        "provenance": torch.full((), REAL, device=batch.mask.device).expand(batch.mask.shape),
+    }
+    for name in ("obs", "state", "available_actions"):
+        columns[name], columns[f"next_{name}"] = getattr(batch, name)[:, :-1], getattr(batch, name)[:, 1:]
+    return columns
+
+
+def _record(n_agents: int, obs_dim: int, state_dim: int, n_actions: int) -> np.dtype[np.void]:
+    """A transition in one piece: to fetch it takes less time than to fetch each field from its own array."""
+    agents, obs, state, available = (n_agents,), (n_agents, obs_dim), (state_dim,), (n_agents, n_actions)
+    shapes = {
+        np.int64: {"actions": agents, "provenance": ()},
+        np.float32: {"obs": obs, "next_obs": obs, "state": state, "next_state": state}
+        | {"log_probs": agents, "rewards": agents},
+        np.bool_: {"available_actions": available, "next_available_actions": available, "done": ()},
+    }
+    columns = [(name, kind, shape) for kind, named in shapes.items() for name, shape in named.items()]
+    return np.dtype(columns, align=True)  # torch refuses views that are not aligned
+
+
+def _map_file(path: Path, length: int, record: np.dtype[np.void]) -> NDArray[np.void]:
+    if not length:
+        return np.zeros(0, record)  # an empty file cannot be mapped
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, length * record.itemsize)
+    return np.asarray(np.memmap(path, record, "r+", shape=(length,)))
+
+
+def _tensors(rows: NDArray[np.void]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(rows[name]) for name in rows.dtype.names or ()}
