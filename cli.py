@@ -14,13 +14,17 @@ OVERVIEW = """usage: python cli.py COMMAND [options]
   fit         train: --config configs/mappo.yaml --data.scenario 3m --data.env_steps 300000 --seed_everything 0
   validate    play 32 greedy episodes with a checkpoint: --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt
   test        the same with 320 episodes
+  compare     train algorithms on scenarios with several seeds: --algorithms mappo amal --scenarios 3m 2s3z --seeds 5
+              --env_steps 300000 --out runs/study
+  replay      watch a battle: --ckpt_path RUN/checkpoints/best.ckpt --out battle.gif (or .mp4, or .html to look closer)
+  report      write what a study found, as a page, figures and tables: runs/study --baseline mappo
   scenarios   list the scenarios
   bench       measure the simulator's speed on this machine
 
 COMMAND --help tells its options."""
 
 TRAINER_COMMANDS = ("fit", "validate", "test")
-COMMANDS = (*TRAINER_COMMANDS, "scenarios", "bench")
+COMMANDS = (*TRAINER_COMMANDS, "compare", "replay", "report", "scenarios", "bench")
 
 
 def main(args: list[str] | None = None) -> None:
@@ -28,6 +32,18 @@ def main(args: list[str] | None = None) -> None:
     command = args[0] if args else "--help"
     if command in ("-h", "--help"):
         print(OVERVIEW)
+    elif command == "compare":
+        from amal.study.compare import main as compare
+
+        compare(args[1:])
+    elif command == "replay":
+        from amal.study.replay_command import main as replay
+
+        replay(args[1:])
+    elif command == "report":
+        from amal.study.report import main as report
+
+        report(args[1:])
     elif command == "scenarios":
         from amal.study.scenarios import main as list_scenarios
 

@@ -171,9 +171,11 @@ class EpisodeRecorder:
         return EpisodeBatch(**tensors, progress=progress)
 
 
-def record_battle(actor: Actor, spec: BattleSpec, seed: int) -> np.ndarray:
-    """One greedy battle as recorded units [T+1, U, 9], with the columns of VectorBattle.units."""
-    battle = VectorBattle(spec.scenario, 1, seed, auto_reset=False, episode_limit=spec.episode_limit)
+def record_battle(actor: Actor, spec: BattleSpec, seed: int, number: int = 0) -> np.ndarray:
+    """Greedy battle ``number`` of the seed as recorded units [T+1, U, 9], with the columns of VectorBattle.units."""
+    battle = VectorBattle(
+        spec.scenario, 1, seed, auto_reset=False, episode_limit=spec.episode_limit, first_battle=number
+    )
     frames: list[np.ndarray] = []
     EpisodeRecorder(battle, 1).play(actor, 1, watch=lambda battles: frames.append(battles.units[0]))
     return np.stack(frames)

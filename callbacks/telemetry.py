@@ -7,8 +7,7 @@ import json
 import os
 import platform
 import resource
-import subprocess
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from amal.battle.compilation import simulator_hash
 from amal.study.atomic import replacing
+from amal.study.versions import code_version
 from datamodules.rollout import data_of
 
 _LIBRARIES = ("torch", "lightning", "numpy", "numba", "torchmetrics", "jsonargparse", "pandas")
@@ -92,7 +92,7 @@ class Telemetry(Callback):
                 "env_steps_per_second": round(data.env_steps_per_second, 1),
                 "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             },
-            "code_version": _code_version(),
+            "code_version": code_version(),
             "simulator_hash": simulator_hash(),
             "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
             "hardware": {
@@ -108,18 +108,6 @@ class Telemetry(Callback):
 
 def _folder(trainer: Trainer) -> Path:
     return Path(trainer.default_root_dir)
-
-
-def _code_version() -> str:
-    """The commit, marked if files differ from it; outside a checkout the installed version."""
-    describe = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(describe, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        try:
-            return version("amal")
-        except PackageNotFoundError:
-            return "unknown"
 
 
 def _processor() -> str:

@@ -20,7 +20,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from amal.algorithms.mappo import MAPPO, Transitions, averages, check_finite, chosen_log_probs, step_logits
+from amal.algorithms.mappo import MAPPO, averages, check_finite
+from amal.algorithms.minibatches import Transitions, step_logits
 from amal.evolution import evolve
 from amal.imagination import imagine
 from amal.isolation import IsolationAudit, fit_world_model
@@ -28,6 +29,7 @@ from amal.ops.bonus import capped_bonus, decayed, standardized_bonus
 from amal.ops.cem import CrossEntropyMethod
 from amal.ops.information import InformationEstimator, MutualInformationEstimator
 from amal.ops.losses import (
+    chosen_log_probs,
     clipped_surrogate,
     effective_sample_share,
     masked_mean,
@@ -159,7 +161,7 @@ class AMAL(MAPPO):
         self.distance_weight = distance_weight
         self.distance_band = distance_band
 
-        seed = torch.initial_seed()
+        self.seed = torch.initial_seed()
         self.replay = AsymmetricReplayBuffer(
             replay_capacity,
             n_agents,
@@ -168,7 +170,7 @@ class AMAL(MAPPO):
             n_actions,
             num_auxiliary_agents=num_auxiliary_agents,
             auxiliary_capacity=auxiliary_capacity,
-            seed=seed % 2**63,
+            seed=self.seed % 2**63,
         )
         n_parameters = len(flat_parameters(self.policy))
         self.search = CrossEntropyMethod(
@@ -179,14 +181,17 @@ class AMAL(MAPPO):
             raise ValueError(f"num_auxiliary_agents must be {allowed}, got {num_auxiliary_agents}")
         self.auxiliary: Tensor
         self.register_buffer("auxiliary", torch.zeros(num_auxiliary_agents, n_parameters))
-        self.evolution_generator = torch.Generator().manual_seed(seed + 1)
-        self.imagination_generator = torch.Generator().manual_seed(seed + 2)
         self.first_diversity: Tensor
         self.register_buffer("first_diversity", torch.zeros(()))  # of generation 0
         self.evolution_metrics: dict[str, Tensor] = {}
         self.has_evolved = False  # since the last update
         self.isolation_kl = torch.zeros(())  # as of the last audit
         self._seconds: dict[str, float] = {}
+
+    def setup(self, stage: str) -> None:
+        device = self.trainer.strategy.root_device
+        self.evolution_generator = torch.Generator(device).manual_seed(self.seed + 1)
+        self.imagination_generator = torch.Generator(device).manual_seed(self.seed + 2)
 
     def training_step(self, batch: EpisodeBatch, batch_idx: int) -> None:
         """One iteration: the world model from real data, the bonus, imagination, then the policy from all of it."""
@@ -204,8 +209,11 @@ class AMAL(MAPPO):
         steps = []
         with self._timed("policy"):
             for k, minibatch in enumerate(minibatches):
-                # real ones come first: every n-th of them is a fair share of both
-                loss = self.off_policy_loss(replayed[k :: len(minibatches)]) if replayed is not None else None
+                loss = None
+                if replayed is not None:
+                    # real ones come first: every n-th is a fair share of both
+                    rows = torch.arange(k, len(replayed.alive), len(minibatches), device=self.device)
+                    loss = self.off_policy_loss(replayed[rows])
                 steps.append(self.minibatch_step(batch, transitions, minibatch, loss))
 
         metrics |= replay_metrics | averages(steps) | {"train/explained_variance": critic_fit}
@@ -301,7 +309,10 @@ class AMAL(MAPPO):
             values = self.critic(drawn.state, drawn.obs)
             following = self.value_normalizer.denormalize(self.critic(drawn.next_state, drawn.next_obs))
             bootstrap = torch.where(drawn.done.unsqueeze(-1), 0.0, self.gamma * following)
-            targets = drawn.rewards + bootstrap
+            rewards = drawn.rewards
+            if self.reward_normalizer is not None:
+                rewards = self.reward_normalizer.normalize(rewards)
+            targets = rewards + bootstrap
             advantages = standardize(targets - self.value_normalizer.denormalize(values), drawn.alive)
             weights = truncated_importance(log_ratio, self.importance_cap)
         truncated = (log_ratio > math.log(self.importance_cap)).to(log_ratio.dtype)

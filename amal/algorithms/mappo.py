@@ -1,10 +1,9 @@
 """MAPPO: proximal policy optimisation with a centralised critic (Yu et al. 2022, arXiv:2103.01955).
 
-Letters: B episodes, T time, N agents, O observation size, S state size, A actions, H hidden state, M transitions.
+Letters: B episodes, T time, N agents, O observation size, A actions, H hidden state, M transitions.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -12,7 +11,15 @@ from lightning import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
-from amal.critics import Critic, MAPPOCritic
+from amal.algorithms.minibatches import (
+    Minibatch,
+    Transitions,
+    gather_transitions,
+    minibatch_logits,
+    shuffled_episodes,
+    shuffled_transitions,
+)
+from amal.critics import Critic, MAPPOCritic, TargetCritic, evaluate_critic
 from amal.evaluation import BattleStatistics
 from amal.networks import IndependentPolicies, MLPPolicy, Policy
 from amal.ops.losses import (
@@ -24,10 +31,9 @@ from amal.ops.losses import (
     masked_log_softmax,
     masked_mean,
     sample_categorical,
-    standardize,
 )
 from amal.ops.normalization import ValueNormalizer
-from amal.ops.returns import explained_variance, generalized_advantages
+from amal.ops.returns import explained_variance, generalized_advantages, n_step_returns
 from amal.types import EpisodeBatch
 from amal.validation import check_at_least, check_choice, check_positive, check_share
 
@@ -36,96 +42,6 @@ ADAM_EPSILON = 1e-5  # MAPPO's, table of common hyper-parameters; larger than Ad
 
 class NonFiniteLoss(RuntimeError):
     """A loss or a gradient became NaN or infinite, so the parameters are worth nothing from here on."""
-
-
-@dataclass(frozen=True)
-class Transitions:
-    """M steps that happened, in the order of the batch's mask, without the padding."""
-
-    obs: Tensor  # [M, N, O] float32
-    state: Tensor  # [M, S] float32
-    available_actions: Tensor  # [M, N, A] bool
-    actions: Tensor  # [M, N] int64
-    log_probs: Tensor  # [M, N] float32, of the behaviour policy
-    alive: Tensor  # [M, N] bool
-    advantages: Tensor  # [M, N] float32, standardised over alive agents
-    values: Tensor  # [M, N] float32, normalised, of the critic before the update
-    targets: Tensor  # [M, N] float32, normalised returns
-
-    def __getitem__(self, rows: Tensor | slice) -> "Transitions":
-        """The transitions at ``rows``, [m] int64 or a slice."""
-        return Transitions(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
-
-
-@dataclass(frozen=True)
-class Minibatch:
-    """Which m transitions to learn from. A recurrent policy walks whole episodes (b of them) to reach them."""
-
-    rows: Tensor  # [m] int64, into Transitions
-    episodes: Tensor  # [b] int64, into EpisodeBatch; empty for feed-forward policies
-    slots: Tensor  # [m] int64, where the rows lie in the episodes' [b · T] slots; empty for feed-forward policies
-
-
-def evaluate_critic(critic: Critic, batch: EpisodeBatch) -> Tensor:
-    """Values [B, T+1, N] in normalised units, of every step and each episode's end; padding costs nothing and is 0."""
-    n_slots = batch.mask.shape[1] + 1
-    seen = torch.arange(n_slots, device=batch.mask.device) <= batch.lengths.unsqueeze(-1)
-    values: Tensor = critic(batch.state[seen], batch.obs[seen])
-    return values.new_zeros(*seen.shape, values.shape[-1]).masked_scatter(seen.unsqueeze(-1), values)
-
-
-def gather_transitions(batch: EpisodeBatch, advantages: Tensor, values: Tensor, targets: Tensor) -> Transitions:
-    """The steps that happened, without the padding; advantages, values and targets are [B, T, N]."""
-    happened, alive = batch.mask, batch.alive
-    return Transitions(
-        obs=batch.obs[:, :-1][happened],
-        state=batch.state[:, :-1][happened],
-        available_actions=batch.available_actions[:, :-1][happened],
-        actions=batch.actions[happened],
-        log_probs=batch.log_probs[happened],
-        alive=alive[happened],
-        advantages=standardize(advantages, alive)[happened],
-        values=values[happened],
-        targets=targets[happened],
-    )
-
-
-def shuffled_transitions(mask: Tensor, n_minibatch: int, generator: torch.Generator) -> Iterator[Minibatch]:
-    """One epoch of random disjoint sets of transitions, of sizes that differ by at most one; ``mask`` is [B, T]."""
-    nothing = torch.empty(0, dtype=torch.int64, device=mask.device)
-    order = torch.randperm(int(mask.sum()), generator=generator).to(mask.device)
-    for rows in order.tensor_split(n_minibatch):
-        yield Minibatch(rows, episodes=nothing, slots=nothing)
-
-
-def shuffled_episodes(mask: Tensor, n_minibatch: int, generator: torch.Generator) -> Iterator[Minibatch]:
-    """One epoch of random disjoint sets of whole episodes, for policies with a memory; ``mask`` is [B, T]."""
-    row = mask.flatten().cumsum(0).view(mask.shape) - 1
-    order = torch.randperm(mask.shape[0], generator=generator).to(mask.device)
-    for episodes in order.tensor_split(n_minibatch):
-        happened = mask[episodes]
-        yield Minibatch(row[episodes][happened], episodes, slots=happened.flatten().nonzero().squeeze(-1))
-
-
-def minibatch_logits(policy: Policy, batch: EpisodeBatch, transitions: Transitions, minibatch: Minibatch) -> Tensor:
-    """Logits [m, N, A] of the minibatch's ``transitions``; a recurrent policy starts from each episode's beginning."""
-    logits: Tensor
-    if policy.recurrent:
-        obs = batch.obs[:, :-1].index_select(0, minibatch.episodes)
-        logits, _ = policy(obs, policy.initial_hidden(len(obs)))
-        return logits.flatten(0, 1).index_select(0, minibatch.slots)
-    return step_logits(policy, transitions.obs, transitions.alive)
-
-
-def step_logits(policy: Policy, obs: Tensor, alive: Tensor) -> Tensor:
-    """Logits [M, N, A] of a feed-forward policy for single steps obs [M, N, O]; the dead's [M, N] mean nothing."""
-    logits, _ = policy(obs.unsqueeze(1), policy.initial_hidden(len(obs)), wanted=alive.unsqueeze(1))
-    return logits.squeeze(1)
-
-
-def chosen_log_probs(logits: Tensor, available: Tensor, actions: Tensor) -> Tensor:
-    """Log-probabilities [..., N] of the actions [..., N] that were chosen from logits [..., N, A]."""
-    return masked_log_softmax(logits, available).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
 
 def averages(steps: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -156,6 +72,10 @@ class MAPPO(LightningModule):
         lr: learning rate of both Adam optimizers, decayed linearly to 0 at the end of the budget.
         gamma: discount factor.
         gae_lambda: lambda of generalised advantage estimation, 0 for one-step, 1 for Monte-Carlo.
+        n_step_returns: learn from returns of this many rewards and the value then, instead of generalised advantages.
+        target_critic_tau: share by which a copy of the critic, whose values the returns are made of, follows it per
+            update. Baseline and value clipping stay with the critic itself. By default there is no copy.
+        standardise_rewards: learn from rewards less their running mean, over their running standard deviation.
         clip_param: how far the probability ratio may leave 1 before the surrogate is clipped.
         value_clip: how far a value may leave its old value before its loss is clipped, in normalised units.
         value_loss: squared or Huber error of the values.
@@ -178,6 +98,9 @@ class MAPPO(LightningModule):
         lr: float = 5e-4,
         gamma: float = 0.99,
         gae_lambda: float = 0.95,
+        n_step_returns: int | None = None,
+        target_critic_tau: float | None = None,
+        standardise_rewards: bool = False,
         clip_param: float = 0.2,
         value_clip: float = 0.2,
         value_loss: Literal["mse", "huber"] = "mse",
@@ -197,26 +120,26 @@ class MAPPO(LightningModule):
         if not 0.0 < clip_param < 1.0:
             raise ValueError(f"clip_param must be in (0, 1), got {clip_param}")
         check_choice(("mse", "huber"), value_loss=value_loss)
+        if n_step_returns is not None:
+            check_at_least(1, n_step_returns=n_step_returns)
 
         self.automatic_optimization = False
         self.lr = lr
-        self.gamma = gamma
-        self.gae_lambda = gae_lambda
-        self.clip_param = clip_param
-        self.value_clip = value_clip
+        self.gamma, self.gae_lambda, self.n_step_returns = gamma, gae_lambda, n_step_returns
+        self.clip_param, self.value_clip = clip_param, value_clip
         self.value_loss: Literal["mse", "huber"] = value_loss
         self.huber_delta = huber_delta
-        self.entropy_coef = entropy_coef
-        self.max_grad_norm = max_grad_norm
-        self.n_epochs = n_epochs
-        self.n_minibatch = n_minibatch
+        self.entropy_coef, self.max_grad_norm = entropy_coef, max_grad_norm
+        self.n_epochs, self.n_minibatch = n_epochs, n_minibatch
 
         if share_parameters:
             self.policy = policy(obs_dim, n_agents, n_actions)
         else:
             self.policy = IndependentPolicies(policy, obs_dim, n_agents, n_actions)
         self.critic = critic(state_dim, obs_dim, n_agents)
+        self.target_critic = None if target_critic_tau is None else TargetCritic(self.critic, target_critic_tau)
         self.value_normalizer = ValueNormalizer()
+        self.reward_normalizer = ValueNormalizer() if standardise_rewards else None
         self.statistics = BattleStatistics()
         # a stream of its own, so that nothing drawn elsewhere (actions, other modules' weights) changes the minibatches
         self.generator = torch.Generator().manual_seed(torch.initial_seed())
@@ -272,12 +195,23 @@ class MAPPO(LightningModule):
 
     @torch.no_grad()
     def estimate_advantages(self, batch: EpisodeBatch) -> tuple[Transitions, Tensor]:
-        """Advantages and value targets of a batch, and the critic's explained variance; updates the normaliser."""
+        """Advantages and value targets of a batch, and the critic's explained variance; once per update, for the
+        running statistics and the target critic move on."""
         values = evaluate_critic(self.critic, batch)
-        estimates = self.value_normalizer.denormalize(values)
-        advantages = generalized_advantages(
-            batch.rewards, estimates, batch.terminated, batch.mask, self.gamma, self.gae_lambda
-        )
+        estimates = slow = self.value_normalizer.denormalize(values)
+        if self.target_critic is not None:
+            self.target_critic.follow(self.critic)
+            slow = self.value_normalizer.denormalize(evaluate_critic(self.target_critic, batch))
+        rewards = batch.rewards
+        if self.reward_normalizer is not None:
+            self.reward_normalizer.update(rewards, batch.mask)
+            rewards = self.reward_normalizer.normalize(rewards)
+        steps = (rewards, slow, batch.terminated, batch.mask, self.gamma)
+        if self.n_step_returns is None:
+            # the returns come from the slow values, the baseline from the critic; without a slow one nothing is added
+            advantages = generalized_advantages(*steps, self.gae_lambda) + (slow - estimates)[:, :-1]
+        else:
+            advantages = n_step_returns(*steps, self.n_step_returns) - estimates[:, :-1]
         returns = advantages + estimates[:, :-1]
         critic_fit = explained_variance(estimates[:, :-1], returns, batch.alive)
         self.value_normalizer.update(returns, batch.alive)

@@ -17,7 +17,7 @@ from amal.battle.state import BATTLE, HEAL, UNIT, Scene, build_scene, build_scra
 PARALLEL_UNITS = 1024  # with fewer in all, waking a second thread costs more than it saves
 CHUNKS = 8  # of battles, shared out among the threads
 
-_ACTION_NAMES = ("no-op", "stop", "move north", "move south", "move east", "move west")
+ACTION_NAMES = ("no-op", "stop", "move north", "move south", "move east", "move west")  # before the targets
 
 
 class UnavailableAction(ValueError):
@@ -288,7 +288,7 @@ class VectorBattle:
         if not 0 <= action < self.spec.n_actions:
             return f"{action} (there are {self.spec.n_actions})"
         if action < MOVE_ACTIONS:
-            return f"{action} {_ACTION_NAMES[action]}"
+            return f"{action} {ACTION_NAMES[action]}"
         side = "ally" if self.scene.kinds[me].weapon == HEAL else "enemy"
         return f"{action} target {side} {action - MOVE_ACTIONS}"
 

@@ -64,6 +64,17 @@ def masked_log_softmax(logits: Tensor, available: Tensor) -> Tensor:
     return torch.log_softmax(torch.where(available, logits, lowest), dim=-1)
 
 
+def chosen_log_probs(logits: Tensor, available: Tensor, actions: Tensor) -> Tensor:
+    """Log-probabilities of the actions that were chosen, [...], by a policy's logits.
+
+    Args:
+        logits: [..., A].
+        available: [..., A] bool.
+        actions: [...] int64.
+    """
+    return masked_log_softmax(logits, available).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+
 def sample_categorical(log_probs: Tensor, generator: torch.Generator) -> Tensor:
     """One action per row by inversion of the cumulative distribution: the first a with Σ_{b ≤ a} π(b) > u · Σ_b π(b).
 

@@ -1,4 +1,4 @@
-"""Running statistics of the value targets."""
+"""Running statistics of value targets and rewards."""
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ MIN_VARIANCE = 1e-2
 
 
 class ValueNormalizer(nn.Module):
-    """Running mean and variance of the returns, so that the critic predicts numbers of order one.
+    """Running mean and variance of the returns, so that the critic predicts numbers of order one; or of the rewards.
 
     "Value normalisation" of Yu et al. 2022, arXiv:2103.01955, section 5.1. Until the first update it is the identity.
 

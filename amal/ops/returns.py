@@ -52,6 +52,43 @@ def generalized_advantages(
     return advantages
 
 
+def n_step_returns(rewards: Tensor, values: Tensor, terminated: Tensor, mask: Tensor, gamma: float, n: int) -> Tensor:
+    """Returns of n rewards and the value after them (Sutton & Barto 2018, eq. 7.1).
+
+    R_t = Σ_{i<n} γ^i r_{t+i} + γ^n V_{t+n}
+
+    as the recursion R⁰ = V, R^k_t = r_t + γ R^{k−1}_{t+1}. An episode that ends earlier has fewer rewards, and then
+    nothing after termination, or after truncation the value of what was seen at its end. Padding is 0 and is never
+    read, whatever it holds, NaN included.
+
+    Args:
+        rewards: [B, T], shared by the team.
+        values: [B, T+1, N] in the units of the rewards.
+        terminated: [B, T] bool.
+        mask: [B, T] bool, the step happened; True up to an episode's last step.
+        gamma: discount factor γ.
+        n: how many rewards.
+
+    Returns:
+        [B, T, N].
+    """
+    n_episodes, n_steps = rewards.shape
+    assert n >= 1
+    assert terminated.shape == mask.shape == (n_episodes, n_steps)
+    assert values.dim() == 3
+    assert values.shape[:2] == (n_episodes, n_steps + 1)
+
+    continues = (mask & ~terminated).unsqueeze(-1)
+    happened = mask.unsqueeze(-1)
+    returns = values
+    for _ in range(min(n, n_steps)):
+        following = torch.where(continues, returns[:, 1:], 0.0)
+        # the slot after an episode's last step keeps its value, for whoever reaches it with rewards left to count
+        longer = torch.where(happened, rewards.unsqueeze(-1) + gamma * following, returns[:, :-1])
+        returns = torch.cat([longer, values[:, -1:]], dim=1)
+    return torch.where(happened, returns[:, :-1], 0.0)
+
+
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
     """Share of the returns' variance that the values explain, 1 − Var[R − V] / Var[R]; 0 for constant returns.
 

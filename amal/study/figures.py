@@ -1,9 +1,12 @@
-"""Figures of a run, drawn without touching pyplot's state, sized for a column of a paper."""
+"""Figures of a run and of a study, drawn without touching pyplot's state, sized for a column of a paper."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,6 +19,20 @@ from amal.study.atomic import replacing
 EVALUATION_EPISODES = 32  # battles behind every win rate in evaluations.csv
 WIN_COLOUR, RETURN_COLOUR = "#0072B2", "#D55E00"  # Okabe-Ito blue and vermilion; also distinct in grey
 INK, FAINT = "#333333", "#DDDDDD"
+
+# an algorithm has its colour and its dashes in every figure of every study; those of no name take what is left
+STYLES = {
+    "mappo": ("#0072B2", (5, 1.5)),
+    "amal": ("#D55E00", ()),
+    "ippo": ("#009E73", (1, 1)),
+    "mappo_gru": ("#CC79A7", (5, 1.5, 1, 1.5)),
+    "mappo_epymarl": ("#56B4E9", (3, 1)),
+}
+OTHER_COLOURS = ("#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
+OTHER_DASHES = ((2, 1), (7, 2), (1, 2), (5, 1, 1, 1, 1, 1), (3, 3))
+COLUMN_INCHES = 3.4
+LARGEST_RATIO = 3.0  # shown; longer bars are cut and say so
+Style = tuple[str, tuple[float, ...]]
 
 
 def wilson_interval(rate: np.ndarray, episodes: int, z: float = 1.96) -> tuple[np.ndarray, np.ndarray]:
@@ -63,8 +80,145 @@ def _draw_curve(
     axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
     marker = "o" if len(steps) <= 30 else ""
     axes.plot(steps, middle, color=colour, linewidth=1.5, marker=marker, markersize=2.5)
+    _tidy(axes)
+
+
+def _tidy(axes: Axes) -> None:
     axes.grid(color=FAINT, linewidth=0.5)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=7, color=INK, labelcolor=INK, length=2)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(INK)
+
+
+def styles(algorithms: Sequence[str]) -> dict[str, Style]:
+    """Colour and dashes of each algorithm, told apart by either of them."""
+    unnamed = sorted(set(algorithms) - STYLES.keys())
+    used = {STYLES[name][0] for name in algorithms if name in STYLES}
+    colours = [colour for colour in OTHER_COLOURS if colour not in used] or list(OTHER_COLOURS)
+    others = {name: (colours[i % len(colours)], OTHER_DASHES[i % len(OTHER_DASHES)]) for i, name in enumerate(unnamed)}
+    return {name: STYLES.get(name) or others[name] for name in algorithms}
+
+
+class Line(NamedTuple):
+    """One algorithm's line of a figure, all [point]; low and high are NaN with a single seed."""
+
+    x: np.ndarray
+    middle: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def plot_lines(
+    lines: Mapping[str, Line], style: Mapping[str, Style], path: Path, title: str, x_label: str, y_label: str
+) -> None:
+    """Lines of shares between 0 and 1 with their bands, one for each algorithm, as PATH.png and PATH.svg."""
+    figure, axes = _column(2.3)
+    for name, line in lines.items():
+        colour, dashes = style[name]
+        axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
+        axes.plot(line.x, line.middle, color=colour, dashes=dashes or (None, None), linewidth=1.4, label=name)
+    _tidy(axes)
+    end = max(float(line.x[-1]) for line in lines.values())
+    axes.set(ylim=(-0.03, 1.03), yticks=np.linspace(0, 1, 5), xlim=(0, end))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    if end > 1:
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    else:
+        axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set_xlabel(x_label, fontsize=7.5, color=INK)
+    axes.set_ylabel(y_label, fontsize=7.5, color=INK)
+    _head(figure, axes, title)
+    _save(figure, path)
+
+
+class Bar(NamedTuple):
+    """A ratio to the baseline; NaN where there is none, with a note that says why. ``mark`` is ≥, ≤ or nothing."""
+
+    group: str
+    algorithm: str
+    ratio: float
+    low: float
+    high: float
+    mark: str = ""
+    note: str = ""
+
+
+def plot_ratios(bars: Sequence[Bar], style: Mapping[str, Style], path: Path, title: str, x_label: str) -> None:
+    """Bars from 0 with their intervals, grouped, and a line at 1, the baseline; as PATH.png and PATH.svg."""
+    groups = list(dict.fromkeys(bar.group for bar in bars))
+    algorithms = list(dict.fromkeys(bar.algorithm for bar in bars))
+    figure, axes = _column(0.75 + 0.3 * len(groups) + 0.16 * len(groups) * (len(algorithms) - 1))
+    ends = [min(end, LARGEST_RATIO) for bar in bars for end in (bar.ratio, bar.high) if not np.isnan(end)]
+    limit = max([1.25, *ends]) * 1.02
+    height = 0.72 / len(algorithms)
+    for bar in bars:
+        y = groups.index(bar.group) + (algorithms.index(bar.algorithm) - (len(algorithms) - 1) / 2) * height
+        _draw_bar(axes, bar, y, 0.86 * height, limit, style[bar.algorithm][0])
+    axes.axvline(1, color=INK, linewidth=0.9, dashes=(3, 2))
+    _tidy(axes)
+    axes.grid(visible=False, axis="y")
+    axes.set(xlim=(0, limit), ylim=(len(groups) - 0.5, -0.5))
+    axes.set_yticks(range(len(groups)), groups, fontsize=7)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel(x_label, fontsize=7.5, color=INK)
+    _head(figure, axes, title, legend=len(algorithms) > 1)
+    _save(figure, path)
+
+
+def _draw_bar(axes: Axes, bar: Bar, y: float, height: float, limit: float, colour: str) -> None:
+    if np.isnan(bar.ratio):
+        axes.text(0.03, y, bar.note, fontsize=7, color=INK, va="center", style="italic")
+        return
+    axes.barh(y, min(bar.ratio, limit), height, color=colour, alpha=0.75, linewidth=0, label=bar.algorithm)
+    if not np.isnan(bar.low):
+        axes.plot([bar.low, min(bar.high, limit)], [y, y], color=INK, linewidth=1.2, solid_capstyle="butt")
+        axes.plot([bar.low], [y], "|", color=INK, markersize=5)
+        axes.plot([min(bar.high, limit)], [y], "|" if bar.high <= limit else ">", color=INK, markersize=5)
+    axes.annotate(
+        f"{bar.mark}{bar.ratio:.2f}", (1.01, y), xycoords=("axes fraction", "data"), fontsize=7, color=INK, va="center"
+    )
+
+
+def _column(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(COLUMN_INCHES, height), dpi=300, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots()
+
+
+def _head(figure: Figure, axes: Axes, title: str, legend: bool = True) -> None:
+    """The title above, and under it the legend, in as few rows as fit."""
+    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True)) if legend else {}  # one of each name
+    columns = _legend_columns(list(handles))
+    rows = -(-len(handles) // columns)
+    axes.set_title(title, fontsize=8, color=INK, fontweight="bold", loc="left", pad=6 + 10 * rows)
+    if handles:
+        axes.legend(
+            handles.values(),
+            handles.keys(),
+            loc="lower left",
+            bbox_to_anchor=(-0.01, 0.985),
+            ncols=columns,
+            fontsize=7,
+            frameon=False,
+            handlelength=2.4,
+            columnspacing=1.2,
+            labelspacing=0.25,
+            borderpad=0.1,
+            labelcolor=INK,
+        )
+
+
+def _legend_columns(names: Sequence[str]) -> int:
+    """The most columns whose widest names, with their samples, are no wider together than the axes."""
+    widths = [0.42 + 0.055 * len(name) for name in names]  # inches
+    fitting = (n for n in range(len(names), 1, -1) if sum(max(widths[i::n]) for i in range(n)) < 0.85 * COLUMN_INCHES)
+    return next(fitting, 1)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with matplotlib.rc_context({"svg.hashsalt": "amal"}):  # equal figures give equal files
+        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+            with replacing(path.with_name(f"{path.name}.{kind}")) as part:
+                figure.savefig(part, format=kind, metadata=metadata)

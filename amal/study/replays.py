@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import matplotlib
 import numpy as np
@@ -55,6 +56,7 @@ FIRE_COLOUR: Colour = (255, 120, 60)
 STRIKE_STEPS = {"tracer": 0.4, "slash": 0.5, "laser": 0.7, "blast": 1.2, "heal": 1.0}  # how long each stays visible
 FLASH_STEPS = 0.4
 MARK_STEPS = 6.0  # how long the place of a death is marked
+VERDICT_COLOURS: dict[str, Colour] = {"victory": TEAM[0], "defeat": TEAM[1], "draw": WHITE}
 CROWD = 24  # units; where there are more, only the hurt have a bar
 
 
@@ -83,19 +85,46 @@ SHAPES = {  # outlines [K, 2] in unit radii, facing +x; a type that is not liste
 }
 
 
+Verdict = Literal["victory", "defeat", "draw"]
+
+
 def render_gif(scenario: Scenario, units: np.ndarray, path: Path, title: str = "") -> None:
     """Draw the battle recorded in units [T+1, U, 9] and write it to path; an old file stays if anything fails."""
+    replay = Replay(scenario, units, title)
+    times = replay.times()
+    palette = _shared_palette([replay.frame(time) for time in times[:: max(len(times) // 12, 1)] + times[-1:]])
+    frames = (replay.frame(time).quantize(palette=palette, dither=Image.Dither.NONE) for time in times)
+    _write_gif(frames, palette, replay.durations(), path)
+
+
+def checked(scenario: Scenario, units: np.ndarray) -> np.ndarray:
+    """The recording [T+1, U, 9] in double precision, if it can be one of that scenario; else a ValueError."""
     if units.ndim != 3 or len(units) < 2 or units.shape[1] != len(scenario.units):
         raise ValueError(
             f"{scenario.name}: expected a recording [T+1, {len(scenario.units)}, 9] of at least one step, "
             f"got {list(units.shape)}"
         )
-    replay = Replay(scenario, np.asarray(units, dtype=np.float64), title)
-    times = replay.times()
-    palette = _shared_palette([replay.frame(time) for time in times[:: max(len(times) // 12, 1)] + times[-1:]])
-    frames = (replay.frame(time).quantize(palette=palette, dither=Image.Dither.NONE) for time in times)
-    durations = [4 * FRAME_MS] + [FRAME_MS] * (len(times) - 2) + [HOLD_MS]
-    _write_gif(frames, palette, durations, path)
+    return np.asarray(units, dtype=np.float64)
+
+
+def team_of_each(scenario: Scenario) -> np.ndarray:
+    """[U] int64: 0 for allies, 1 for enemies, as in TEAM."""
+    return np.array([int(side == "enemy") for side in scenario.sides])
+
+
+def verdict(teams: np.ndarray, alive: np.ndarray) -> Verdict:
+    """How a battle ended, by teams [U] and who lives at its end, [U] bool."""
+    allies, enemies = (bool(alive[teams == team].any()) for team in (0, 1))
+    return "victory" if not enemies else "draw" if allies else "defeat"
+
+
+def outline(unit: UnitType) -> np.ndarray:
+    """The unit's shape [K, 2] in unit radii, facing +x."""
+    return SHAPES.get(unit.name, _CIRCLE)
+
+
+def has_barrel(unit: UnitType) -> bool:
+    return unit.attack_range > MELEE_RANGE and unit.weapon == "standard"
 
 
 def _mix(first: Colour, second: Colour, share: float) -> Colour:
@@ -146,8 +175,9 @@ class Replay:
     """A battle that can be drawn at any time."""
 
     def __init__(self, scenario: Scenario, units: np.ndarray, title: str) -> None:
+        units = checked(scenario, units)
         self.types = scenario.units
-        self.teams = np.array([int(side == "enemy") for side in scenario.sides])
+        self.teams = team_of_each(scenario)
         self.units, self.steps = units, len(units) - 1
         self.strikes = find_strikes(scenario, units)
         self.death = times_of_death(units, self.strikes)
@@ -160,6 +190,10 @@ class Replay:
         """When to draw a frame, from the start until the verdict stands."""
         per_step = min(max(MAX_FRAMES // self.steps, 1), FRAMES_PER_STEP)
         return [i / per_step for i in range(round((self.steps + AFTERMATH_STEPS) * per_step) + 1)]
+
+    def durations(self) -> list[int]:
+        """How long each of these frames stands, in ms."""
+        return [4 * FRAME_MS] + [FRAME_MS] * (len(self.times()) - 2) + [HOLD_MS]
 
     def frame(self, time: float) -> Image.Image:
         """The picture at a time, RGB."""
@@ -278,8 +312,8 @@ class Replay:
 
     def _draw_verdict(self, whole: Image.Image, moment: Moment, opacity: float) -> None:
         """The outcome, in the half of the field that is further from the survivors."""
-        allies, enemies = (moment.alive[self.teams == team].any() for team in (0, 1))
-        word, colour = ("victory", TEAM[0]) if not enemies else ("draw", WHITE) if allies else ("defeat", TEAM[1])
+        word = verdict(self.teams, moment.alive)
+        colour = VERDICT_COLOURS[word]
         height = whole.height - HEADER
         survivors = self.camera(moment.units[moment.alive, :2])
         above = sum(y for _, y in survivors) / max(len(survivors), 1) / SUPERSAMPLING > height / 2
@@ -293,17 +327,17 @@ class Replay:
 def _draw_unit(brush: Brush, unit: UnitType, team: int, spot: np.ndarray, heading: float, flash: float) -> None:
     cos, sin = math.cos(heading), math.sin(heading)
     turn = np.array([[cos, sin], [-sin, cos]]) * unit.radius
-    outline = SHAPES.get(unit.name, _CIRCLE) @ turn
+    shape = outline(unit) @ turn
     height = np.array([0.22, -0.42]) if unit.plane == "air" else np.array([0.05, -0.1])
-    brush.area(spot + height + outline, (0, 0, 0), 0.35)
-    if unit.attack_range > MELEE_RANGE and unit.weapon == "standard":
+    brush.area(spot + height + shape, (0, 0, 0), 0.35)
+    if has_barrel(unit):
         barrel = spot + np.array([(0.5, 0.0), (1.5, 0.0)]) @ turn
         brush.line(barrel, 0.26, TEAM_DARK[team])
         brush.line(barrel, 0.12, TEAM_LIGHT[team])
     core = ACID_COLOUR if unit.weapon == "kamikaze" else TEAM_LIGHT[team]
-    brush.area(spot + outline, TEAM_DARK[team])
-    brush.area(spot + outline * (1 - 0.09 / unit.radius), _mix(TEAM[team], WHITE, 0.6 * flash))
-    brush.area(spot + np.array([0.12, 0.0]) @ turn + outline * 0.42, core)
+    brush.area(spot + shape, TEAM_DARK[team])
+    brush.area(spot + shape * (1 - 0.09 / unit.radius), _mix(TEAM[team], WHITE, 0.6 * flash))
+    brush.area(spot + np.array([0.12, 0.0]) @ turn + shape * 0.42, core)
 
 
 @cache

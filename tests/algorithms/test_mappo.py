@@ -9,9 +9,10 @@ from jsonargparse import ArgumentParser
 from lightning import Trainer, seed_everything
 from torch.utils.data import DataLoader
 
-from amal.algorithms.mappo import MAPPO, NonFiniteLoss, evaluate_critic
-from amal.critics import IPPOCritic, MAPPOCritic
+from amal.algorithms.mappo import MAPPO, NonFiniteLoss
+from amal.critics import IPPOCritic, MAPPOCritic, evaluate_critic
 from amal.networks import GRUPolicy, IndependentPolicies, MLPPolicy
+from amal.ops.returns import generalized_advantages, n_step_returns
 from amal.types import EpisodeBatch
 from tests.algorithms.episodes import (
     N_ACTIONS,
@@ -43,8 +44,9 @@ def small(seed: int = 0, **options: Any) -> MAPPO:
         {"policy": SMALL_GRU},
         {"critic": partial(IPPOCritic, hidden_sizes=(16, 16)), "value_loss": "huber"},
         {"share_parameters": False},
+        {"n_step_returns": 5, "target_critic_tau": 0.1, "standardise_rewards": True},
     ],
-    ids=["mappo", "recurrent", "ippo", "independent"],
+    ids=["mappo", "recurrent", "ippo", "independent", "like epymarl"],
 )
 def test_learns_to_match_the_sign(options: dict[str, Any]) -> None:
     """A random team scores 0.25, the best 1."""
@@ -166,6 +168,92 @@ def test_resuming_continues_bit_for_bit(tmp_path: Path) -> None:
     assert_identical(parameters(whole), parameters(second))
 
 
+LIKE_EPYMARL = {"n_step_returns": 2, "target_critic_tau": 0.25, "standardise_rewards": True}
+
+
+def test_resuming_with_target_critic_and_standardised_rewards(tmp_path: Path) -> None:
+    whole = small(**LIKE_EPYMARL)
+    train(whole, random_batch, n_batches=4)
+    train(small(**LIKE_EPYMARL), random_batch, n_batches=2).save_checkpoint(tmp_path / "half.ckpt")
+    second = small(seed=77, **LIKE_EPYMARL)
+    rest = Trainer(max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    batches = DataLoader(Batches(lambda i: random_batch(i + 2), 2), batch_size=None)
+    rest.fit(second, batches, ckpt_path=tmp_path / "half.ckpt")
+    assert_identical(parameters(whole), parameters(second))
+    assert {"reward_normalizer.mean", "target_critic.critic.layers.last.weight"} < parameters(whole).keys()
+
+
+def test_options_that_are_not_used_change_nothing() -> None:
+    """With τ = 1 the slow critic is the critic itself, and λ = 0 is one step."""
+    runs = []
+    for options in ({}, {"target_critic_tau": 1.0}, {"gae_lambda": 0.0}, {"n_step_returns": 1}):
+        module = small(**options)
+        train(module, random_batch, n_batches=3)
+        runs.append({k: v for k, v in parameters(module).items() if not k.startswith("target_critic")})
+    assert runs[0].keys() == parameters(small()).keys()
+    for first, second in (runs[:2], runs[2:]):
+        for name in first:
+            torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=1e-5)
+    assert not torch.equal(runs[0]["critic.layers.last.weight"], runs[2]["critic.layers.last.weight"])
+
+
+@pytest.mark.parametrize("n", [None, 2])
+def test_returns_are_made_of_the_target_critic_and_advantages_are_over_the_critic(n: int | None) -> None:
+    module, batch = small(n_step_returns=n, target_critic_tau=0.5, standardise_rewards=True), random_batch(0)
+    assert module.target_critic is not None
+    with torch.no_grad():
+        for p in module.critic.parameters():
+            p += 0.1
+    half_way = [p + 0.05 for p in module.target_critic.parameters()]
+    transitions, _ = module.estimate_advantages(batch)
+    for moved, expected in zip(module.target_critic.parameters(), half_way, strict=True):
+        torch.testing.assert_close(moved, expected)
+
+    lived = batch.rewards[batch.mask]
+    rewards = (batch.rewards - lived.mean()) / lived.std(correction=0)
+    fast, slow = evaluate_critic(module.critic, batch), evaluate_critic(module.target_critic, batch)
+    steps = (rewards, slow, batch.terminated, batch.mask, module.gamma)
+    if n is None:
+        expected = generalized_advantages(*steps, module.gae_lambda) + slow[:, :-1]
+    else:
+        expected = n_step_returns(*steps, n)
+    alive = transitions.alive
+    targets = module.value_normalizer.denormalize(transitions.targets)
+    torch.testing.assert_close(targets[alive], expected[batch.mask][alive])
+    torch.testing.assert_close(transitions.values[alive], fast[:, :-1][batch.mask][alive])
+    advantages = (expected - fast[:, :-1])[batch.mask][alive]
+    advantages = (advantages - advantages.mean()) / advantages.std(correction=0)
+    torch.testing.assert_close(transitions.advantages[alive], advantages)
+
+
+def test_standardised_rewards_are_for_learning_only() -> None:
+    """A bonus and a scale on all rewards are not felt, but reported."""
+    results, logged = [], []
+    for scale, shift in ((1.0, 0.0), (3.0, 5.0)):
+        module = small(standardise_rewards=True)
+        metrics = train(module, lambda i, a=scale, b=shift: rewarded(random_batch(i), a, b), n_batches=3).logged_metrics
+        results.append(parameters(module))
+        logged.append(metrics["train/return"].item())
+    for name in results[0]:
+        if not name.startswith("reward_normalizer"):
+            torch.testing.assert_close(results[0][name], results[1][name], rtol=1e-3, atol=1e-4)
+    assert logged[0] == pytest.approx(random_batch(2).returns.mean().item())
+    assert logged[1] == pytest.approx(logged[0] * 3 + 5 * random_batch(2).mask.sum().item() / 5)
+
+
+def rewarded(batch: EpisodeBatch, scale: float, shift: float) -> EpisodeBatch:
+    return replace(batch, rewards=torch.where(batch.mask, batch.rewards * scale + shift, 0.0))
+
+
+def test_padding_has_no_influence_on_n_steps_target_critic_and_rewards() -> None:
+    results = []
+    for change in (lambda b: b, lambda b: disturbed(b, dead=False, padding=True)):
+        module = small(critic=JOINT_CRITIC, **LIKE_EPYMARL)
+        train(module, lambda i, change=change: change(random_batch(i)), n_batches=2)
+        results.append(parameters(module))
+    assert_identical(*results)
+
+
 @pytest.mark.parametrize("policy", [SMALL_MLP, SMALL_GRU], ids=["mlp", "gru"])
 def test_minibatches_cover_the_valid_steps_once_per_epoch(policy: Any) -> None:
     batch = random_batch(0)
@@ -264,6 +352,8 @@ def test_a_diverged_update_says_so_and_logs_nothing() -> None:
         ("lr", float("nan"), "greater than 0"),
         ("clip_param", 1.0, "in (0, 1)"),
         ("entropy_coef", -1.0, "at least 0"),
+        ("n_step_returns", 0, "at least 1"),
+        ("target_critic_tau", 0.0, "in (0, 1]"),
         ("value_loss", "l1", "'mse' or 'huber'"),
     ],
 )

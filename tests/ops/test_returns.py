@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amal.ops.returns import explained_variance, generalized_advantages
+from amal.ops.returns import explained_variance, generalized_advantages, n_step_returns
 
 GAMMA, LAMBDA = 0.9, 0.5
 REWARDS = torch.tensor([[1.0, 0.0, 2.0]])
@@ -71,6 +71,67 @@ def test_ends_of_lambda(seed: int, lengths: list[int], gamma: float, gae_lambda:
             torch.testing.assert_close(advantages[i, t], target - values[i, t])
             if gae_lambda == 0.0:
                 target = values[i, t]
+
+
+def returns(terminated: torch.Tensor, n: int) -> list[float]:
+    return n_step_returns(REWARDS, VALUES, terminated, STEPS, GAMMA, n)[0, :, 0].tolist()
+
+
+def test_n_step_returns_by_hand() -> None:
+    # rewards 1, 0, 2; values .5, 1, −1 and 4 at the end
+    assert returns(NEVER, 1) == pytest.approx([1 + 0.9 * 1, 0 + 0.9 * -1, 2 + 0.9 * 4])
+    assert returns(LAST, 1) == pytest.approx([1 + 0.9 * 1, 0 + 0.9 * -1, 2])
+    # two rewards: 1 + .9·0 + .81·(−1);  then 0 + .9·2, and .81·4 more unless the battle is over;  then one is left
+    assert returns(NEVER, 2) == pytest.approx([0.19, 5.04, 5.6])
+    assert returns(LAST, 2) == pytest.approx([0.19, 1.8, 2])
+    # three: 1 + .81·2 + .729·4
+    assert returns(NEVER, 3) == pytest.approx([5.536, 5.04, 5.6])
+    assert returns(LAST, 3) == pytest.approx([2.62, 1.8, 2])
+
+
+@pytest.mark.parametrize("terminated", [LAST, NEVER], ids=["terminated", "truncated"])
+@pytest.mark.parametrize("rubbish", [1e3, float("nan"), float("inf")])
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_padding_leaks_nothing_into_n_step_returns(terminated: torch.Tensor, rubbish: float, n: int) -> None:
+    rewards = torch.cat([REWARDS, torch.full((1, 2), rubbish)], dim=1)
+    values = torch.cat([VALUES, torch.full((1, 2, 1), rubbish)], dim=1)
+    if terminated is LAST:
+        values[:, 3] = rubbish  # after termination, never read
+    ended = torch.cat([terminated, torch.ones(1, 2, dtype=torch.bool)], dim=1)
+    mask = torch.cat([STEPS, torch.zeros(1, 2, dtype=torch.bool)], dim=1)
+    padded = n_step_returns(rewards, values, ended, mask, GAMMA, n)
+    assert torch.equal(padded[:, :3], n_step_returns(REWARDS, VALUES, terminated, STEPS, GAMMA, n))
+    assert torch.equal(padded[:, 3:], torch.zeros(1, 2, 1))
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    lengths=st.lists(st.integers(1, 8), min_size=1, max_size=4),
+    gamma=st.floats(0.0, 1.0),
+    n=st.integers(1, 12),
+)
+def test_n_step_returns_are_the_sum(seed: int, lengths: list[int], gamma: float, n: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    n_steps = max(lengths)
+    rewards = torch.randn(len(lengths), n_steps, generator=generator, dtype=torch.float64)
+    values = torch.randn(len(lengths), n_steps + 1, 3, generator=generator, dtype=torch.float64)
+    mask = torch.arange(n_steps) < torch.tensor(lengths).unsqueeze(-1)
+    terminated = torch.zeros_like(mask)
+    for i, length in enumerate(lengths):
+        terminated[i, length - 1] = i % 2 == 0
+    got = n_step_returns(rewards, values, terminated, mask, gamma, n)
+    for i, length in enumerate(lengths):
+        for t in range(length):
+            end = min(t + n, length)
+            expected = sum((gamma ** (k - t) * rewards[i, k] for k in range(t, end)), torch.zeros(3).double())
+            if end < length or i % 2 == 1:
+                expected = expected + gamma ** (end - t) * values[i, end]
+            torch.testing.assert_close(got[i, t], expected)
+
+
+def test_one_step_returns_are_the_targets_of_lambda_zero() -> None:
+    advantages = generalized_advantages(REWARDS, VALUES, NEVER, STEPS, GAMMA, 0.0)
+    torch.testing.assert_close(n_step_returns(REWARDS, VALUES, NEVER, STEPS, GAMMA, 1), advantages + VALUES[:, :-1])
 
 
 def test_explained_variance() -> None:

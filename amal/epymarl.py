@@ -1,0 +1,134 @@
+"""The side of EPyMARL (Papoudakis et al. 2021, arXiv:2006.07869) that critic classes written for it see.
+
+Letters: B episodes, T time, N agents, O observation size, S state size.
+"""
+
+import difflib
+import importlib
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """What such a critic reads, as ``batch["state"]`` and ``batch["obs"]``."""
+
+    state: Tensor  # [B, T, S]
+    obs: Tensor  # [B, T, N, O]
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensors = {"state": self.state, "obs": self.obs}
+        if name not in tensors:
+            raise KeyError(f"{name}; the batch has state and obs")
+        return tensors[name]
+
+    @property
+    def batch_size(self) -> int:
+        return self.state.shape[0]
+
+    @property
+    def max_seq_length(self) -> int:
+        return self.state.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.state.device
+
+
+def load_class(source: str) -> type:
+    """The class that ``path/to/file.py:ClassName`` or ``package.module:ClassName`` names; runs that file.
+
+    Raises:
+        ValueError: there is no such file, module or class, or the code fails when it is run.
+    """
+    location, _, class_name = source.rpartition(":")
+    if not location or not class_name:
+        raise ValueError(f"source must be path/to/file.py:ClassName or package.module:ClassName, got {source!r}")
+    module = load_module(location)
+    found = getattr(module, class_name, None)
+    if isinstance(found, type):
+        return found
+    classes = [name for name, x in vars(module).items() if isinstance(x, type) and x.__module__ == module.__name__]
+    match = difflib.get_close_matches(class_name, classes, n=1)
+    hint = f"did you mean {match[0]}?" if match else f"its classes: {', '.join(classes) or 'none'}"
+    raise ValueError(f"source: {location} has no class {class_name!r} ({hint})")
+
+
+def load_module(location: str) -> ModuleType:
+    """The module at a path that ends in .py, or with an importable name; ValueError if that fails."""
+    path = Path(location).resolve()
+    is_file = location.endswith(".py")
+    if is_file and not path.is_file():
+        raise ValueError(f"source: there is no file {location} (looked for {path})")
+    try:
+        return run_file(path) if is_file else importlib.import_module(location)
+    except Exception as error:
+        raise ValueError(f"source: {location} cannot be imported: {described(error)}") from error
+
+
+def run_file(path: Path) -> ModuleType:
+    """A module of its own for a file that is on no import path."""
+    spec = importlib.util.spec_from_file_location(str(path), path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def build_critic(
+    source: str,
+    state_dim: int,
+    obs_dim: int,
+    n_agents: int,
+    n_actions: int,
+    hidden_size: int,
+    obs_individual_obs: bool,
+) -> nn.Module:
+    """A critic of the class that ``source`` names, checked on zeros.
+
+    Raises:
+        ValueError: it cannot be found or built, or is no critic of values with one value per agent.
+    """
+    critic_class = load_class(source)
+    scheme = {"state": {"vshape": state_dim}, "obs": {"vshape": obs_dim}}
+    args = SimpleNamespace(
+        n_agents=n_agents,
+        n_actions=n_actions,
+        hidden_dim=hidden_size,
+        obs_last_action=False,
+        obs_individual_obs=obs_individual_obs,
+    )
+    try:
+        critic = critic_class(scheme, args)
+    except Exception as error:
+        raise ValueError(f"source: {source} cannot be built from (scheme, args): {described(error)}") from error
+    if not isinstance(critic, nn.Module):
+        raise ValueError(f"source: {source} must be a torch.nn.Module")
+    output_type = getattr(critic, "output_type", None)
+    if output_type != "v":
+        raise ValueError(f"source: {source} must have output_type 'v', a value per agent, got {output_type!r}")
+
+    n_rows = n_agents + 1  # another number than the agents', or swapped dimensions would go unnoticed
+    zeros = Episodes(torch.zeros(n_rows, 1, state_dim), torch.zeros(n_rows, 1, n_agents, obs_dim))
+    try:
+        with torch.no_grad():
+            values = critic(zeros)
+    except Exception as error:
+        raise ValueError(f"source: {source} fails on a batch of zeros: {described(error)}") from error
+    expected = [n_rows, 1, n_agents, 1]
+    got = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
+    if got != expected:
+        raise ValueError(f"source: {source} must return values [B, T, n_agents, 1] = {expected}, got {got}")
+    return critic
+
+
+def described(error: Exception) -> str:
+    """Kind and words of an error, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

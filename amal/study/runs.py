@@ -1,0 +1,229 @@
+"""The grid of a study: its cells, their folders and states, and the settings that they share."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from amal.study.atomic import replacing
+from amal.study.versions import code_version
+
+START_MARK = "=== "  # begins the line of a log that says when and how a session of its cell was started
+_TAIL_BYTES = 16384
+_ERROR_LINE = re.compile(r"(error:|fatal\b|[\w.]+(Error|Exception)\b)", re.IGNORECASE)
+
+
+class StudyError(ValueError):
+    """A study that cannot be run as asked; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training run of a study.
+
+    Attributes:
+        study: folder of the study, absolute.
+        fit_arguments: what ``fit`` is told to begin the run, apart from seed and folder.
+    """
+
+    study: Path
+    algorithm: str
+    scenario: str
+    seed: int
+    fit_arguments: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.algorithm} {self.scenario} seed_{self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        return self.study / self.algorithm / self.scenario / f"seed_{self.seed}"
+
+    @property
+    def log(self) -> Path:
+        return self.study / "logs" / f"{self.algorithm}-{self.scenario}-seed_{self.seed}.log"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    def is_finished(self) -> bool:
+        try:
+            return bool(json.loads((self.folder / "run.json").read_text())["outcome"] == "finished")
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def next_arguments(self) -> list[str]:
+        """Arguments of the ``fit`` that continues the run from its last checkpoint, or begins it without one."""
+        out = ["--out", str(self.folder)]  # told again: the folder may have been moved since config.yaml was written
+        if self.checkpoint.is_file():
+            return ["--config", str(self.folder / "config.yaml"), "--ckpt_path", str(self.checkpoint), *out]
+        return [*self.fit_arguments, f"--seed_everything={self.seed}", *out]
+
+    def last_error(self) -> str:
+        """The last line of the log that tells an error, else its last line; of the latest session only."""
+        lines = []
+        for line in reversed(_tail(self.log).decode(errors="replace").splitlines()):
+            if line.startswith(START_MARK):
+                break
+            if line.strip():
+                lines.append(line.strip())
+        return next((line for line in lines if _ERROR_LINE.match(line)), lines[0] if lines else "")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What ``compare`` was asked to run; ``algorithms`` maps labels to config files."""
+
+    algorithms: Mapping[str, Sequence[Path]]
+    scenarios: Sequence[str]
+    seeds: Sequence[int]
+    env_steps: int
+    overrides: Sequence[str] = ()
+
+    def cells(self, study: Path) -> list[Cell]:
+        """All cells, in an order in which the algorithms advance together and a first seed is complete early."""
+        return [
+            Cell(study.resolve(), algorithm, scenario, seed, self._fit_arguments(configs, scenario))
+            for seed in self.seeds
+            for scenario in self.scenarios
+            for algorithm, configs in self.algorithms.items()
+        ]
+
+    def _fit_arguments(self, configs: Sequence[Path], scenario: str) -> tuple[str, ...]:
+        return (
+            *(f"--config={path.resolve()}" for path in configs),
+            *(f"--{override}" for override in self.overrides),  # one word each: a value may begin with a dash
+            f"--data.scenario={scenario}",
+            f"--data.env_steps={self.env_steps}",
+        )
+
+    def record(self) -> dict[str, Any]:
+        """The settings as they are kept in study.yaml."""
+        return {
+            "env_steps": self.env_steps,
+            "overrides": list(self.overrides),
+            "algorithms": {
+                name: [{"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in paths]
+                for name, paths in self.algorithms.items()
+            },
+            "scenarios": list(self.scenarios),
+            "seeds": list(self.seeds),
+        }
+
+    def joined(self, study: Path) -> dict[str, Any]:
+        """The study's record with this grid added. Raises StudyError if its runs would not be comparable to those that
+        are there."""
+        new, old = self.record(), read_record(study)
+        if old is None:
+            stray = next((cell.folder for cell in self.cells(study) if cell.folder.exists()), None)
+            if stray is not None:
+                raise StudyError(f"{stray} exists, but no {study / 'study.yaml'} that tells how it was made")
+            empty: dict[str, Any] = {"algorithms": {}, "scenarios": [], "seeds": []}
+            old = {"created": _now(), **new, **empty, "history": []}
+        _check_same(study, old, new)
+        added = {axis: [x for x in new[axis] if x not in old[axis]] for axis in ("algorithms", "scenarios", "seeds")}
+        code = code_version()
+        if any(added.values()) or code != old["history"][-1]["code_version"]:
+            added = {axis: names for axis, names in added.items() if names}
+            old["history"].append({"date": _now(), "code_version": code, "added": added})
+        old["algorithms"] = {**new["algorithms"], **old["algorithms"]}
+        old["scenarios"] += added.get("scenarios", [])
+        old["seeds"] = sorted({*old["seeds"], *new["seeds"]})
+        return old
+
+
+def read_record(study: Path) -> dict[str, Any] | None:
+    """What study.yaml says, or None where there is none. Raises StudyError if it is not a study's."""
+    path = study / "study.yaml"
+    try:
+        record = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise StudyError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    keys = ("created", "env_steps", "overrides", "algorithms", "scenarios", "seeds", "history")
+    missing = [key for key in keys if not isinstance(record, dict) or key not in record]
+    if missing or not record["history"]:
+        raise StudyError(f"{path} is not the record of a study: it lacks {', '.join(missing) or 'a history'}")
+    return record
+
+
+def write_record(study: Path, record: Mapping[str, Any]) -> None:
+    with replacing(study / "study.yaml") as part:
+        part.write_text(yaml.safe_dump(dict(record), sort_keys=False), encoding="utf-8")
+
+
+def _check_same(study: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    for key, option in (("env_steps", "--env_steps"), ("overrides", "--overrides")):
+        if old[key] != new[key]:
+            was, now = (" ".join(v) or "none" if isinstance(v, list) else v for v in (old[key], new[key]))
+            raise StudyError(f"{study} was begun with {option} {was}, not {now}; choose another --out")
+    for name, configs in new["algorithms"].items():
+        if name not in old["algorithms"]:
+            continue
+        before = old["algorithms"][name]
+        if len(before) != len(configs):
+            was = ", ".join(config["path"] for config in before)
+            raise StudyError(f"{study} was begun with {was} as {name!r}; choose another label or another --out")
+        for was, now in zip(before, configs, strict=True):
+            if was["sha256"] != now["sha256"]:
+                what = "has changed since then" if was["path"] == now["path"] else f"is not {now['path']}"
+                raise StudyError(
+                    f"{study} was begun with {was['path']} as {name!r}, which {what}; "
+                    "choose another label or another --out"
+                )
+
+
+@contextmanager
+def locked(study: Path) -> Iterator[None]:
+    """Holds the study for this process; the system lets go of it however the process ends. Raises StudyError."""
+    try:
+        study.mkdir(parents=True, exist_ok=True)
+        lock = (study / ".lock").open("a")
+    except OSError as error:
+        raise StudyError(f"--out {study} cannot be written to: {error.strerror}") from error
+    with lock as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StudyError(f"another compare is at work on {study}") from None
+        yield
+
+
+def last_row(path: Path) -> dict[str, float]:
+    """The last complete row of a CSV file of numbers; empty without one."""
+    try:
+        with path.open("rb") as file:
+            names = file.readline().decode().strip().split(",")
+            start = file.tell()
+            file.seek(max(start, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            lines = file.read().split(b"\n")[:-1]  # what follows the last line's end is still being written
+        row = dict(zip(names, lines[-1].decode().strip().split(","), strict=True))
+        return {name: float(value) for name, value in row.items() if value}
+    except (OSError, ValueError, IndexError):
+        return {}
+
+
+def _tail(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            return file.read()
+    except OSError:
+        return b""
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")

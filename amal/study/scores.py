@@ -1,0 +1,232 @@
+"""Scores of a study: the run folders ``STUDY/ALGORITHM/SCENARIO/seed_K`` read, and reduced to numbers per run."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+Axis = Literal["env_steps", "episodes", "wall_seconds"]
+
+COLUMNS = ["env_steps", "episodes", "wall_seconds", "win_rate", "return_mean", "return_std", "episode_length"]
+COLUMNS += ["dead_allies", "dead_enemies"]
+_RECORD = {"algorithm": str, "scenario": str, "seed": int, "outcome": str, "totals": dict}
+_DECIMALS = 12  # two runs with the same evaluations in another order differ by rounding, and are a tie
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One cell of a study's grid.
+
+    Args:
+        algorithm: the name of the folder; variants of one algorithm differ in it.
+        scenario, seed: as in the folder's name and in run.json.
+        path: the folder.
+        finished: whether training came to its planned end.
+        evaluations: the rows of evaluations.csv, by env_steps; none if an unfinished run has not got that far.
+        record: run.json.
+    """
+
+    algorithm: str
+    scenario: str
+    seed: int
+    path: Path
+    finished: bool
+    evaluations: pd.DataFrame
+    record: dict[str, Any]
+
+
+def read_runs(study: Path) -> list[Run]:
+    """All runs of a study, by algorithm, scenario and seed, unfinished ones among them.
+
+    Raises:
+        ValueError: there is no run, or a file of one is missing or broken; the message names it.
+    """
+    seeds = {path: re.fullmatch(r"seed_(\d+)", path.name) for path in study.glob("*/*/seed_*") if path.is_dir()}
+    runs = [read_run(path, int(match[1])) for path, match in seeds.items() if match]
+    if not runs:
+        raise ValueError(f"{study}: no run in it; runs are looked for in ALGORITHM/SCENARIO/seed_K")
+    return sorted(runs, key=lambda run: (run.algorithm, run.scenario, run.seed))
+
+
+def read_run(path: Path, seed: int) -> Run:
+    record = _read_record(path / "run.json")
+    scenario, algorithm = path.parent.name, path.parent.parent.name
+    if (record["scenario"], record["seed"]) != (scenario, seed):
+        claim = f"scenario {record['scenario']} and seed {record['seed']}"
+        raise ValueError(f"{path / 'run.json'}: is of {claim}, against its folder's name")
+    finished = record["outcome"] == "finished"
+    evaluations = _read_evaluations(path / "evaluations.csv", required=finished)
+    return Run(algorithm, scenario, seed, path, finished, evaluations, record)
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: is no JSON ({error})") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path}: is no JSON object")
+    wrong = [key for key, kind in _RECORD.items() if not isinstance(record.get(key), kind)]
+    if wrong:
+        raise ValueError(f"{path}: missing or of the wrong type: {', '.join(wrong)}")
+    return record
+
+
+def _read_evaluations(path: Path, required: bool) -> pd.DataFrame:
+    if not required and not path.exists():
+        return pd.DataFrame(columns=COLUMNS, dtype=np.float64)
+    try:
+        rows = pd.read_csv(path)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: is no table ({error})") from error
+    missing = [name for name in COLUMNS if name not in rows]
+    if missing:
+        raise ValueError(f"{path}: has no column {', '.join(missing)}")
+    try:
+        rows = rows.astype(dict.fromkeys(COLUMNS, np.float64))
+    except ValueError as error:
+        raise ValueError(f"{path}: holds something else than numbers ({error})") from error
+    broken = [name for name in COLUMNS if not np.isfinite(rows[name]).all()]
+    if broken:
+        raise ValueError(f"{path}: holds gaps or infinite values in {', '.join(broken)}")
+    if required and rows.empty:
+        raise ValueError(f"{path}: holds no evaluation")
+    if not (rows["env_steps"].diff().iloc[1:] > 0).all():
+        raise ValueError(f"{path}: env_steps do not increase from row to row")
+    return rows
+
+
+def scenarios_and_seeds(runs: Sequence[Run]) -> tuple[list[str], list[int]]:
+    """The two axes of ``final_scores``: scenarios by name, and the seeds of any run in order."""
+    return sorted({run.scenario for run in runs}), sorted({run.seed for run in runs})
+
+
+def final_scores(runs: Sequence[Run], metric: str = "win_rate", last: int = 5) -> dict[str, FloatArray]:
+    """Final scores per algorithm, ``scores[run, scenario]``: each the mean over a run's last evaluations.
+
+    The mean over the last few is what the last one estimates, with less noise, and unlike the best one without bias.
+    Rows and columns are those of ``scenarios_and_seeds``, the same for all algorithms.
+
+    Args:
+        runs: any selection of a study's runs.
+        metric: a column of evaluations.csv.
+        last: so many evaluations; a run that has fewer counts with those it has.
+
+    Returns:
+        By algorithm, in the order of their names, [run, scenario]; NaN where no finished run is.
+    """
+    if last < 1:
+        raise ValueError(f"last is {last}; it takes at least 1 evaluation")
+    scenarios, seeds = scenarios_and_seeds(runs)
+    shape = len(seeds), len(scenarios)
+    scores = {algorithm: np.full(shape, np.nan) for algorithm in sorted({run.algorithm for run in runs})}
+    for run in runs:
+        if run.finished:
+            score = run.evaluations[metric].iloc[-last:].mean()
+            scores[run.algorithm][seeds.index(run.seed), scenarios.index(run.scenario)] = round(score, _DECIMALS)
+    return scores
+
+
+def common_grid(runs: Sequence[Run], points: int = 101) -> FloatArray:
+    """Equally spaced env steps from 0 to the largest number at which every run has been evaluated.
+
+    Runs without any evaluation are left out.
+
+    Returns:
+        [point].
+    """
+    ends = [run.evaluations["env_steps"].iloc[-1] for run in runs if len(run.evaluations)]
+    if not ends:
+        raise ValueError("no run has been evaluated yet, so there is no grid of env steps")
+    return np.linspace(0.0, min(ends), points)
+
+
+def curve(runs: Sequence[Run], metric: str, grid: FloatArray) -> FloatArray:
+    """Learning curves on a grid common to all runs: the value of the last evaluation at or before each point.
+
+    An earlier value, never an interpolated one: at a point of the grid a run has not yet got what comes later.
+
+    Args:
+        runs: the runs, usually of one algorithm on one scenario.
+        metric: a column of evaluations.csv.
+        grid: [point] env steps.
+
+    Returns:
+        [run, point]; before the first evaluation 0 for the win rate and NaN for anything else.
+    """
+    values = np.empty((len(runs), len(grid)))
+    start = _untrained(metric)
+    for row, run in zip(values, runs, strict=True):
+        known = np.searchsorted(run.evaluations["env_steps"], grid, side="right")
+        row[:] = np.concatenate([[start], run.evaluations[metric].to_numpy(np.float64)])[known]
+    return values
+
+
+def area_under_curve(run: Run, metric: str = "win_rate", until: float | None = None) -> float:
+    """Mean of a metric over training, (1/S) ∫₀ˢ metric ds, by the trapezoidal rule between evaluations.
+
+    The win rate starts at 0; of any other metric the first evaluation stands for what was before it.
+
+    Args:
+        run: a run with at least one evaluation.
+        metric: a column of evaluations.csv.
+        until: S in env steps, by default the last evaluation's; give one S when runs are compared. The last value
+            holds beyond the last evaluation.
+    """
+    if run.evaluations.empty:
+        raise ValueError(f"{run.path}: has no evaluation, so no area under its curve")
+    values = run.evaluations[metric].to_numpy(np.float64)
+    steps = np.concatenate([[0.0], run.evaluations["env_steps"]])
+    start = _untrained(metric)
+    values = np.concatenate([[values[0] if np.isnan(start) else start], values])
+    end = steps[-1] if until is None else until
+    inside = steps < end
+    steps, values = np.append(steps[inside], end), np.append(values[inside], np.interp(end, steps, values))
+    return float(np.trapezoid(values, steps) / end)
+
+
+def steps_to_threshold(
+    run: Run, threshold: float, smooth: int = 3, axis: Axis = "env_steps", metric: str = "win_rate"
+) -> tuple[float, bool]:
+    """What a run needs until the mean of its latest evaluations reaches a threshold, dated to the last one of them.
+
+    One evaluation of 32 battles is lucky now and then; the mean of a few keeps luck from counting as learning. A
+    threshold of 0, of a baseline that never wins, is reached at once and measures nothing.
+
+    Args:
+        run: a run.
+        threshold: to be reached from below.
+        smooth: so many evaluations are averaged; before a run has that many it has reached nothing.
+        axis: what is counted.
+        metric: a column of evaluations.csv.
+
+    Returns:
+        The amount, and whether it is censored: the threshold was not reached in all the run has been evaluated for,
+        which is the amount then.
+    """
+    if smooth < 1:
+        raise ValueError(f"smooth is {smooth}; it takes at least 1 evaluation")
+    amounts = run.evaluations[axis].to_numpy(np.float64)
+    values = run.evaluations[metric].to_numpy(np.float64)
+    if len(values) < smooth:
+        return (float(amounts[-1]) if len(amounts) else 0.0), True
+    means = np.lib.stride_tricks.sliding_window_view(values, smooth).mean(axis=1)
+    reached = np.flatnonzero(means.round(_DECIMALS) >= round(threshold, _DECIMALS))
+    return (float(amounts[-1]), True) if not len(reached) else (float(amounts[reached[0] + smooth - 1]), False)
+
+
+def _untrained(metric: str) -> float:
+    return 0.0 if metric == "win_rate" else float("nan")

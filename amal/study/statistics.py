@@ -1,0 +1,291 @@
+"""Statistics of a comparison, pure functions of ``scores[run, scenario]``.
+
+Aggregates, intervals and profiles follow Agarwal et al. 2021 (arXiv:2108.13264) and give what their library, rliable,
+gives; ``...`` stands for any leading dimensions, among them resamples. An interval has no meaning with fewer than two
+runs and is (NaN, NaN) then, rather than a point that looks certain. Percentile intervals of few runs are too narrow:
+nominal 95 % of the mean of one scenario cover it in 82 to 84 % of simulated studies with five runs, in 90 % with ten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+FloatArray = NDArray[np.float64]
+Interval = tuple[float, float]
+Band = tuple[FloatArray, FloatArray]
+Statistic = Callable[[FloatArray], FloatArray]  # [..., run, scenario] -> [...] or [..., point]
+
+CONFIDENCE, RESAMPLES = 0.95, 2000
+
+
+def _complete(scores: FloatArray) -> FloatArray:
+    # trimming and comparing would swallow a NaN and give a wrong number
+    if np.isnan(scores).any():
+        raise ValueError("scores hold NaN: a run is missing or unfinished; leave its scenario or its seed out")
+    return scores
+
+
+def mean(scores: FloatArray) -> FloatArray:
+    """Mean over runs and scenarios. [..., run, scenario] -> [...]."""
+    return np.asarray(_complete(scores).mean(axis=(-2, -1)))
+
+
+def median(scores: FloatArray) -> FloatArray:
+    """Median over scenarios of the mean over runs. [..., run, scenario] -> [...]."""
+    return np.asarray(np.median(_complete(scores).mean(axis=-2), axis=-1))
+
+
+def interquartile_mean(scores: FloatArray) -> FloatArray:
+    """Mean of the middle half of all scores, of all runs on all scenarios together (IQM, Agarwal et al. 2021, § 4.3).
+
+    Of n scores the ⌊n/4⌋ lowest and as many of the highest are left out. [..., run, scenario] -> [...].
+    """
+    flat = _complete(scores).reshape(*scores.shape[:-2], -1)
+    return np.asarray(stats.trim_mean(flat, 0.25, axis=-1))
+
+
+def optimality_gap(scores: FloatArray, gamma: float = 1.0) -> FloatArray:
+    """How far runs stay below γ on average, γ − mean min(score, γ). [..., run, scenario] -> [...]; 0 is best."""
+    return np.asarray(gamma - np.minimum(_complete(scores), gamma).mean(axis=(-2, -1)))
+
+
+def percentile_interval(samples: FloatArray, confidence: float = CONFIDENCE) -> Band:
+    """Percentile bootstrap interval (Efron 1979) of resampled statistics, [resample, ...] -> (low, high) of [...].
+
+    Bounds are order statistics, rounded outwards; interpolation would make NaN of infinite neighbours.
+    """
+    tail = (1.0 - confidence) / 2.0
+    low = np.quantile(samples, tail, axis=0, method="lower")
+    return np.asarray(low), np.asarray(np.quantile(samples, 1.0 - tail, axis=0, method="higher"))
+
+
+def stratified_resamples(scores: FloatArray, generator: np.random.Generator, resamples: int = RESAMPLES) -> FloatArray:
+    """Scores of resampled runs, drawn with replacement for each scenario by itself.
+
+    Args:
+        scores: [run, scenario].
+        generator: source of the draws.
+        resamples: how many.
+
+    Returns:
+        [resample, run, scenario].
+    """
+    drawn = generator.integers(len(scores), size=(resamples, *scores.shape))
+    return np.take_along_axis(scores[None], drawn, axis=1)
+
+
+def stratified_bootstrap_band(
+    scores: FloatArray,
+    statistic: Statistic,
+    generator: np.random.Generator,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+) -> Band:
+    """Stratified bootstrap interval of a statistic with several values, like a profile's; point by point.
+
+    Returns:
+        Low and high, of the statistic's shape [...].
+    """
+    low, high = percentile_interval(statistic(stratified_resamples(scores, generator, resamples)), confidence)
+    return (low, high) if len(scores) > 1 else (np.full_like(low, np.nan), np.full_like(high, np.nan))
+
+
+def stratified_bootstrap_interval(
+    scores: FloatArray,
+    statistic: Statistic,
+    generator: np.random.Generator,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """Percentile interval of an aggregate, runs resampled for each scenario by itself (Agarwal et al. 2021, § 4.1).
+
+    It says how the aggregate would differ with other seeds on the same scenarios, not with other scenarios.
+
+    Args:
+        scores: [run, scenario].
+        statistic: [..., run, scenario] -> [...], as the aggregates above.
+        generator: source of the draws.
+        confidence: nominal coverage.
+        resamples: how many.
+
+    Returns:
+        Low and high; NaN with a single run.
+    """
+    low, high = stratified_bootstrap_band(scores, statistic, generator, confidence, resamples)
+    return float(low), float(high)
+
+
+def bootstrap_mean_interval(
+    values: FloatArray, generator: np.random.Generator, confidence: float = CONFIDENCE, resamples: int = RESAMPLES
+) -> Band:
+    """Percentile interval of the mean over runs; whole runs are drawn, so a curve is resampled as one.
+
+    Args:
+        values: [run, ...], as final scores on one scenario or learning curves [run, point].
+        generator: source of the draws.
+        confidence: nominal coverage.
+        resamples: how many.
+
+    Returns:
+        Low and high of [...]; NaN with a single run.
+    """
+    drawn = generator.integers(len(values), size=(resamples, len(values)))
+    # how often each run was drawn, as a product of matrices: no [resample, run, point] in memory
+    counts = (drawn[:, :, None] == np.arange(len(values))).sum(axis=1)
+    low, high = percentile_interval(np.tensordot(counts, values, axes=1) / len(values), confidence)
+    return (low, high) if len(values) > 1 else (np.full_like(low, np.nan), np.full_like(high, np.nan))
+
+
+def performance_profile(scores: FloatArray, thresholds: FloatArray) -> FloatArray:
+    """Share of runs above each threshold, mean over runs and scenarios of 1[score > τ] (Agarwal et al. 2021, § 4.2).
+
+    Args:
+        scores: [..., run, scenario].
+        thresholds: [threshold] τ.
+
+    Returns:
+        [..., threshold], not increasing in τ.
+    """
+    complete = _complete(scores)
+    return np.stack([(complete > threshold).mean(axis=(-2, -1)) for threshold in thresholds], axis=-1)
+
+
+def performance_profile_band(
+    scores: FloatArray,
+    thresholds: FloatArray,
+    generator: np.random.Generator,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+) -> Band:
+    """Stratified bootstrap band of ``performance_profile``, point by point: (low, high) of [threshold]."""
+    profile = partial(performance_profile, thresholds=thresholds)
+    return stratified_bootstrap_band(scores, profile, generator, confidence, resamples)
+
+
+def probability_of_improvement(x: FloatArray, y: FloatArray) -> FloatArray:
+    """How likely a run of X beats one of Y on a scenario drawn at random (Agarwal et al. 2021, § 4.3).
+
+    Mean over scenarios of P(X > Y) + ½ P(X = Y) = U / nm, with Mann and Whitney's U of n runs of X and m of Y.
+
+    Args:
+        x: [..., n, scenario].
+        y: [..., m, scenario].
+
+    Returns:
+        [...]; ½ if neither is better.
+    """
+    ahead, behind = _complete(x)[..., :, None, :], _complete(y)[..., None, :, :]
+    return np.asarray(((ahead > behind) + 0.5 * (ahead == behind)).mean(axis=(-3, -2, -1)))
+
+
+def probability_of_improvement_interval(
+    x: FloatArray,
+    y: FloatArray,
+    generator: np.random.Generator,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """Stratified bootstrap interval of ``probability_of_improvement``, x and y resampled independently.
+
+    Returns:
+        Low and high; NaN with a single run of either.
+    """
+    if min(len(x), len(y)) < 2:
+        return float("nan"), float("nan")
+    first, second = (stratified_resamples(scores, generator, resamples) for scores in (x, y))
+    low, high = percentile_interval(probability_of_improvement(first, second), confidence)
+    return float(low), float(high)
+
+
+def welch(x: FloatArray, y: FloatArray) -> float:
+    """Two-sided p-value of Welch's t-test (1947): do the means of x [n] and y [m] differ, whatever their variances?
+
+    t = (x̄ − ȳ) / √(s_x²/n + s_y²/m). Where neither varies the p-value is 1 for equal and 0 for different means; with a
+    single run of either there is no variance to go by, and it is NaN.
+    """
+    if min(len(x), len(y)) < 2:
+        return float("nan")
+    if np.ptp(x) == 0 == np.ptp(y):
+        return float(x[0] == y[0])
+    (mean_x, std_x), (mean_y, std_y) = ((float(scores.mean()), float(scores.std(ddof=1))) for scores in (x, y))
+    return float(stats.ttest_ind_from_stats(mean_x, std_x, len(x), mean_y, std_y, len(y), equal_var=False).pvalue)
+
+
+def mann_whitney(x: FloatArray, y: FloatArray) -> float:
+    """Two-sided exact p-value of the Mann–Whitney U test (1947), 2 min(P(R ≤ r), P(R ≥ r)) or 1 if that is less.
+
+    r is the sum of the ranks of x [n] among x and y [m], ties sharing theirs; R is the same for a random choice of n
+    of the n + m. Win rates tie often; the normal approximation that scipy falls back on then halves the p-value of five
+    runs against five, and its permutations of ten against ten take seconds. Here the sums are counted instead.
+    """
+    ranks = np.rint(2 * stats.rankdata(_complete(np.concatenate([x, y])))).astype(int)  # doubled: integer despite ties
+    ways = np.zeros((len(x) + 1, ranks.sum() + 1))
+    ways[0, 0] = 1.0
+    for rank in ranks:
+        ways[1:, rank:] += ways[:-1, :-rank].copy()
+    observed = ranks[: len(x)].sum()
+    tail = min(ways[-1, : observed + 1].sum(), ways[-1, observed:].sum())
+    return float(min(1.0, 2.0 * tail / ways[-1].sum()))
+
+
+def cohens_d(x: FloatArray, y: FloatArray) -> FloatArray:
+    """Difference of means in pooled standard deviations (Cohen 1988, § 2.5), without a small-sample correction.
+
+    d = (x̄ − ȳ) / s with s² = (Σ (x − x̄)² + Σ (y − ȳ)²) / (n + m − 2). Where nothing varies d is 0 for equal means and
+    ±∞ for different ones; NaN with a single run of each.
+
+    Args:
+        x: [..., n].
+        y: [..., m].
+
+    Returns:
+        [...].
+    """
+    freedom = x.shape[-1] + y.shape[-1] - 2
+    if freedom == 0:
+        return np.full(np.broadcast_shapes(x.shape[:-1], y.shape[:-1]), np.nan)
+    # the computed mean of equal numbers may differ from them, and with it the difference of two such means from 0
+    constant = (np.ptp(x, axis=-1) == 0) & (np.ptp(y, axis=-1) == 0)
+    difference = np.where(constant, x[..., 0] - y[..., 0], x.mean(axis=-1) - y.mean(axis=-1))
+    squares = x.var(axis=-1) * x.shape[-1] + y.var(axis=-1) * y.shape[-1]
+    pooled = np.where(constant, 0.0, np.sqrt(squares / freedom))
+    degenerate = np.where(difference == 0, 0.0, np.copysign(np.inf, difference))
+    return np.where(pooled == 0, degenerate, difference / np.where(pooled == 0, 1.0, pooled))
+
+
+def cohens_d_interval(
+    x: FloatArray,
+    y: FloatArray,
+    generator: np.random.Generator,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """Bootstrap interval of ``cohens_d``, x [n] and y [m] resampled independently; a bound may be infinite.
+
+    Returns:
+        Low and high; NaN with a single run of either.
+    """
+    if min(len(x), len(y)) < 2:
+        return float("nan"), float("nan")
+    first, second = (scores[generator.integers(len(scores), size=(resamples, len(scores)))] for scores in (x, y))
+    low, high = percentile_interval(cohens_d(first, second), confidence)
+    return float(low), float(high)
+
+
+def holm(p_values: FloatArray) -> FloatArray:
+    """Adjusted p-values of m tests (Holm 1979): p̃_(i) = max_{j ≤ i} min(1, (m − j + 1) p_(j)), p_(j) the j-th smallest.
+
+    Rejecting where p̃ ≤ α, the chance of any false rejection is at most α, whatever the tests' dependence. NaN is no
+    test: it does not count and stays NaN.
+    """
+    adjusted = np.full(p_values.shape, np.nan)
+    tests = np.flatnonzero(~np.isnan(p_values))
+    ordered = tests[np.argsort(p_values[tests], kind="stable")]
+    factors = np.arange(len(ordered), 0, -1)
+    adjusted[ordered] = np.maximum.accumulate(np.minimum(1.0, factors * p_values[ordered]))
+    return adjusted
