@@ -146,6 +146,9 @@ class AMAL(MAPPO):
         self.world_model_batch_size = world_model_batch_size
         self.isolation = isolation
         self.information = information()
+        if ensemble_size < self.information.least_members:
+            allowed = f"at least {self.information.least_members} for {type(self.information).__name__}"
+            raise ValueError(f"ensemble_size must be {allowed}, got {ensemble_size}")
         self.lambda_info = lambda_info
         self.information_bonus_form = information_bonus
         self.lambda_decay = lambda_decay

@@ -179,6 +179,8 @@ class InformationEstimator(ABC):
         n_samples: transitions that ``estimate_mi`` averages over.
     """
 
+    least_members = 1  # that the world model's ensemble must have
+
     def __init__(self, n_samples: int = 50) -> None:
         if n_samples < 1:
             raise ValueError(f"n_samples must be at least 1, got {n_samples}")
@@ -290,6 +292,8 @@ class EnsembleInformationGain(InformationEstimator):
     Args:
         n_samples: transitions that ``estimate_mi`` averages over.
     """
+
+    least_members = 2  # one cannot disagree
 
     @torch.no_grad()
     def per_transition(self, world_model: WorldModel, policy: Policy, experience: Experience) -> Tensor:

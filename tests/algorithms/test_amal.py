@@ -175,6 +175,7 @@ def test_auxiliary_agents_are_evolved_on_schedule() -> None:
         ("information_bonus", "big", "'shaped' or 'raw'"),
         ("distance_band", (0.5, 0.1), "the lower one first"),
         ("policy", GRUPolicy, "feed-forward"),
+        ("ensemble_size", 0, "at least 1"),
     ],
 )
 def test_arguments_are_checked(argument: str, value: Any, allowed: str) -> None:
@@ -182,3 +183,8 @@ def test_arguments_are_checked(argument: str, value: Any, allowed: str) -> None:
         small(**{argument: value})
     assert str(error.value).startswith(f"{argument} must be")
     assert allowed in str(error.value)
+
+
+def test_information_gain_needs_an_ensemble() -> None:
+    with pytest.raises(ValueError, match="ensemble_size must be at least 2 for EnsembleInformationGain, got 1"):
+        small(information=EnsembleInformationGain)
