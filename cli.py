@@ -33,15 +33,15 @@ def main(args: list[str] | None = None) -> None:
     if command in ("-h", "--help"):
         print(OVERVIEW)
     elif command == "compare":
-        from amal.study.compare import main as compare
+        from amal.study.grid.compare import main as compare
 
         compare(args[1:])
     elif command == "replay":
-        from amal.study.replay_command import main as replay
+        from amal.study.replay.command import main as replay
 
         replay(args[1:])
     elif command == "report":
-        from amal.study.report import main as report
+        from amal.study.report.report import main as report
 
         report(args[1:])
     elif command == "scenarios":

@@ -11,7 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 from amal.battle.scenario import load_scenario
 from amal.rollout import record_battle
 from amal.study.figures import plot_win_rate
-from amal.study.replays import render_gif
+from amal.study.replay.replays import render_gif
 from datamodules.rollout import data_of
 
 

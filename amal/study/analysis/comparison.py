@@ -1,0 +1,170 @@
+"""Which runs of a study are compared: a scenario's seeds that all algorithms have finished, and what was left out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from amal.battle.scenario import nearest
+from amal.study.analysis.scores import (
+    FloatArray,
+    Run,
+    final_scores,
+    read_run,  # read_runs refuses a whole study for one folder whose run has not got as far as run.json
+)
+from amal.study.grid.runs import read_record
+
+_Cell = tuple[str, str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A study's runs, and those of them that enter the statistics.
+
+    Attributes:
+        study: its folder.
+        algorithms: the baseline first, then by name.
+        runs: all of these algorithms that have a run.json.
+        absent: state of the cells that have none, by algorithm, scenario and seed.
+        seeds: of each scenario, those that every algorithm with a finished run there has finished.
+        counted: the scenarios that enter aggregates, corrected tests and the verdict.
+        n_seeds: so many seeds of each counted scenario enter aggregates, its first ones.
+        tuned_on: scenarios that were used to tune algorithms; they do not count.
+        record: study.yaml, if there is one.
+    """
+
+    study: Path
+    algorithms: Sequence[str]
+    runs: Sequence[Run]
+    absent: Mapping[_Cell, str]
+    seeds: Mapping[str, Sequence[int]]
+    counted: Sequence[str]
+    n_seeds: int
+    tuned_on: Sequence[str]
+    record: Mapping[str, Any] | None
+
+    @property
+    def baseline(self) -> str:
+        return self.algorithms[0]
+
+    def cell(self, algorithm: str, scenario: str) -> list[Run]:
+        """The runs of a cell that enter the statistics, by seed; none if the algorithm has finished none there."""
+        here = [run for run in self.runs if (run.algorithm, run.scenario) == (algorithm, scenario) and run.finished]
+        return sorted((run for run in here if run.seed in self.seeds[scenario]), key=lambda run: run.seed)
+
+    def compared(self, scenario: str) -> list[str]:
+        """The algorithms with runs in the statistics of a scenario."""
+        return [algorithm for algorithm in self.algorithms if self.cell(algorithm, scenario)]
+
+    def scenarios(self) -> list[str]:
+        """The scenarios that have statistics."""
+        return [scenario for scenario, seeds in self.seeds.items() if seeds]
+
+    def counted_runs(self, algorithm: str) -> dict[str, list[Run]]:
+        """The runs that enter aggregates, equally many of each counted scenario."""
+        return {scenario: self.cell(algorithm, scenario)[: self.n_seeds] for scenario in self.counted}
+
+    def is_used(self, run: Run) -> bool:
+        return run.finished and run.seed in self.seeds[run.scenario]
+
+
+def cell_scores(runs: Sequence[Run], metric: str = "win_rate") -> FloatArray:
+    """Final scores of the finished runs of one cell, [run]."""
+    return final_scores(runs, metric)[runs[0].algorithm][:, 0]
+
+
+def read_comparison(study: Path, baseline: str, only: Sequence[str] = ()) -> Comparison:
+    """Reads a study and chooses what is compared.
+
+    Args:
+        study: folder of the runs; scenarios that its study.yaml lists as ``tuned_on`` do not count.
+        baseline: the algorithm that the others are compared with.
+        only: the algorithms to compare beside the baseline, by default all.
+
+    Raises:
+        ValueError: there is no run or no such algorithm, or a file cannot be read; the message is one line.
+    """
+    record = read_record(study)
+    runs, absent = _read_cells(study, record or {})
+    known = sorted({run.algorithm for run in runs} | {algorithm for algorithm, _, _ in absent})
+    for option, name in [("--baseline", baseline), *(("--algorithms", name) for name in only)]:
+        if name not in known:
+            hint = nearest(name, known)
+            raise ValueError(f"{option}: no algorithm {name!r} in {study}{hint}; there are {', '.join(known)}")
+    algorithms = [baseline, *(name for name in known if name != baseline and (not only or name in only))]
+    runs = [run for run in runs if run.algorithm in algorithms]
+    absent = {cell: state for cell, state in absent.items() if cell[0] in algorithms}
+    tuned_on = [str(name) for name in (record or {}).get("tuned_on", [])]
+    order = [str(name) for name in (record or {}).get("scenarios", [])]
+    complete = complete_seeds(runs)
+    seeds = {name: complete[name] for name in [*filter(complete.__contains__, order), *sorted(complete)]}
+    counted, n_seeds = _largest_block(seeds, runs, algorithms, tuned_on)
+    return Comparison(study, algorithms, runs, absent, seeds, counted, n_seeds, tuned_on, record)
+
+
+def _read_cells(study: Path, record: Mapping[str, Any]) -> tuple[list[Run], dict[_Cell, str]]:
+    """The runs, and the states of the cells without run.json: folders that have none yet, and what is missing."""
+    runs, absent = [], {}
+    for path in sorted(path for path in study.glob("*/*/seed_*") if path.is_dir()):
+        match = re.fullmatch(r"seed_(\d+)", path.name)
+        if match and (path / "run.json").exists():
+            runs.append(read_run(path, int(match[1])))
+        elif match:
+            absent[path.parent.parent.name, path.parent.name, int(match[1])] = "no run.json yet"
+    if not runs:
+        begun = f"; {len(absent)} are there without run.json" if absent else ""
+        raise ValueError(f"{study}: no run in it{begun}; runs are looked for in ALGORITHM/SCENARIO/seed_K")
+    runs.sort(key=lambda run: (run.algorithm, run.scenario, run.seed))
+    present = {(run.algorithm, run.scenario, run.seed) for run in runs} | absent.keys()
+    for cell in _planned(present, record):
+        absent.setdefault(cell, "missing")
+    return runs, {cell: absent[cell] for cell in sorted(absent) if cell not in {_key(run) for run in runs}}
+
+
+def _planned(present: Iterable[_Cell], record: Mapping[str, Any]) -> list[_Cell]:
+    """The grid as study.yaml plans it; without one, as the folders that are there span it."""
+    axes = [list(dict.fromkeys(axis)) for axis in zip(*present, strict=True)]
+    algorithms, scenarios, seeds = (record.get(key) or axis for key, axis in zip(_AXES, axes, strict=True))
+    return [(algorithm, scenario, seed) for algorithm in algorithms for scenario in scenarios for seed in seeds]
+
+
+_AXES = ("algorithms", "scenarios", "seeds")
+
+
+def _key(run: Run) -> _Cell:
+    return run.algorithm, run.scenario, run.seed
+
+
+def complete_seeds(runs: Sequence[Run]) -> dict[str, list[int]]:
+    """Of each scenario the seeds that all algorithms with a finished run there have finished."""
+    complete: dict[str, list[int]] = {}
+    for scenario in sorted({run.scenario for run in runs}):
+        finished: dict[str, set[int]] = {}
+        for run in runs:
+            if run.scenario == scenario and run.finished:
+                finished.setdefault(run.algorithm, set()).add(run.seed)
+        complete[scenario] = sorted(set.intersection(*finished.values())) if finished else []
+    return complete
+
+
+def _largest_block(
+    seeds: Mapping[str, Sequence[int]], runs: Sequence[Run], algorithms: Sequence[str], tuned_on: Sequence[str]
+) -> tuple[list[str], int]:
+    """Scenarios and number of seeds of the largest rectangle of complete cells; of equal ones that with more seeds.
+
+    Aggregates need equally many runs of each scenario. Results play no part in the choice.
+    """
+    finished = {(run.algorithm, run.scenario) for run in runs if run.finished}
+    lengths = {
+        scenario: len(complete)
+        for scenario, complete in seeds.items()
+        if complete and scenario not in tuned_on and all((name, scenario) in finished for name in algorithms)
+    }
+    if not lengths:
+        return [], 0
+    sizes = {n: sum(length >= n for length in lengths.values()) * n for n in lengths.values()}
+    n_seeds = max(sizes, key=lambda n: (sizes[n], n))
+    return [scenario for scenario, length in lengths.items() if length >= n_seeds], n_seeds

@@ -1,0 +1,115 @@
+"""Sample efficiency of a comparison: what runs need to 90 % of the baseline's final win rate, and the ratios."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from amal.study.analysis.comparison import Comparison, cell_scores
+from amal.study.analysis.scores import Axis, steps_to_threshold
+from amal.study.analysis.statistics import Interval, percentile_interval
+from amal.study.analysis.survival import (
+    Durations,
+    common_horizon,
+    durations,
+    log_rank,
+    median_steps,
+    ratio_interval,
+    restricted_mean,
+    steps_ratio,
+)
+from amal.study.analysis.tables import Bootstrap, with_holm, with_interval
+
+TARGET = 0.9  # of the baseline's final win rate, to be reached
+LEAST_WIN_RATE = 1 / 32  # of the baseline, one battle of an evaluation; below that the target would measure luck
+AXES: tuple[Axis, ...] = ("env_steps", "episodes")
+
+
+def threshold(comparison: Comparison, scenario: str) -> float:
+    """90 % of the baseline's mean final win rate; NaN where the baseline has no runs or practically never wins."""
+    runs = comparison.cell(comparison.baseline, scenario)
+    win_rate = cell_scores(runs).mean() if runs else float("nan")
+    return float(TARGET * win_rate) if win_rate >= LEAST_WIN_RATE else float("nan")
+
+
+def arrivals(comparison: Comparison, algorithm: str, scenario: str, axis: Axis) -> Durations:
+    """What each run of a cell needed to the threshold of its scenario."""
+    target = threshold(comparison, scenario)
+    return durations(steps_to_threshold(run, target, axis=axis) for run in comparison.cell(algorithm, scenario))
+
+
+def sample_efficiency(comparison: Comparison, bootstrap: Bootstrap) -> pd.DataFrame:
+    """A row per scenario and algorithm: what runs need to 90 % of the baseline's final win rate.
+
+    ``ratio`` is the algorithm's restricted mean over the baseline's; ``bound`` marks one that is only a bound, because
+    no run of one of the two arrived.
+    """
+    rows = []
+    for scenario in comparison.scenarios():
+        target = threshold(comparison, scenario)
+        for algorithm in comparison.compared(scenario):
+            row: dict[str, Any] = {"scenario": scenario, "algorithm": algorithm, "threshold": target}
+            row["seeds"] = len(comparison.cell(algorithm, scenario))
+            row["note"] = _note(comparison, scenario)
+            if not row["note"]:
+                for axis in AXES:
+                    row |= _arrival(comparison, algorithm, scenario, axis, bootstrap)
+            rows.append(row)
+    return with_holm(pd.DataFrame(rows), comparison, [f"{axis}_log_rank_p" for axis in AXES])
+
+
+def _note(comparison: Comparison, scenario: str) -> str:
+    if comparison.baseline not in comparison.compared(scenario):
+        return f"no run of {comparison.baseline} yet"
+    if np.isnan(threshold(comparison, scenario)):
+        never = cell_scores(comparison.cell(comparison.baseline, scenario)).max() == 0
+        how_often = "never wins" if never else "wins less than 1 battle in 32"
+        return f"not applicable: {comparison.baseline} {how_often}"
+    return ""
+
+
+def _arrival(
+    comparison: Comparison, algorithm: str, scenario: str, axis: Axis, bootstrap: Bootstrap
+) -> dict[str, float | str]:
+    x = arrivals(comparison, algorithm, scenario, axis)
+    row: dict[str, float | str] = {"reached": int((~x.censored).sum()), f"{axis}_median": median_steps(x)}
+    row[f"{axis}_by_run"] = " ".join(
+        f"{'>' if late else ''}{steps:.0f}" for steps, late in zip(x.steps, x.censored, strict=True)
+    )
+    if algorithm == comparison.baseline:
+        return row
+    y = arrivals(comparison, comparison.baseline, scenario, axis)
+    generator = bootstrap.generator("ratio", axis, algorithm, comparison.baseline, scenario)
+    interval = ratio_interval(x, y, generator, resamples=bootstrap.resamples)
+    bound = "none reached" if np.isnan(steps_ratio(x, y)) else "≥" if x.censored.all() else ""
+    row[f"{axis}_bound"] = "≤" if not bound and y.censored.all() else bound
+    return row | with_interval(f"{axis}_ratio", steps_ratio(x, y), interval) | {f"{axis}_log_rank_p": log_rank(x, y)}
+
+
+def pooled_ratio(comparison: Comparison, algorithm: str, bootstrap: Bootstrap) -> tuple[float, Interval, list[str]]:
+    """Geometric mean of the env-step ratios over the counted scenarios that have one, its interval, and those.
+
+    The interval is that of ``ratio_interval``: runs are drawn for each scenario and each algorithm by itself, NaN with
+    a single seed.
+    """
+    logs, values, scenarios = [], [], []
+    generator = bootstrap.generator("pooled", algorithm, comparison.baseline)
+    for scenario in comparison.counted:
+        if _note(comparison, scenario):
+            continue
+        x, y = (arrivals(comparison, name, scenario, "env_steps") for name in (algorithm, comparison.baseline))
+        if not np.isnan(steps_ratio(x, y)):
+            horizon = common_horizon(x, y)
+            first, second = (
+                restricted_mean(group.resample(generator, bootstrap.resamples), horizon) for group in (x, y)
+            )
+            logs.append(np.log(first / second))
+            values.append(np.log(steps_ratio(x, y)))
+            scenarios.append(scenario)
+    if not scenarios:
+        return float("nan"), (float("nan"), float("nan")), []
+    low, high = percentile_interval(np.exp(np.mean(logs, axis=0)))
+    interval = (float(low), float(high)) if comparison.n_seeds > 1 else (float("nan"), float("nan"))
+    return float(np.exp(np.mean(values))), interval, scenarios

@@ -1,0 +1,103 @@
+"""Where a report's numbers come from: cost, every run with its folder, and what the runs logged about themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from amal.study.analysis.comparison import Comparison, cell_scores
+from amal.study.analysis.efficiency import threshold
+from amal.study.analysis.scores import Run, area_under_curve, steps_to_threshold
+from amal.study.analysis.tables import METRICS, Bootstrap, budget, with_interval
+
+TOTALS = ["wall_seconds", "env_steps", "episodes", "env_steps_per_second", "peak_memory_mb"]
+
+
+def cost(comparison: Comparison, bootstrap: Bootstrap) -> pd.DataFrame:
+    """A row per scenario and algorithm: time and memory, and the win rate when all have had the same wall time.
+
+    That time is what the quickest run of the scenario took; the win rate is the mean of the last evaluations by then.
+    """
+    rows = []
+    for scenario in comparison.scenarios():
+        cells = {algorithm: comparison.cell(algorithm, scenario) for algorithm in comparison.compared(scenario)}
+        seconds = min(float(run.evaluations["wall_seconds"].iloc[-1]) for runs in cells.values() for run in runs)
+        for algorithm, runs in cells.items():
+            rates = np.array([_win_rate_by(run, seconds) for run in runs])
+            interval = bootstrap.mean(rates, "equal time", algorithm, scenario)
+            totals = pd.DataFrame([run.record["totals"] for run in runs]).reindex(columns=TOTALS).astype(float)
+            row = {"scenario": scenario, "algorithm": algorithm, "seeds": len(runs), **totals.mean().to_dict()}
+            row["peak_memory_mb"] = totals["peak_memory_mb"].max()
+            row["equal_wall_seconds"] = seconds
+            rows.append(row | with_interval("win_rate_at_equal_wall_time", rates.mean(), interval))
+    return pd.DataFrame(rows)
+
+
+def _win_rate_by(run: Run, seconds: float) -> float:
+    rows = run.evaluations[run.evaluations["wall_seconds"] <= seconds]
+    return float(cell_scores([replace(run, evaluations=rows)])[0]) if len(rows) else 0.0
+
+
+def runs(comparison: Comparison) -> pd.DataFrame:
+    """A row per run, and per cell that has none: where it is, how far it is, and its own numbers."""
+    rows = [_run_row(comparison, run) for run in comparison.runs]
+    for (algorithm, scenario, seed), state in comparison.absent.items():
+        folder = comparison.study / algorithm / scenario / f"seed_{seed}"
+        rows.append({**_place(algorithm, scenario, seed), "state": state, "in_statistics": False, "folder": folder})
+    return pd.DataFrame(rows).sort_values(["scenario", "algorithm", "seed"], ignore_index=True)
+
+
+def _place(algorithm: str, scenario: str, seed: int) -> dict[str, Any]:
+    return {"scenario": scenario, "algorithm": algorithm, "seed": seed}
+
+
+def _run_row(comparison: Comparison, run: Run) -> dict[str, Any]:
+    row = {**_place(run.algorithm, run.scenario, run.seed), "state": run.record["outcome"]}
+    row |= {"in_statistics": comparison.is_used(run), "evaluations": len(run.evaluations), "folder": run.path}
+    row |= {name: run.record["totals"].get(name) for name in TOTALS}
+    if run.finished:
+        row |= {f"final_{name}": float(cell_scores([run], column)[0]) for name, column in METRICS.items()}
+        until = budget(comparison, run.scenario) if comparison.is_used(run) else None
+        row["auc"] = area_under_curve(run, until=until)
+    target = threshold(comparison, run.scenario)
+    if run.finished and not np.isnan(target):
+        row["steps_to_threshold"], row["censored"] = steps_to_threshold(run, target)
+    hardware: Mapping[str, Any] = run.record.get("hardware", {})
+    row |= {name: run.record.get(name) for name in ("code_version", "simulator_hash")}
+    return row | {name: hardware.get(name) for name in ("processor", "cores", "torch_threads", "device")}
+
+
+def diagnostics(comparison: Comparison) -> pd.DataFrame:
+    """A row per scenario, algorithm and train/… column of metrics.csv: mean over a run's updates, over runs.
+
+    Raises:
+        ValueError: a metrics.csv is no table of numbers; one that is missing is left out.
+    """
+    rows = []
+    for scenario in comparison.scenarios():
+        for algorithm in comparison.compared(scenario):
+            means = [_means(run) for run in comparison.cell(algorithm, scenario)]
+            table = pd.DataFrame([mean for mean in means if mean is not None])
+            rows += [
+                {
+                    **{"scenario": scenario, "algorithm": algorithm, "metric": name},
+                    **{"mean": table[name].mean(), "std": table[name].std(), "seeds": int(table[name].count())},
+                }
+                for name in table
+            ]
+    return pd.DataFrame(rows, columns=["scenario", "algorithm", "metric", "mean", "std", "seeds"])
+
+
+def _means(run: Run) -> pd.Series | None:
+    path = run.path / "metrics.csv"
+    if not path.exists():
+        return None
+    try:
+        rows = pd.read_csv(path)
+        return rows[[name for name in rows if str(name).startswith("train/")]].astype(float).mean()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: is no table of numbers ({' '.join(str(error).split())})") from error

@@ -1,0 +1,126 @@
+"""Sample efficiency: what runs need to reach a threshold, those that never did being censored and not left out.
+
+Leaving them out, or counting their budget as if they had arrived, would favour an algorithm that fails. The survival
+function S(t) is the share of runs that have not reached the threshold by t, as Kaplan and Meier (1958) estimate it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from amal.study.analysis.statistics import CONFIDENCE, RESAMPLES, FloatArray, Interval, percentile_interval
+
+_ROUNDING = 1e-9  # of the product that is S(t)
+
+
+class Durations(NamedTuple):
+    """What runs needed, [..., run] each; where censored, not even that many steps were enough."""
+
+    steps: FloatArray
+    censored: NDArray[np.bool_]
+
+    def resample(self, generator: np.random.Generator, resamples: int) -> Durations:
+        """[run] -> [resample, run], runs drawn with replacement."""
+        drawn = generator.integers(len(self.steps), size=(resamples, len(self.steps)))
+        return Durations(self.steps[drawn], self.censored[drawn])
+
+
+def durations(pairs: Iterable[tuple[float, bool]]) -> Durations:
+    """The answers of ``scores.steps_to_threshold`` for several runs, as arrays."""
+    steps, censored = zip(*pairs, strict=True)
+    return Durations(np.array(steps, dtype=np.float64), np.array(censored, dtype=np.bool_))
+
+
+def survival(x: Durations) -> tuple[FloatArray, FloatArray]:
+    """Kaplan–Meier estimate S(t) = Π_{t_i ≤ t} (1 − d_i / n_i), d_i of n_i runs still on their way arriving at t_i.
+
+    Returns:
+        Times [K], increasing, and S from each of them on [K]; before the first S is 1.
+    """
+    estimate = stats.ecdf(stats.CensoredData.right_censored(x.steps, x.censored)).sf
+    return np.asarray(estimate.quantiles), np.asarray(estimate.probabilities)
+
+
+def median_steps(x: Durations) -> float:
+    """Steps by which half of the runs have reached the threshold, min {t : S(t) ≤ ½}; ∞ if half of them never did."""
+    times, remaining = survival(x)
+    arrived = times[remaining <= 0.5 + _ROUNDING]
+    return float(arrived[0]) if len(arrived) else float("inf")
+
+
+def common_horizon(x: Durations, y: Durations) -> float:
+    """The largest t up to which S is known for both, so that both means can be restricted to it.
+
+    S is known up to a group's largest time if the run of that time is censored, and for ever if not: it is 0 then.
+    """
+    ends = [float(group.steps.max()) for group in (x, y)]
+    unknown = [end for group, end in zip((x, y), ends, strict=True) if group.censored[group.steps == end].any()]
+    return min(unknown) if unknown else max(ends)
+
+
+def restricted_mean(x: Durations, horizon: float) -> FloatArray:
+    """Restricted mean steps to the threshold, ∫₀^τ S(t) dt (Royston and Parmar 2013): a run that needs longer counts τ.
+
+    Args:
+        x: [..., run].
+        horizon: τ, the same for all that is compared, as from ``common_horizon``.
+
+    Returns:
+        [...].
+    """
+    order = np.lexsort((x.censored, x.steps), axis=-1)  # of equal times arrivals come first, as Kaplan and Meier's do
+    steps, censored = np.take_along_axis(x.steps, order, -1), np.take_along_axis(x.censored, order, -1)
+    on_their_way = np.arange(steps.shape[-1], 0, -1)
+    remaining = np.cumprod(np.where(censored, 1.0, 1.0 - 1.0 / on_their_way), axis=-1)
+    edge = np.ones((*steps.shape[:-1], 1))
+    times = np.concatenate([0 * edge, np.minimum(steps, horizon), horizon * edge], axis=-1)
+    return np.asarray((np.diff(times) * np.concatenate([edge, remaining], axis=-1)).sum(axis=-1))
+
+
+def steps_ratio(x: Durations, y: Durations) -> float:
+    """Restricted mean steps of x over those of y up to their common horizon; 0.6 says that x needs 40 % fewer.
+
+    NaN if no run of either reached the threshold: the ratio of two budgets is no result. If only those of one never
+    did, their mean is the horizon at least, and the ratio a bound in that one's favour.
+    """
+    horizon = common_horizon(x, y)
+    if horizon == 0 or (x.censored.all() and y.censored.all()):
+        return float("nan")
+    return float(restricted_mean(x, horizon) / restricted_mean(y, horizon))
+
+
+def ratio_interval(
+    x: Durations,
+    y: Durations,
+    generator: np.random.Generator,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """Percentile bootstrap interval of ``steps_ratio``, x and y resampled independently, the horizon staying.
+
+    Returns:
+        Low and high; NaN with a single run of either, or if no run of either reached the threshold.
+    """
+    if min(len(x.steps), len(y.steps)) < 2 or np.isnan(steps_ratio(x, y)):
+        return float("nan"), float("nan")
+    horizon = common_horizon(x, y)
+    means_x, means_y = (restricted_mean(group.resample(generator, resamples), horizon) for group in (x, y))
+    low, high = percentile_interval(means_x / means_y, confidence)
+    return float(low), float(high)
+
+
+def log_rank(x: Durations, y: Durations) -> float:
+    """Two-sided p-value of the log-rank test (Mantel 1966): do x and y reach the threshold at the same rate?
+
+    1 where the data can tell nothing, as when no run arrives or all do at once: observed and expected arrivals are the
+    same then and their variance is 0.
+    """
+    first, second = (stats.CensoredData.right_censored(group.steps, group.censored) for group in (x, y))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        test = stats.logrank(first, second)
+    return float(test.pvalue) if np.isfinite(test.statistic) else 1.0

@@ -1,0 +1,160 @@
+"""Scores of a comparison as tables: final scores with intervals, tests against the baseline, aggregates.
+
+An interval is in two columns, NAME_low and NAME_high, beside its value. Every cell has random numbers of its own, so
+that none of them changes when another cell is added.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from amal.study.analysis import statistics
+from amal.study.analysis.comparison import Comparison, cell_scores
+from amal.study.analysis.scores import FloatArray, area_under_curve
+from amal.study.analysis.statistics import Interval
+
+METRICS = {
+    "win_rate": "win_rate",
+    "return": "return_mean",
+    "episode_length": "episode_length",
+    "dead_allies": "dead_allies",
+    "dead_enemies": "dead_enemies",
+}
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How intervals are made; equal settings give equal numbers."""
+
+    resamples: int = statistics.RESAMPLES
+    seed: int = 0
+
+    def generator(self, *names: str) -> np.random.Generator:
+        """A stream of its own for each name."""
+        return np.random.default_rng([self.seed, zlib.crc32("/".join(names).encode())])
+
+    def mean(self, values: FloatArray, *names: str) -> Interval:
+        low, high = statistics.bootstrap_mean_interval(values, self.generator(*names), resamples=self.resamples)
+        return float(low), float(high)
+
+    def difference(self, x: FloatArray, y: FloatArray, *names: str) -> Interval:
+        """Of the means of x and y [run, scenario], whose runs are drawn independently; NaN with a single run."""
+        if min(len(x), len(y)) < 2:
+            return float("nan"), float("nan")
+        generator = self.generator(*names)
+        first, second = (
+            statistics.mean(statistics.stratified_resamples(scores, generator, self.resamples)) for scores in (x, y)
+        )
+        low, high = statistics.percentile_interval(first - second)
+        return float(low), float(high)
+
+
+def with_interval(name: str, value: float, interval: Interval) -> dict[str, float]:
+    return {name: float(value), f"{name}_low": interval[0], f"{name}_high": interval[1]}
+
+
+def summary(comparison: Comparison, bootstrap: Bootstrap) -> pd.DataFrame:
+    """A row per scenario and algorithm: final scores, and how the win rate compares with the baseline's.
+
+    Holm's correction is over the counted scenarios, for each algorithm and each test by itself.
+    """
+    rows = [
+        {
+            **{"scenario": scenario, "algorithm": algorithm, "seeds": len(comparison.cell(algorithm, scenario))},
+            **_scores(comparison, scenario, algorithm, bootstrap),
+            **_against_baseline(comparison, scenario, algorithm, bootstrap),
+        }
+        for scenario in comparison.scenarios()
+        for algorithm in comparison.compared(scenario)
+    ]
+    return with_holm(pd.DataFrame(rows), comparison, ["welch_p", "mann_whitney_p"])
+
+
+def _scores(comparison: Comparison, scenario: str, algorithm: str, bootstrap: Bootstrap) -> dict[str, float]:
+    runs = comparison.cell(algorithm, scenario)
+    values = {name: cell_scores(runs, column) for name, column in METRICS.items()}
+    values["auc"] = np.array([area_under_curve(run, until=budget(comparison, scenario)) for run in runs])
+    row: dict[str, float] = {}
+    for name, scores in values.items():
+        row |= with_interval(name, scores.mean(), bootstrap.mean(scores, name, algorithm, scenario))
+    return row
+
+
+def budget(comparison: Comparison, scenario: str) -> float:
+    """The env steps that all runs in a scenario's statistics were evaluated for."""
+    used = [run for run in comparison.runs if run.scenario == scenario and comparison.is_used(run)]
+    return min(float(run.evaluations["env_steps"].iloc[-1]) for run in used)
+
+
+def _against_baseline(comparison: Comparison, scenario: str, algorithm: str, bootstrap: Bootstrap) -> dict[str, float]:
+    if algorithm == comparison.baseline or comparison.baseline not in comparison.compared(scenario):
+        return {}
+    x, y = (cell_scores(comparison.cell(name, scenario)) for name in (algorithm, comparison.baseline))
+    names = algorithm, comparison.baseline, scenario
+    d = statistics.cohens_d_interval(x, y, bootstrap.generator("d", *names), resamples=bootstrap.resamples)
+    return {
+        **with_interval("difference", x.mean() - y.mean(), bootstrap.difference(x[:, None], y[:, None], *names)),
+        "welch_p": statistics.welch(x, y),
+        "mann_whitney_p": statistics.mann_whitney(x, y),
+        **with_interval("cohens_d", float(statistics.cohens_d(x, y)), d),
+    }
+
+
+def with_holm(rows: pd.DataFrame, comparison: Comparison, columns: Sequence[str]) -> pd.DataFrame:
+    """With a column P_holm after each P, corrected over the counted scenarios of each algorithm."""
+    if rows.empty:
+        return pd.DataFrame(columns=["scenario", "algorithm", "seeds"])
+    for column in columns:
+        values = rows.pop(column) if column in rows else pd.Series(np.nan, rows.index)
+        corrected = pd.Series(np.nan, rows.index)
+        for algorithm in comparison.algorithms:
+            family = (rows["algorithm"] == algorithm) & rows["scenario"].isin(comparison.counted)
+            corrected[family] = statistics.holm(values[family].to_numpy().astype(np.float64))
+        rows = rows.assign(**{column: values, f"{column}_holm": corrected})
+    return rows
+
+
+def counted_scores(comparison: Comparison, algorithm: str, metric: str = "win_rate") -> FloatArray:
+    """Final scores of the runs that enter aggregates, [run, scenario]."""
+    cells = comparison.counted_runs(algorithm).values()
+    return np.stack([cell_scores(runs, metric) for runs in cells], axis=1)
+
+
+def aggregates(comparison: Comparison, bootstrap: Bootstrap) -> pd.DataFrame:
+    """A row per algorithm: final win rates over the counted scenarios; none if no scenario counts."""
+    statistic = {
+        "iqm": statistics.interquartile_mean,
+        "median": statistics.median,
+        "mean": statistics.mean,
+        "optimality_gap": statistics.optimality_gap,
+    }
+    rows = []
+    for algorithm in comparison.algorithms if comparison.counted else ():
+        scores = counted_scores(comparison, algorithm)
+        row: dict[str, Any] = {"algorithm": algorithm, "scenarios": scores.shape[1], "seeds": scores.shape[0]}
+        for name, function in statistic.items():
+            interval = statistics.stratified_bootstrap_interval(
+                scores, function, bootstrap.generator(name, algorithm), resamples=bootstrap.resamples
+            )
+            row |= with_interval(name, float(function(scores)), interval)
+        rows.append(row | _aggregate_against_baseline(comparison, algorithm, bootstrap))
+    return pd.DataFrame(rows)
+
+
+def _aggregate_against_baseline(comparison: Comparison, algorithm: str, bootstrap: Bootstrap) -> dict[str, float]:
+    if algorithm == comparison.baseline:
+        return {}
+    x, y = (counted_scores(comparison, name) for name in (algorithm, comparison.baseline))
+    generator = bootstrap.generator("improvement", algorithm, comparison.baseline)
+    improvement = statistics.probability_of_improvement_interval(x, y, generator, resamples=bootstrap.resamples)
+    difference = bootstrap.difference(x, y, "aggregate", algorithm, comparison.baseline)
+    return {
+        **with_interval("difference", float(statistics.mean(x) - statistics.mean(y)), difference),
+        **with_interval("improvement", float(statistics.probability_of_improvement(x, y)), improvement),
+    }

@@ -1,0 +1,187 @@
+"""The ``compare`` command: runs the grid of a study, cell by cell, until all of it is finished."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+
+from amal.battle.scenario import ScenarioError, load_scenario, nearest
+from amal.study.grid.board import Board
+from amal.study.grid.launchers import CellInUse, Launcher, LocalLauncher, RayLauncher, import_ray
+from amal.study.grid.runs import Grid, StudyError, locked, write_record
+
+TICK_SECONDS = 0.2
+LARGEST_SEED = 2**32 - 1
+GRIDS_OWN = ("config", "ckpt_path", "out", "seed_everything", "data.scenario", "data.env_steps", "data.episodes")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        fail(message)
+
+
+def main(args: list[str]) -> None:
+    options = _parser().parse_args(args)
+    try:
+        grid = grid_of(options)
+        if options.launcher == "ray":
+            import_ray()
+        if options.parallel is not None and options.parallel < 1:
+            raise StudyError(f"--parallel must be at least 1, got {options.parallel}")
+        grid.joined(options.out)  # refuses before anything is written
+        with locked(options.out):
+            write_record(options.out, grid.joined(options.out))
+            code = run(grid, options)
+    except (StudyError, ScenarioError) as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename or options.out}: {error.strerror}")
+    sys.exit(code)
+
+
+def fail(message: str) -> NoReturn:
+    """One line on stderr, exit code 2."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python cli.py compare",
+        allow_abbrev=False,
+        description="Train algorithms on scenarios with several seeds. The same command again continues what was "
+        "interrupted and tries again what failed; finished runs are kept.",
+    )
+    parser.add_argument(
+        "--algorithms",
+        nargs="+",
+        required=True,
+        metavar="NAME[:FILE,...]",
+        help="NAME for configs/NAME.yaml, or NAME:FILE[,FILE...] for those files, later over earlier",
+    )
+    parser.add_argument("--scenarios", nargs="+", required=True, metavar="NAME")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[5], metavar="N", help="how many, or several by value (default 5)"
+    )
+    parser.add_argument("--env_steps", type=int, required=True, metavar="N", help="budget of every run")
+    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the study's folder")
+    parser.add_argument(
+        "--parallel", type=int, metavar="N", help="runs at a time, which share the cores (default: one a core)"
+    )
+    parser.add_argument("--launcher", choices=("local", "ray"), default="local", help="this machine or a Ray cluster")
+    parser.add_argument(
+        "--overrides", nargs="+", default=[], metavar="KEY=VALUE", help="for every run, as in data.num_envs=32"
+    )
+    return parser
+
+
+def grid_of(options: argparse.Namespace) -> Grid:
+    """The grid that the options describe. Raises StudyError or ScenarioError."""
+    algorithms: dict[str, list[Path]] = {}
+    for word in options.algorithms:
+        label, configs = _algorithm(word)
+        if label in algorithms:
+            raise StudyError(f"--algorithms: {label!r} is named twice")
+        algorithms[label] = configs
+    for name in options.scenarios:
+        load_scenario(name)
+    _refuse_repeated("--scenarios", options.scenarios)
+    if options.env_steps < 1:
+        raise StudyError(f"--env_steps must be at least 1, got {options.env_steps}")
+    for override in options.overrides:
+        key, equals, _ = override.partition("=")
+        if not equals or not re.fullmatch(r"\w[\w.]*\+?", key):
+            raise StudyError(f"--overrides: expected KEY=VALUE, got {override!r}")
+        if key in GRIDS_OWN:
+            raise StudyError(f"--overrides: {key} is set by the study itself")
+    return Grid(algorithms, options.scenarios, _seeds(options.seeds), options.env_steps, options.overrides)
+
+
+def _algorithm(word: str) -> tuple[str, list[Path]]:
+    """Label and config files of 'NAME' or 'NAME:FILE,FILE'."""
+    label, colon, files = word.partition(":")
+    if not re.fullmatch(r"\w[\w.-]*", label) or label == "logs":  # it names folders beside logs/
+        raise StudyError(f"--algorithms: {label!r} cannot name an algorithm, for it names a folder")
+    configs = [Path(file) for file in files.split(",")] if colon else [Path("configs") / f"{label}.yaml"]
+    for config in configs:
+        if not config.is_file():
+            known = [str(path) for path in config.parent.glob("*.yaml")]
+            raise StudyError(f"--algorithms {word}: no file {config}{nearest(str(config), known)}")
+    return label, configs
+
+
+def _seeds(numbers: list[int]) -> list[int]:
+    if len(numbers) == 1:
+        if numbers[0] < 1:
+            raise StudyError(f"--seeds must be at least 1, got {numbers[0]}")
+        return list(range(numbers[0]))
+    _refuse_repeated("--seeds", numbers)
+    for seed in numbers:
+        if not 0 <= seed <= LARGEST_SEED:
+            raise StudyError(f"--seeds must be between 0 and {LARGEST_SEED}, got {seed}")
+    return numbers
+
+
+def _refuse_repeated(option: str, values: Sequence[object]) -> None:
+    repeated = next((value for value in values if values.count(value) > 1), None)
+    if repeated is not None:
+        raise StudyError(f"{option}: {repeated} is named twice")
+
+
+def run(grid: Grid, options: argparse.Namespace) -> int:
+    """Runs all cells that are not finished; the exit code."""
+    launcher = RayLauncher(options.parallel) if options.launcher == "ray" else LocalLauncher(options.parallel)
+    board = Board(grid.cells(options.out), grid.env_steps, launcher.parallel, Console())
+    with received_signals() as signals:
+        try:
+            with board.shown():
+                _run_until(lambda: bool(signals), launcher, board)
+                if signals:
+                    launcher.stop(signals)
+                    board.put_back()
+        finally:
+            launcher.stop(signals)
+    return board.summary(options.out, signals)
+
+
+def _run_until(is_stopped: Callable[[], bool], launcher: Launcher, board: Board) -> None:
+    waiting = deque(board.of_state("waiting"))
+    running = 0
+    while (waiting or running) and not is_stopped():
+        while waiting and running < launcher.parallel:
+            cell = waiting.popleft()
+            try:
+                launcher.start(cell)
+                board.begin(cell)
+                running += 1
+            except (OSError, CellInUse) as error:
+                board.end(cell, str(error))
+        board.refresh()
+        time.sleep(TICK_SECONDS)
+        for cell, failure in launcher.ended():
+            board.end(cell, failure)
+            running -= 1
+
+
+@contextmanager
+def received_signals() -> Iterator[list[int]]:
+    """A list that the signals which ask to stop are appended to, instead of what they do otherwise."""
+    received: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores one
+    previous = {number: signal.signal(number, lambda number, frame: received.append(number)) for number in heard}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,218 @@
+"""Where the cells of a study run: as processes of this machine, or through Ray on a cluster.
+
+Both go through ``launch``, which holds for a cell's process:
+
+- It is the only one in its cell. Its log is its standard output and carries a lock that the system releases when the
+  process has ended, so that nobody starts a second one, not even after compare itself was killed.
+- It dies with the process that started it. Linux sees to that. Elsewhere the processes of a killed compare go on to
+  their end; until then the lock turns others away, whose cell is reported as failed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from amal.study.grid.runs import START_MARK, Cell, StudyError
+
+PATIENCE_SECONDS = 20.0  # for a process that was asked to end
+LOCK_SECONDS = 20.0  # for a predecessor that is about to end
+RAY_RETRIES = 3  # of a cell whose worker was lost
+
+_ROOT = Path(__file__).resolve().parents[3]
+
+# The setting outlives exec, so a small interpreter makes it and then becomes the cell. Python's own way, preexec_fn,
+# can deadlock in a process with threads, as Ray's are.
+_DIE_WITH_PARENT = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+class CellInUse(RuntimeError):
+    """Another process still works in the cell."""
+
+
+class Launcher(Protocol):
+    """Runs cells, ``parallel`` at a time."""
+
+    parallel: int
+    threads: int  # of each cell
+
+    def start(self, cell: Cell) -> None:
+        """Raises OSError or CellInUse if the cell cannot be started."""
+
+    def ended(self) -> list[tuple[Cell, str]]:
+        """The cells that ended since the last call, each with what went wrong, which is nothing if all is well."""
+
+    def stop(self, signals: Sequence[int] = ()) -> None:
+        """Ends all that runs: asks first, then, or at once when ``signals`` has a second entry, kills."""
+
+
+def launch(cell: Cell, threads: int) -> subprocess.Popen[bytes]:
+    """Starts or continues a cell. Of a cell without a checkpoint everything is removed first."""
+    log = _locked_log(cell)
+    try:
+        cell.folder.mkdir(parents=True, exist_ok=True)
+        if not cell.checkpoint.is_file():
+            for path in cell.folder.iterdir():
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        command = [sys.executable, str(_ROOT / "cli.py"), "fit", *cell.next_arguments()]
+        log.write(f"{START_MARK}{datetime.now():%Y-%m-%d %H:%M:%S} {shlex.join(command)}\n".encode())
+        log.flush()
+        if sys.platform == "linux":
+            command = [sys.executable, "-IS", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command]
+        return subprocess.Popen(
+            command,
+            env=os.environ | {"OMP_NUM_THREADS": str(threads), "NUMBA_NUM_THREADS": str(threads)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for compare, which then asks the cells to end
+        )
+    finally:
+        log.close()
+
+
+def _locked_log(cell: Cell) -> IO[bytes]:
+    """The log, open for appending. The lock belongs to the open file, which the cell's process inherits."""
+    cell.log.parent.mkdir(parents=True, exist_ok=True)
+    log = cell.log.open("ab")
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return log
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                log.close()
+                raise CellInUse("a process of an earlier compare still works in it") from None
+            time.sleep(0.1)
+
+
+def terminate(processes: Collection[subprocess.Popen[bytes]], signals: Sequence[int] = ()) -> None:
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while any(process.poll() is None for process in processes) and time.monotonic() < deadline and len(signals) < 2:
+        time.sleep(0.05)
+    for process in processes:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def verdict(exit_code: int) -> str:
+    if exit_code >= 0:
+        return f"exit code {exit_code}" if exit_code else ""
+    killer = signal.Signals(-exit_code).name if -exit_code in set(signal.Signals) else f"signal {-exit_code}"
+    return f"exit code {exit_code}, killed by {killer}"
+
+
+class LocalLauncher:
+    """Processes of this machine."""
+
+    def __init__(self, parallel: int | None = None) -> None:
+        # What this process may use, which in a container or a batch job is less than the machine has.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.parallel = parallel or cores
+        self.threads = max(1, cores // self.parallel)
+        self._processes: dict[Cell, subprocess.Popen[bytes]] = {}
+
+    def start(self, cell: Cell) -> None:
+        self._processes[cell] = launch(cell, self.threads)
+
+    def ended(self) -> list[tuple[Cell, str]]:
+        codes = [(cell, process.poll()) for cell, process in self._processes.items()]
+        ended = [(cell, verdict(code)) for cell, code in codes if code is not None]
+        for cell, _ in ended:
+            del self._processes[cell]
+        return ended
+
+    def stop(self, signals: Sequence[int] = ()) -> None:
+        terminate(self._processes.values(), signals)
+        self._processes.clear()
+
+
+def run_cell(cell: Cell, threads: int) -> int:
+    """The cell as one call, for Ray: the exit code. Ends the process if the call is cancelled."""
+    if cell.is_finished():  # by a worker that was lost before it could say so
+        return 0
+    process = launch(cell, threads)
+    try:
+        while process.poll() is None:  # Ray cancels between two instructions; it would not interrupt a wait()
+            time.sleep(0.2)
+        return process.returncode
+    except BaseException:
+        terminate([process])
+        raise
+
+
+class RayLauncher:
+    """Tasks of a Ray cluster: the one of RAY_ADDRESS or of this machine, else one that is started for the occasion.
+
+    The repository, the Python environment and the study's folder have to be on a disk that all nodes share, under the
+    same paths. Then a cell whose worker or node is lost is run again elsewhere and continues from its checkpoint.
+    """
+
+    def __init__(self, parallel: int | None = None) -> None:
+        ray = import_ray()
+        path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+        environment = {"env_vars": {"PYTHONPATH": path}}
+        ray.init(log_to_driver=False, logging_level="ERROR", runtime_env=environment)
+        per_node = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+        cores = max(1, sum(per_node))
+        self.parallel = parallel or cores
+        # A cell with more threads than a node has cores could never be placed there.
+        self.threads = max(1, min([cores // self.parallel, *(count for count in per_node if count)]))
+        self._ray = ray
+        self._run = ray.remote(num_cpus=self.threads, max_retries=RAY_RETRIES)(run_cell)
+        self._tasks: dict[Any, Cell] = {}
+
+    def start(self, cell: Cell) -> None:
+        self._tasks[self._run.remote(cell, self.threads)] = cell
+
+    def ended(self) -> list[tuple[Cell, str]]:
+        ready, _ = (
+            self._ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=0) if self._tasks else ([], [])
+        )
+        return [(self._tasks.pop(task), self._verdict(task)) for task in ready]
+
+    def _verdict(self, task: Any) -> str:
+        try:
+            return verdict(self._ray.get(task))
+        except self._ray.exceptions.RayTaskError as error:
+            return str(error.cause)
+        except self._ray.exceptions.RayError as error:
+            return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+
+    def stop(self, signals: Sequence[int] = ()) -> None:
+        for task in self._tasks:
+            self._ray.cancel(task)
+        deadline = time.monotonic() + PATIENCE_SECONDS + 5
+        while self._tasks and time.monotonic() < deadline and len(signals) < 2:
+            self.ended()
+            time.sleep(0.1)
+        self._tasks.clear()
+        self._ray.shutdown()
+
+
+def import_ray() -> Any:
+    """Raises StudyError if it is missing."""
+    try:
+        import ray
+    except ImportError as error:
+        raise StudyError("--launcher ray needs Ray, which is not installed: pip install 'amal[ray]'") from error
+    return ray

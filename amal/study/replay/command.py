@@ -1,0 +1,131 @@
+"""The ``replay`` command: a battle of a checkpoint's greedy policy, to watch."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:  # --help must not wait for what plays and draws
+    import numpy as np
+
+    from amal.battle.scenario import Scenario
+    from amal.study.replay.player import Decisions
+
+SUFFIXES = (".gif", ".mp4", ".html")
+
+
+class ReplayError(ValueError):
+    """A replay that cannot be made; the message says why."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        fail(message)
+
+
+def main(args: list[str]) -> None:
+    options = _parser().parse_args(args)
+    config = options.config or options.ckpt_path.absolute().parent.parent / "config.yaml"
+    try:
+        check_input(options.ckpt_path, config)
+        check_output(options.out)
+        summary = make_replay(options.ckpt_path, config, options.out, options.seed, options.battle)
+    except OSError as error:
+        fail(f"{error.filename or options.out}: {error.strerror}" if error.strerror else f"{options.out}: {error}")
+    except ValueError as error:
+        fail(str(error))
+    print(f"{options.out}: {summary}")
+
+
+def fail(message: str) -> NoReturn:
+    """One line on stderr, exit code 2."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python cli.py replay",
+        allow_abbrev=False,
+        description="Play one battle with a checkpoint's greedy policy and make a GIF, an MP4 or a web page of it. The "
+        "page plays in any browser and shows how likely each action of each unit was.",
+    )
+    parser.add_argument("--ckpt_path", type=Path, required=True, metavar="FILE", help="RUN/checkpoints/best.ckpt")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help=f"its suffix decides: {', '.join(SUFFIXES)}"
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="the run's configuration (default: config.yaml two folders up)"
+    )
+    parser.add_argument("--seed", type=_natural, default=0, metavar="N", help="of the battles (default %(default)s)")
+    parser.add_argument(
+        "--battle", type=_natural, default=0, metavar="K", help="which of that seed's battles (default %(default)s)"
+    )
+    return parser
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
+    return int(text)
+
+
+def check_input(checkpoint: Path, config: Path) -> None:
+    """Raises ReplayError if one of the files is not there."""
+    if not checkpoint.is_file():
+        raise ReplayError(f"--ckpt_path {checkpoint}: no such file")
+    if not config.is_file():
+        raise ReplayError(f"no configuration {config}; name the run's with --config")
+
+
+def check_output(out: Path) -> None:
+    """Raises ReplayError if no replay can be written there. Before the battle, which takes longer."""
+    if out.suffix not in SUFFIXES:
+        raise ReplayError(f"--out {out}: the suffix must be one of {', '.join(SUFFIXES)}")
+    if out.is_dir():
+        raise ReplayError(f"--out {out}: is a folder")
+    folder = next(parent for parent in out.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ReplayError(f"--out {out}: cannot write into {folder}")
+    if out.suffix == ".mp4":
+        from amal.study.replay.film import has_ffmpeg
+
+        if not has_ffmpeg():
+            raise ReplayError(f"--out {out}: an MP4 needs ffmpeg, which is not installed; .gif and .html do not")
+
+
+def make_replay(checkpoint: Path, config: Path, out: Path, seed: int, number: int) -> str:
+    """Plays battle ``number`` of the seed and draws it; a summary of it. Raises ValueError or OSError."""
+    from amal.battle.scenario import load_scenario
+    from amal.rollout import record_battle
+    from amal.study.replay.replays import team_of_each, verdict
+    from amal.study.replay.strikes import ALIVE, STEP_SECONDS
+    from amal.study.replay.witness import Witness, load_player
+
+    module, spec = load_player(checkpoint, config)
+    witness = Witness(module)
+    units = record_battle(witness, spec, seed, number)
+    scenario = load_scenario(spec.scenario)
+    title = f"{type(module).__name__} · {checkpoint.name} · battle {number} of seed {seed}"
+    _draw(scenario, units, witness.decisions(), out, title)
+    steps = len(units) - 1
+    ending = verdict(team_of_each(scenario), units[-1, :, ALIVE] > 0)
+    return f"{ending} after {steps} steps ({steps * STEP_SECONDS:.1f} s)"
+
+
+def _draw(scenario: Scenario, units: np.ndarray, decisions: Decisions, out: Path, title: str) -> None:
+    if out.suffix == ".html":
+        from amal.study.replay.player import render_html
+
+        render_html(scenario, units, decisions, out, title)
+    elif out.suffix == ".mp4":
+        from amal.study.replay.film import render_mp4
+
+        render_mp4(scenario, units, out, title)
+    else:
+        from amal.study.replay.replays import render_gif
+
+        render_gif(scenario, units, out, title)

@@ -1,0 +1,75 @@
+"""The lines of a report's figures, as numbers: learning curves, aggregate curve, performance profile."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from amal.study.analysis import statistics
+from amal.study.analysis.comparison import Comparison
+from amal.study.analysis.efficiency import pooled_ratio
+from amal.study.analysis.scores import common_grid, curve
+from amal.study.analysis.tables import Bootstrap, counted_scores
+from amal.study.figures import Bar, Line
+
+THRESHOLDS = np.linspace(0.0, 1.0, 101)
+
+
+def learning_curves(comparison: Comparison, scenario: str, bootstrap: Bootstrap) -> dict[str, Line]:
+    """By algorithm, the mean win rate over seeds against env steps, as far as every run has been evaluated."""
+    cells = {algorithm: comparison.cell(algorithm, scenario) for algorithm in comparison.compared(scenario)}
+    grid = common_grid([run for runs in cells.values() for run in runs])
+    lines = {}
+    for algorithm, runs in cells.items():
+        values = curve(runs, "win_rate", grid)
+        generator = bootstrap.generator("curve", algorithm, scenario)
+        band = statistics.bootstrap_mean_interval(values, generator, resamples=bootstrap.resamples)
+        lines[algorithm] = Line(grid, values.mean(axis=0), *band)
+    return lines
+
+
+def aggregate_curves(comparison: Comparison, bootstrap: Bootstrap) -> dict[str, Line]:
+    """By algorithm, the interquartile mean of the win rate over counted scenarios and seeds, against env steps."""
+    cells = {algorithm: comparison.counted_runs(algorithm) for algorithm in comparison.algorithms}
+    grid = common_grid([run for scenarios in cells.values() for runs in scenarios.values() for run in runs])
+    lines = {}
+    for algorithm, scenarios in cells.items():
+        values = np.stack([curve(runs, "win_rate", grid) for runs in scenarios.values()], axis=1)
+        intervals = [
+            statistics.stratified_bootstrap_interval(
+                at_point,
+                statistics.interquartile_mean,
+                bootstrap.generator("aggregate curve", algorithm),  # the same draws at each point: whole runs are drawn
+                resamples=bootstrap.resamples,
+            )
+            for at_point in np.moveaxis(values, -1, 0)
+        ]
+        middle = statistics.interquartile_mean(np.moveaxis(values, -1, 0))
+        lines[algorithm] = Line(grid, middle, *np.array(intervals).T)
+    return lines
+
+
+def profiles(comparison: Comparison, bootstrap: Bootstrap) -> dict[str, Line]:
+    """By algorithm, the share of runs whose final win rate is above each threshold."""
+    lines = {}
+    for algorithm in comparison.algorithms:
+        scores = counted_scores(comparison, algorithm)
+        generator = bootstrap.generator("profile", algorithm)
+        band = statistics.performance_profile_band(scores, THRESHOLDS, generator, resamples=bootstrap.resamples)
+        lines[algorithm] = Line(THRESHOLDS, statistics.performance_profile(scores, THRESHOLDS), *band)
+    return lines
+
+
+def ratio_bars(comparison: Comparison, efficiency: pd.DataFrame, bootstrap: Bootstrap) -> list[Bar]:
+    """The env-step ratios of each scenario, and their geometric mean where there are several."""
+    bars = []
+    for row in efficiency[efficiency["algorithm"] != comparison.baseline].to_dict("records"):
+        ratio, low, high = (float(row.get(f"env_steps_ratio{end}", np.nan)) for end in ("", "_low", "_high"))
+        mark = row.get("env_steps_bound", "")
+        note = row["note"].removeprefix("not applicable: ") or "no run reached it"
+        bars.append(Bar(row["scenario"], row["algorithm"], ratio, low, high, mark if mark in ("≥", "≤") else "", note))
+    for algorithm in comparison.algorithms[1:]:
+        ratio, (low, high), scenarios = pooled_ratio(comparison, algorithm, bootstrap)
+        if len(scenarios) > 1:
+            bars.append(Bar("geom. mean", algorithm, ratio, low, high))
+    return bars

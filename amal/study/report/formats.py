@@ -1,0 +1,201 @@
+"""Tables of a report as people read them, and as Markdown, LaTeX and HTML."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from amal.study.analysis.comparison import Comparison
+
+_LATEX = {"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "×": r"$\times$", "∞": r"$\infty$", "−": "$-$", "–": "--"}
+_LATEX |= {"<": "$<$", ">": "$>$", "≥": r"$\geq$", "≤": r"$\leq$"}
+
+
+def number(value: Any, digits: int = 2) -> str:
+    """'0.93', '12 300', '∞', or nothing for NaN."""
+    if value is None or math.isnan(value):
+        return ""
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    return f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "−").replace(",", " ")
+
+
+def with_interval(row: Mapping[str, Any], name: str, digits: int = 2) -> str:
+    """'0.93 [0.90, 0.96]', without the bracket for a single seed."""
+    value, low, high = (number(row.get(key, math.nan), digits) for key in (name, f"{name}_low", f"{name}_high"))
+    return f"{value} [{low}, {high}]" if low and high else value
+
+
+def p_value(value: float) -> str:
+    return "" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+
+
+def _place(row: Mapping[str, Any]) -> dict[str, str]:
+    return {"scenario": row["scenario"], "algorithm": row["algorithm"], "seeds": str(row["seeds"])}
+
+
+def final_scores(summary: pd.DataFrame) -> pd.DataFrame:
+    """Per scenario and algorithm, the mean over seeds with its interval."""
+    columns = {"win rate": ("win_rate", 2), "return": ("return", 1), "episode length": ("episode_length", 0)}
+    columns |= {"dead allies": ("dead_allies", 1), "dead enemies": ("dead_enemies", 1), "AUC": ("auc", 2)}
+    rows = [
+        {**_place(row), **{title: with_interval(row, name, digits) for title, (name, digits) in columns.items()}}
+        for row in _rows(summary)
+    ]
+    return pd.DataFrame(rows)
+
+
+def tests(summary: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
+    """Per scenario and algorithm, its final win rate against the baseline's."""
+    rows = [
+        {
+            **_place(row),
+            "difference": "+" * (row["difference"] > 0) + with_interval(row, "difference"),
+            "Welch p": p_value(row["welch_p"]),
+            "Welch p (Holm)": p_value(row["welch_p_holm"]),
+            "MW p": p_value(row["mann_whitney_p"]),
+            "MW p (Holm)": p_value(row["mann_whitney_p_holm"]),
+            "Cohen's d": with_interval(row, "cohens_d", 1),
+        }
+        for row in _rows(summary)
+        if row["algorithm"] != comparison.baseline and "difference" in row and not math.isnan(row["difference"])
+    ]
+    return pd.DataFrame(rows)
+
+
+def aggregates(table: pd.DataFrame) -> pd.DataFrame:
+    columns = {"IQM": "iqm", "median": "median", "mean": "mean", "optimality gap": "optimality_gap"}
+    columns |= {"P(improvement)": "improvement"}
+    rows = [
+        {
+            **{"algorithm": row["algorithm"], "scenarios": str(row["scenarios"]), "seeds": str(row["seeds"])},
+            **{title: with_interval(row, name) for title, name in columns.items()},
+        }
+        for row in _rows(table)
+    ]
+    return pd.DataFrame(rows)
+
+
+def sample_efficiency(table: pd.DataFrame) -> pd.DataFrame:
+    """Per scenario and algorithm: the runs' env steps, '>' marking censored ones, and the ratios to the baseline."""
+    rows = []
+    for row in _rows(table):
+        place, target = _place(row), number(row["threshold"])
+        if row["note"]:
+            rows.append({**place, "target": target, "arrived": "", "env steps of each run": row["note"]})
+            continue
+        ratios = {
+            title: _bounded(row, axis) for title, axis in (("env steps ×", "env_steps"), ("episodes ×", "episodes"))
+        }
+        tests = {"log-rank p": row["env_steps_log_rank_p"], "p (Holm)": row["env_steps_log_rank_p_holm"]}
+        rows.append(
+            {
+                **place,
+                "target": target,
+                "arrived": f"{row['reached']:.0f} of {row['seeds']}",
+                "env steps of each run": " ".join(map(_grouped, row["env_steps_by_run"].split())),
+                **ratios,
+                **{title: p_value(value) for title, value in tests.items()},
+            }
+        )
+    return pd.DataFrame(rows).fillna("")
+
+
+def _grouped(steps: str) -> str:
+    """'>500 412' as '>500k': what a reader compares; the exact numbers are in the CSV."""
+    value = float(steps.lstrip(">"))
+    short = f"{value / 1e6:.2f}M" if value >= 1e6 else f"{value / 1e3:.3g}k" if value >= 1e3 else f"{value:.0f}"
+    return ">" * steps.startswith(">") + short
+
+
+def _bounded(row: Mapping[str, Any], axis: str) -> str:
+    bound = row.get(f"{axis}_bound")
+    if bound == "none reached":
+        return bound
+    return (bound if isinstance(bound, str) else "") + with_interval(row, f"{axis}_ratio")
+
+
+def cost(table: pd.DataFrame) -> pd.DataFrame:
+    rows = [
+        {
+            **_place(row),
+            "training (min)": number(row["wall_seconds"] / 60, 1),
+            "env steps/s": number(row["env_steps_per_second"], 0),
+            "peak memory (MB)": number(row["peak_memory_mb"], 0),
+            "equal time (min)": number(row["equal_wall_seconds"] / 60, 1),
+            "win rate by then": with_interval(row, "win_rate_at_equal_wall_time"),
+        }
+        for row in _rows(table)
+    ]
+    return pd.DataFrame(rows)
+
+
+def runs(table: pd.DataFrame) -> pd.DataFrame:
+    table = table.reindex(columns=[*table.columns, *({"final_win_rate", "code_version"} - set(table.columns))])
+    rows = [
+        {
+            **{"scenario": row["scenario"], "algorithm": row["algorithm"], "seed": str(row["seed"])},
+            **{"state": row["state"], "counts": "yes" if row["in_statistics"] else "no"},
+            "final win rate": number(row["final_win_rate"]),
+            "code": row["code_version"] if isinstance(row["code_version"], str) else "",
+            "folder": str(row["folder"]),
+        }
+        for row in _rows(table)
+    ]
+    return pd.DataFrame(rows)
+
+
+def diagnostics(table: pd.DataFrame) -> pd.DataFrame:
+    """A row per metric, a column per scenario and algorithm."""
+    if table.empty:
+        return table
+    wide = table.assign(cell=table["scenario"] + " " + table["algorithm"])
+    cells, names = wide["cell"].unique(), wide["metric"].unique()
+    wide = wide.pivot(index="metric", columns="cell", values="mean").loc[names, cells]
+    shown = wide.map(lambda value: "" if math.isnan(value) else f"{value:.3g}".replace("-", "−"))
+    return shown.reset_index().rename_axis(columns=None)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    lines = [table.columns, ["---"] * len(table.columns), *table.to_numpy()]
+    return "".join(f"| {' | '.join(str(cell).strip().replace('|', '/') for cell in line)} |\n" for line in lines)
+
+
+def latex(table: pd.DataFrame) -> str:
+    """A tabular with booktabs' rules."""
+    lines = [" & ".join(_latex(cell) for cell in line) + r" \\" for line in [table.columns, *table.to_numpy()]]
+    body = "\n".join(lines[1:])
+    head = f"\\begin{{tabular}}{{ll{'r' * (len(table.columns) - 2)}}}\n\\toprule\n{lines[0]}\n\\midrule\n"
+    return f"{head}{body}\n\\bottomrule\n\\end{{tabular}}\n"
+
+
+def _latex(cell: object) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in str(cell).strip())
+
+
+def to_html(table: pd.DataFrame) -> str:
+    """Numbers to the right, words to the left; scrolls by itself where it is too wide."""
+    if table.empty:
+        return "<p>Nothing yet.</p>"
+    left = {name for name in table if name in _WORDS}
+    head = "".join(_cell("th", name, name in left) for name in table.columns)
+    body = "".join(
+        f"<tr>{''.join(_cell('td', cell, name in left) for name, cell in zip(table.columns, line, strict=True))}</tr>"
+        for line in table.to_numpy()
+    )
+    return f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+_WORDS = {"scenario", "algorithm", "state", "folder", "code", "metric", "env steps of each run"}
+
+
+def _cell(tag: str, content: object, left: bool) -> str:
+    return f"<{tag}{' class=l' * left}>{html.escape(str(content).strip())}</{tag}>"

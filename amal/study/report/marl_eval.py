@@ -1,0 +1,56 @@
+"""Results in marl-eval's raw-data format, for others' tools (Gorsane et al. 2022).
+
+{environment: {task: {algorithm: {run: {step_k: {step_count, metric: [value]}, absolute_metrics: {metric: [value]}}}}}}
+
+marl-eval wants equally many steps, runs and algorithms everywhere, while runs here are evaluated by episodes and so at
+env steps of their own: each step holds the latest evaluation at or before a point of a grid common to its scenario.
+Checked with id-marl-eval 0.0.4: ``DiagnoseData.check_data`` calls it valid, and ``data_process_pipeline`` and
+``create_matrices_for_rliable`` read it. They lower all names' case; elapsed_time is left out, since that check takes it
+for a metric that absolute_metrics lack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from amal.study.analysis.comparison import Comparison, cell_scores
+from amal.study.analysis.scores import FloatArray, Run, common_grid, curve
+from amal.study.analysis.tables import METRICS
+
+ENVIRONMENT = "smac"
+STEPS = 50
+
+
+def marl_eval_data(comparison: Comparison) -> dict[str, Any]:
+    """The runs that enter aggregates. Their absolute_metrics are the final scores, means over the last evaluations of
+    the last policy: those of the best checkpoint in fresh episodes, as marl-eval means them, are no part of a study."""
+    cells = {algorithm: comparison.counted_runs(algorithm) for algorithm in comparison.algorithms}
+    tasks: dict[str, Any] = {}
+    for scenario in comparison.counted:
+        grid = _grid([run for scenarios in cells.values() for run in scenarios[scenario]])
+        tasks[scenario] = {
+            algorithm.replace(",", " "): {
+                f"run_{number}": _steps(run, grid) for number, run in enumerate(scenarios[scenario])
+            }
+            for algorithm, scenarios in cells.items()
+        }
+    return {ENVIRONMENT: tasks} if tasks else {}
+
+
+def _grid(runs: Sequence[Run]) -> FloatArray:
+    """From where every run has been evaluated to where one ends."""
+    first = max(float(run.evaluations["env_steps"].iloc[0]) for run in runs)
+    return np.linspace(first, common_grid(runs)[-1], STEPS)
+
+
+def _steps(run: Run, grid: FloatArray) -> dict[str, Any]:
+    values = {name: curve([run], column, grid)[0] for name, column in METRICS.items()}
+    steps: dict[str, Any] = {
+        f"step_{k}": {"step_count": int(point), **{name: [float(values[name][k])] for name in METRICS}}
+        for k, point in enumerate(grid)
+    }
+    final = {name: [float(cell_scores([run], column)[0])] for name, column in METRICS.items()}
+    return {**steps, "absolute_metrics": final}

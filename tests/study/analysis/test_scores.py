@@ -1,0 +1,174 @@
+"""Run folders read, and reduced to final scores, curves and steps to a threshold."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from amal.study.analysis.scores import (
+    COLUMNS,
+    Axis,
+    Run,
+    area_under_curve,
+    common_grid,
+    curve,
+    final_scores,
+    read_runs,
+    scenarios_and_seeds,
+    steps_to_threshold,
+)
+from tests.conftest import ROOT
+
+
+def table(win_rates: list[float], every: float = 100.0) -> pd.DataFrame:
+    steps = every * np.arange(1, len(win_rates) + 1)
+    rows = {"env_steps": steps, "episodes": steps / 50, "wall_seconds": steps / 1000, "win_rate": win_rates}
+    return pd.DataFrame(rows | {"return_mean": 20 * np.array(win_rates)}).reindex(columns=COLUMNS, fill_value=1.0)
+
+
+def run(win_rates: list[float], algorithm: str = "amal", scenario: str = "3m", seed: int = 0, done: bool = True) -> Run:
+    return Run(algorithm, scenario, seed, Path("study") / algorithm, done, table(win_rates), {})
+
+
+def write(study: Path, algorithm: str, scenario: str, seed: int, win_rates: list[float], outcome: str) -> Path:
+    folder = study / algorithm / scenario / f"seed_{seed}"
+    folder.mkdir(parents=True)
+    record = {"algorithm": algorithm.upper(), "scenario": scenario, "seed": seed, "outcome": outcome, "totals": {}}
+    (folder / "run.json").write_text(json.dumps(record))
+    table(win_rates).to_csv(folder / "evaluations.csv", index=False)
+    return folder
+
+
+def test_reads_the_grid_in_order_and_flags_what_is_unfinished(tmp_path: Path) -> None:
+    for algorithm in ("mappo", "amal"):
+        for seed in (10, 2):
+            write(tmp_path, algorithm, "3m", seed, [0.0, 0.5], "finished")
+    write(tmp_path, "amal", "2s3z", 2, [0.25], "running")
+    (write(tmp_path, "amal", "2s3z", 10, [], "failed: OSError: disk full") / "evaluations.csv").unlink()
+    (tmp_path / "amal" / "3m" / "seed_2.old").mkdir()
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "amal" / "3m" / "seed_3").write_text("a file")
+    runs = read_runs(tmp_path)
+    cells = [("amal", "2s3z", 2), ("amal", "2s3z", 10), ("amal", "3m", 2), ("amal", "3m", 10)]
+    assert [(r.algorithm, r.scenario, r.seed) for r in runs] == [*cells, ("mappo", "3m", 2), ("mappo", "3m", 10)]
+    assert [r.finished for r in runs] == [False, False, True, True, True, True]
+    assert runs[0].evaluations["win_rate"].tolist() == [0.25] and runs[1].evaluations.empty
+    assert runs[2].path == tmp_path / "amal" / "3m" / "seed_2" and runs[2].record["algorithm"] == "AMAL"
+    assert scenarios_and_seeds(runs) == (["2s3z", "3m"], [2, 10])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("run.json", None, "cannot be read"),
+        ("run.json", "{", "no JSON"),
+        ("run.json", "[]", "no JSON object"),
+        ("run.json", '{"algorithm": "MAPPO", "scenario": "3m", "seed": "0", "outcome": "finished"}', "seed, totals"),
+        ("run.json", '{"algorithm": "A", "scenario": "8m", "seed": 0, "outcome": "x", "totals": {}}', "scenario 8m"),
+        ("evaluations.csv", None, "cannot be read"),
+        ("evaluations.csv", "", "no table"),
+        ("evaluations.csv", "env_steps,win_rate\n1,0.5\n", "no column episodes"),
+        ("evaluations.csv", ",".join(COLUMNS) + "\n", "no evaluation"),
+        ("evaluations.csv", ",".join(COLUMNS) + "\n1,1,1,many,1,1,1,1,1\n", "something else than numbers"),
+        ("evaluations.csv", ",".join(COLUMNS) + "\n1,1,1,,1,1,1,1,1\n", "gaps or infinite values in win_rate"),
+        ("evaluations.csv", ",".join(COLUMNS) + 2 * "\n1,1,1,1,1,1,1,1,1", "do not increase"),
+    ],
+)
+def test_names_a_missing_or_broken_file(tmp_path: Path, name: str, content: str | None, complaint: str) -> None:
+    path = write(tmp_path, "mappo", "3m", 0, [0.5], "finished") / name
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ValueError, match=complaint) as error:
+        read_runs(tmp_path)
+    assert str(error.value).startswith(str(path))
+
+
+@pytest.mark.parametrize("study", [".", "nowhere"])
+def test_a_study_without_runs_is_an_error(tmp_path: Path, study: str) -> None:
+    with pytest.raises(ValueError, match="no run in it"):
+        read_runs(tmp_path / study)
+
+
+def test_final_scores_are_means_over_the_last_evaluations_on_axes_common_to_all() -> None:
+    runs = [
+        run([0.9, 0.0, 0.5, 1.0, 1.0, 0.5], "amal", "3m", 1),
+        run([0.2, 0.4], "amal", "2s3z", 0),
+        run([0.3], "mappo", "3m", 0),
+        run([1.0], "mappo", "3m", 1, done=False),
+    ]
+    scores = final_scores(runs)
+    assert list(scores) == ["amal", "mappo"]
+    np.testing.assert_array_equal(scores["amal"], [[0.3, np.nan], [np.nan, 0.6]])
+    np.testing.assert_array_equal(scores["mappo"], [[np.nan, 0.3], [np.nan, np.nan]])
+    np.testing.assert_array_equal(final_scores(runs, "return_mean", last=1)["amal"], [[8.0, np.nan], [np.nan, 10.0]])
+    with pytest.raises(ValueError, match="at least 1"):
+        final_scores(runs, last=0)
+
+
+def test_equal_evaluations_in_another_order_are_a_tie() -> None:
+    a, b = [0.1, 0.2, 0.3, 0.6, 0.7], [0.7, 0.6, 0.3, 0.2, 0.1]
+    assert sum(a) != sum(b)
+    first, second = final_scores([run(a, seed=0), run(b, seed=1)])["amal"][:, 0]
+    assert first == second
+
+
+def test_curves_step_from_evaluation_to_evaluation() -> None:
+    runs = [run([0.25, 0.5]), run([1.0]), run([])]
+    grid = np.array([0.0, 99.0, 100.0, 199.0, 200.0, 300.0])
+    expected = [[0, 0, 0.25, 0.25, 0.5, 0.5], [0, 0, 1, 1, 1, 1], [0] * 6]
+    np.testing.assert_array_equal(curve(runs, "win_rate", grid), expected)
+    np.testing.assert_array_equal(curve(runs[:1], "return_mean", grid), [[np.nan, np.nan, 5, 5, 10, 10]])
+    assert curve([], "win_rate", grid).shape == (0, 6)
+
+
+def test_the_common_grid_ends_where_every_run_has_been_evaluated() -> None:
+    runs = [run([0.0] * 5), run([0.0] * 4), run([])]
+    np.testing.assert_array_equal(common_grid(runs, points=5), [0, 100, 200, 300, 400])
+    with pytest.raises(ValueError, match="evaluated"):
+        common_grid([run([])])
+
+
+def test_area_under_curve() -> None:
+    rising = run([0.5, 1.0])
+    assert area_under_curve(rising) == pytest.approx((0.5 * 0.25 + 0.5 * 0.75), abs=1e-12)
+    assert area_under_curve(rising, until=100) == pytest.approx(0.25)
+    assert area_under_curve(rising, until=150) == pytest.approx((100 * 0.25 + 50 * 0.625) / 150)
+    assert area_under_curve(rising, until=400) == pytest.approx((100 + 200 * 1.0) / 400)
+    assert area_under_curve(rising, "return_mean") == pytest.approx((10 + 15) / 2)
+    assert area_under_curve(run([1.0] * 4), until=50) == pytest.approx(0.25)
+    with pytest.raises(ValueError, match="no evaluation"):
+        area_under_curve(run([]))
+
+
+@pytest.mark.parametrize(
+    ("axis", "amount", "budget"), [("env_steps", 400, 500), ("episodes", 8, 10), ("wall_seconds", 0.4, 0.5)]
+)
+def test_steps_to_threshold_on_each_axis(axis: Axis, amount: float, budget: float) -> None:
+    rates = [0.0, 0.9, 0.0, 0.9, 0.9]
+    assert steps_to_threshold(run(rates), 0.6, axis=axis) == (pytest.approx(amount), False)
+    assert steps_to_threshold(run(rates), 0.7, axis=axis) == (pytest.approx(budget), True)
+
+
+def test_smoothing_keeps_a_lucky_evaluation_from_counting() -> None:
+    lucky = run([0.0, 1.0, 0.0, 0.0, 0.5, 1.0])
+    assert steps_to_threshold(lucky, 0.5, smooth=1) == (200.0, False)
+    assert steps_to_threshold(lucky, 0.5, smooth=3) == (600.0, False)
+    assert steps_to_threshold(lucky, 0.5, smooth=7) == (600.0, True)
+    assert steps_to_threshold(run([]), 0.5) == (0.0, True)
+    assert steps_to_threshold(run([0.1, 0.2, 0.3]), 0.2) == (300.0, False), "0.1 + 0.2 + 0.3 differs from 0.6"
+    assert steps_to_threshold(run([0.4, 0.6]), 8.0, smooth=1, metric="return_mean") == (100.0, False)
+    with pytest.raises(ValueError, match="at least 1"):
+        steps_to_threshold(lucky, 0.5, smooth=0)
+
+
+def test_reading_a_study_loads_no_torch() -> None:
+    modules = "amal.study.analysis.scores, amal.study.analysis.statistics, amal.study.analysis.survival"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

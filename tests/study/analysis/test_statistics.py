@@ -1,0 +1,300 @@
+"""Statistics against numbers worked out by hand, against scipy, and against rliable where it is installed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from math import comb, inf, isnan, sqrt
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import stats
+
+from amal.study.analysis import statistics
+from amal.study.analysis.statistics import (
+    FloatArray,
+    bootstrap_mean_interval,
+    cohens_d,
+    cohens_d_interval,
+    holm,
+    interquartile_mean,
+    mann_whitney,
+    mean,
+    median,
+    optimality_gap,
+    percentile_interval,
+    performance_profile,
+    performance_profile_band,
+    probability_of_improvement,
+    probability_of_improvement_interval,
+    stratified_bootstrap_interval,
+    stratified_resamples,
+    welch,
+)
+
+AGGREGATES = [mean, median, interquartile_mean, optimality_gap]
+X = np.array([[0.0, 0.2], [0.5, 0.4], [1.0, 0.9]])
+Y = np.array([[0.0, 0.9], [0.0, 1.0]])
+THRESHOLDS = np.linspace(-0.1, 1.1, 13)
+
+WIN_RATES = st.integers(0, 8).map(lambda wins: wins / 8)  # few values, so that ties are common
+
+
+def runs(low: int = 1, high: int = 8) -> st.SearchStrategy[FloatArray]:
+    return st.integers(low, high).flatmap(lambda n: arrays(np.float64, n, elements=WIN_RATES))
+
+
+def grids(scenarios: int = 3, low: int = 1) -> st.SearchStrategy[FloatArray]:
+    return st.integers(low, 6).flatmap(lambda n: arrays(np.float64, (n, scenarios), elements=WIN_RATES))
+
+
+@pytest.fixture(autouse=True)
+def _warnings_are_errors() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def generator(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def test_aggregates_by_hand() -> None:
+    assert mean(X) == pytest.approx(0.5)
+    assert median(X) == pytest.approx(0.5)
+    assert median(np.array([[0.0, 1.0, 0.1], [0.2, 1.0, 0.3]])) == pytest.approx(0.2)
+    assert interquartile_mean(X) == pytest.approx((0.2 + 0.4 + 0.5 + 0.9) / 4), "of 6 scores 1 is cut at either end"
+    assert interquartile_mean(np.arange(12.0).reshape(4, 3)) == pytest.approx((3 + 4 + 5 + 6 + 7 + 8) / 6)
+    assert optimality_gap(X) == pytest.approx(0.5)
+    assert optimality_gap(X, gamma=0.5) == pytest.approx(0.5 - (0.0 + 0.5 + 0.5 + 0.2 + 0.4 + 0.5) / 6)
+    assert optimality_gap(X + 1) == 0
+
+
+@pytest.mark.parametrize("aggregate", AGGREGATES)
+@given(scores=grids(), seed=st.integers(0, 9))
+def test_aggregates_take_resamples_at_once_and_stay_among_the_scores(
+    aggregate: statistics.Statistic, scores: FloatArray, seed: int
+) -> None:
+    resampled = stratified_resamples(scores, generator(seed), resamples=7)
+    np.testing.assert_allclose(aggregate(resampled), [aggregate(sample) for sample in resampled], atol=1e-12)
+    among = 1 - scores if aggregate is optimality_gap else scores
+    assert among.min() - 1e-12 <= aggregate(scores) <= among.max() + 1e-12
+    if aggregate is interquartile_mean:
+        assert aggregate(scores) == pytest.approx(stats.trim_mean(scores, 0.25, axis=None))
+
+
+@pytest.mark.parametrize("statistic", [*AGGREGATES, lambda x: performance_profile(x, THRESHOLDS), lambda x: mean(x)])
+def test_a_missing_run_is_an_error_not_a_wrong_number(statistic: statistics.Statistic) -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        statistic(np.array([[0.5, np.nan], [0.5, 0.5]]))
+    with pytest.raises(ValueError, match="NaN"):
+        mann_whitney(np.array([0.5, np.nan]), np.array([0.5]))
+
+
+def test_resampling_is_stratified() -> None:
+    scores = np.arange(12.0).reshape(4, 3)
+    resampled = stratified_resamples(scores, generator(), resamples=4000)
+    for scenario in range(3):
+        values, counts = np.unique(resampled[:, :, scenario], return_counts=True)
+        np.testing.assert_array_equal(values, scores[:, scenario])
+        assert np.ptp(counts) < 400
+    rows = (resampled - np.arange(3)) // 3
+    same = (rows[:, 0, 0] == rows[:, 0, 1]).mean()
+    assert same == pytest.approx(1 / 4, abs=0.03), "scenarios are drawn independently"
+
+
+@pytest.mark.parametrize("aggregate", AGGREGATES)
+def test_the_interval_of_two_runs_by_hand(aggregate: statistics.Statistic) -> None:
+    low, high = stratified_bootstrap_interval(np.array([[0.0], [1.0]]), aggregate, generator())
+    assert (low, high) == (0.0, 1.0), "both runs the worse one, or both the better, happens in a quarter of the draws"
+    low, high = stratified_bootstrap_interval(np.array([[0.0], [1.0]]), aggregate, generator(), confidence=0.4)
+    assert (low, high) == (0.5, 0.5)
+
+
+def test_intervals_agree_with_scipys_bootstrap() -> None:
+    values = generator(1).beta(2, 1, size=8)
+    low, high = bootstrap_mean_interval(values, generator(2), resamples=50_000)
+    options = {"n_resamples": 50_000, "method": "percentile", "rng": generator(3)}
+    theirs = stats.bootstrap((values,), np.mean, **options).confidence_interval
+    assert (low, high) == pytest.approx(tuple(theirs), abs=3e-3)
+    other = generator(4).beta(1, 2, size=6)
+    ours = cohens_d_interval(values, other, generator(5), resamples=50_000)
+
+    def effect(x: FloatArray, y: FloatArray, axis: int) -> FloatArray:
+        pooled = np.sqrt((7 * x.var(axis=axis, ddof=1) + 5 * y.var(axis=axis, ddof=1)) / 12)
+        return (x.mean(axis=axis) - y.mean(axis=axis)) / pooled
+
+    theirs = stats.bootstrap((values, other), effect, **options).confidence_interval
+    assert ours == pytest.approx(tuple(theirs), rel=0.03)
+
+
+def test_curves_are_resampled_by_run() -> None:
+    values = np.array([[0.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
+    low, high = bootstrap_mean_interval(values, generator())
+    np.testing.assert_array_equal(low, [0, 0, 0])
+    np.testing.assert_array_equal(high, [1, 1, 1])
+    alone = [bootstrap_mean_interval(values[:, point], generator()) for point in range(3)]
+    np.testing.assert_array_equal(np.transpose([low, high]), alone)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.1])
+def test_intervals_of_equal_scores_are_their_value(value: float) -> None:
+    scores = np.full((5, 3), value)
+    for aggregate in AGGREGATES:
+        expected = 1 - value if aggregate is optimality_gap else value
+        assert stratified_bootstrap_interval(scores, aggregate, generator()) == pytest.approx((expected, expected))
+    assert bootstrap_mean_interval(scores[:, 0], generator()) == pytest.approx((value, value))
+    assert probability_of_improvement_interval(scores, scores, generator()) == (0.5, 0.5)
+    assert cohens_d_interval(scores[:, 0], scores[:, 0], generator()) == (0, 0)
+
+
+def test_one_seed_has_no_interval() -> None:
+    one, five = X[:1], np.tile(X, (2, 1))
+    assert np.isnan(stratified_bootstrap_interval(one, mean, generator())).all()
+    assert np.isnan(bootstrap_mean_interval(one, generator())).all()
+    assert np.isnan(performance_profile_band(one, THRESHOLDS, generator())).all()
+    for x, y in ((one, five), (five, one), (one, one)):
+        assert np.isnan(probability_of_improvement_interval(x, y, generator())).all()
+        assert np.isnan(cohens_d_interval(x[:, 0], y[:, 0], generator())).all()
+        assert isnan(welch(x[:, 0], y[:, 0]))
+    assert isnan(cohens_d(one[:, 0], one[:, 0]))
+    assert cohens_d(np.array([1.0]), np.array([0.0, 2.0, 4.0])) == pytest.approx(-1 / 2), "s of the second alone is 2"
+    assert mann_whitney(one[:, 0], one[:, 1]) == 1
+    assert mean(one) == interquartile_mean(one) == median(one) == pytest.approx(0.1)
+
+
+def test_the_same_generator_gives_the_same_interval() -> None:
+    scores = generator().normal(size=(5, 3))
+    first, again, other = (stratified_bootstrap_interval(scores, mean, generator(seed)) for seed in (3, 3, 4))
+    assert first == again != other
+
+
+def test_percentiles_are_order_statistics_rounded_outwards() -> None:
+    samples = np.arange(100.0)
+    assert percentile_interval(samples, confidence=0.9) == (4, 95), "of 4.95 and 94.05"
+    assert percentile_interval(np.array([-inf, -inf, 0.0, inf, inf])) == (-inf, inf)
+
+
+def test_performance_profile_by_hand() -> None:
+    profile = performance_profile(X, np.array([-1.0, 0.0, 0.4, 0.9, 1.0]))
+    assert profile == pytest.approx([1, 5 / 6, 3 / 6, 1 / 6, 0])
+
+
+@given(scores=grids(low=2), seed=st.integers(0, 9))
+@settings(max_examples=30)
+def test_profiles_and_their_bands_fall_from_one_to_zero(scores: FloatArray, seed: int) -> None:
+    profile = performance_profile(scores, THRESHOLDS)
+    low, high = performance_profile_band(scores, THRESHOLDS, generator(seed), resamples=200)
+    for line in (profile, low, high):
+        assert line[0] == 1 and line[-1] == 0 and (np.diff(line) <= 0).all()
+    assert (low <= high).all()
+
+
+def test_probability_of_improvement_by_hand() -> None:
+    first = (0.5 + 0.5 + 1 + 1 + 1 + 1) / 6
+    second = (0 + 0 + 0 + 0 + 0.5 + 0) / 6
+    assert probability_of_improvement(X, Y) == pytest.approx((first + second) / 2)
+
+
+@given(x=grids(), y=grids())
+def test_probability_of_improvement_is_mann_whitneys(x: FloatArray, y: FloatArray) -> None:
+    forward, backward = probability_of_improvement(x, y), probability_of_improvement(y, x)
+    assert 0 <= forward <= 1 and forward + backward == pytest.approx(1)
+    wins = [stats.mannwhitneyu(x[:, s], y[:, s], method="exact").statistic for s in range(x.shape[1])]
+    assert forward == pytest.approx(np.mean(wins) / (len(x) * len(y)))
+
+
+@given(x=runs(2), y=runs(2))
+def test_welch_is_scipys(x: FloatArray, y: FloatArray) -> None:
+    p_value = welch(x, y)
+    assert 0 <= p_value <= 1 and p_value == pytest.approx(welch(y, x))
+    if np.ptp(x) > 0 and np.ptp(y) > 0:
+        assert p_value == pytest.approx(stats.ttest_ind(x, y, equal_var=False).pvalue, rel=1e-9)
+
+
+def test_welch_by_hand() -> None:
+    x, y = np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0, 8.0])
+    t = (2 - 5) / sqrt(1 / 3 + (20 / 3) / 4)
+    freedom = (1 / 3 + 5 / 3) ** 2 / ((1 / 3) ** 2 / 2 + (5 / 3) ** 2 / 3)
+    assert welch(x, y) == pytest.approx(2 * stats.t.sf(abs(t), freedom))
+
+
+def test_tests_without_variance() -> None:
+    zero, one, tenth = np.zeros(5), np.ones(5), np.full(3, 0.1)
+    assert welch(zero, zero) == welch(one, one) == welch(tenth, np.full(7, 0.1)) == 1
+    assert welch(zero, one) == 0
+    assert 0 < welch(zero, np.array([0.0, 0.0, 0.0, 1.0])) < 1
+    assert cohens_d(zero, zero) == cohens_d(tenth, np.full(7, 0.1)) == 0
+    assert cohens_d(one, zero) == inf and cohens_d(zero, one) == -inf
+    assert mann_whitney(zero, zero) == 1
+    assert mann_whitney(zero, one) == pytest.approx(2 / comb(10, 5))
+    assert cohens_d_interval(one, zero, generator()) == (inf, inf)
+
+
+@given(x=runs(2, 5), y=runs(2, 5))
+@settings(max_examples=50)
+def test_mann_whitney_counts_what_scipy_permutes(x: FloatArray, y: FloatArray) -> None:
+    everything = stats.PermutationMethod(n_resamples=1_000_000)
+    assert mann_whitney(x, y) == pytest.approx(stats.mannwhitneyu(x, y, method=everything).pvalue)
+    assert mann_whitney(x, y) == pytest.approx(mann_whitney(y, x))
+
+
+def test_mann_whitney_without_ties_is_scipys_exact_test() -> None:
+    for seed in range(5):
+        x, y = generator(seed).normal(size=10), generator(seed + 100).normal(0.5, size=12)
+        assert mann_whitney(x, y) == pytest.approx(stats.mannwhitneyu(x, y, method="exact").pvalue, rel=1e-12)
+
+
+def test_mann_whitney_by_enumeration_with_ties() -> None:
+    x, y = np.array([0.0, 1.0, 1.0]), np.array([1.0, 1.0, 0.5, 1.0])
+    ranks = [1, 5, 5, 5, 5, 2, 5]
+    sums = [sum(ranks[i] for i in chosen) for chosen in combinations(range(7), 3)]
+    tail = min(sum(s <= 11 for s in sums), sum(s >= 11 for s in sums))
+    assert mann_whitney(x, y) == pytest.approx(min(1, 2 * tail / len(sums)))
+
+
+def test_cohens_d_by_hand() -> None:
+    assert cohens_d(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0])) == pytest.approx(-2 / sqrt((2 + 8) / 4))
+
+
+@given(x=runs(2), y=runs(2))
+def test_cohens_d_changes_sign_with_the_order_and_not_with_the_unit(x: FloatArray, y: FloatArray) -> None:
+    assert cohens_d(x, y) == pytest.approx(-cohens_d(y, x))
+    assert cohens_d(8 * x + 16, 8 * y + 16) == pytest.approx(cohens_d(x, y), abs=1e-9)
+    low, high = cohens_d_interval(x, y, generator(), resamples=100)
+    assert low <= high
+
+
+def test_holm_by_hand() -> None:
+    assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm(np.array([0.6, 0.5])) == pytest.approx([1, 1])
+    np.testing.assert_allclose(holm(np.array([0.02, np.nan, 0.04])), [0.04, np.nan, 0.04])
+    assert holm(np.array([])).shape == (0,) and isnan(holm(np.array([np.nan]))[0])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_keeps_the_order_between_no_correction_and_bonferronis(values: list[float]) -> None:
+    p_values = np.array(values)
+    adjusted = holm(p_values)
+    assert (adjusted >= p_values).all() and (adjusted <= np.minimum(1, len(values) * p_values)).all()
+    assert (np.diff(adjusted[np.argsort(p_values, kind="stable")]) >= 0).all()
+
+
+NAMES: list[tuple[Callable[..., FloatArray], str]] = [
+    (mean, "aggregate_mean"),
+    (median, "aggregate_median"),
+    (interquartile_mean, "aggregate_iqm"),
+    (optimality_gap, "aggregate_optimality_gap"),
+]
+
+
+@given(x=grids(low=2), y=grids(low=2))
+def test_point_estimates_are_rliables(x: FloatArray, y: FloatArray) -> None:
+    theirs = pytest.importorskip("rliable.metrics")
+    for ours, name in NAMES:
+        assert ours(x) == pytest.approx(getattr(theirs, name)(x), abs=1e-12)
+    assert probability_of_improvement(x, y) == pytest.approx(theirs.probability_of_improvement(x, y), abs=1e-12)

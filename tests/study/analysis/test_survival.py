@@ -1,0 +1,145 @@
+"""Sample efficiency with censored runs, against numbers worked out by hand and against scipy."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from math import inf, isnan, sqrt
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from amal.study.analysis.survival import (
+    Durations,
+    common_horizon,
+    durations,
+    log_rank,
+    median_steps,
+    ratio_interval,
+    restricted_mean,
+    steps_ratio,
+    survival,
+)
+
+BUDGET = 10.0
+FAST = durations([(2.0, False), (4.0, False), (4.0, False), (6.0, False)])
+MIXED = durations([(4.0, False), (8.0, False), (BUDGET, True), (BUDGET, True)])
+NEVER = durations([(BUDGET, True)] * 4)
+
+PAIRS = st.tuples(st.integers(1, 12).map(float), st.booleans())
+DURATIONS = st.lists(PAIRS, min_size=1, max_size=10).map(durations)
+
+
+@pytest.fixture(autouse=True)
+def _warnings_are_errors() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def generator(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def test_survival_by_hand() -> None:
+    x = durations([(1.0, False), (2.0, True), (3.0, False), (3.0, True)])
+    times, remaining = survival(x)
+    assert times == pytest.approx([1, 2, 3])
+    assert remaining == pytest.approx([3 / 4, 3 / 4, 3 / 8])
+    assert restricted_mean(x, 5.0) == pytest.approx(1 + 2 * 3 / 4 + 2 * 3 / 8)
+    assert restricted_mean(x, 2.5) == pytest.approx(1 + 1.5 * 3 / 4)
+
+
+def test_restricted_mean_is_the_mean_of_what_each_run_took_of_the_horizon() -> None:
+    assert restricted_mean(FAST, 20.0) == pytest.approx(4)
+    assert restricted_mean(FAST, 3.0) == pytest.approx((2 + 3 + 3 + 3) / 4)
+    assert restricted_mean(MIXED, BUDGET) == pytest.approx((4 + 8 + 10 + 10) / 4)
+    assert restricted_mean(NEVER, BUDGET) == BUDGET
+
+
+@given(x=DURATIONS, horizon=st.integers(1, 15).map(float))
+def test_restricted_mean_is_the_area_below_scipys_survival_function(x: Durations, horizon: float) -> None:
+    estimate = stats.ecdf(stats.CensoredData.right_censored(x.steps, x.censored)).sf
+    fine = np.arange(0, horizon, 0.25)
+    area = 0.25 * estimate.evaluate(fine).sum()
+    assert restricted_mean(x, horizon) == pytest.approx(area, rel=1e-9)
+
+
+@given(x=DURATIONS)
+def test_restricted_mean_takes_resamples_at_once(x: Durations) -> None:
+    resampled = x.resample(generator(), 5)
+    alone = [restricted_mean(Durations(*sample), BUDGET) for sample in zip(*resampled, strict=True)]
+    np.testing.assert_allclose(restricted_mean(resampled, BUDGET), alone)
+    assert set(zip(*map(np.ravel, resampled), strict=True)) <= set(zip(*x, strict=True)), "pairs stay together"
+
+
+def test_median() -> None:
+    assert median_steps(FAST) == 4
+    assert median_steps(MIXED) == 8
+    assert median_steps(NEVER) == inf
+    assert median_steps(durations([(5.0, False), (BUDGET, True), (BUDGET, True)])) == inf
+    ten = durations([(float(i), False) for i in range(1, 6)] + [(BUDGET, True)] * 5)
+    assert median_steps(ten) == 5, "5 of 10, although the product of the steps to ½ is not ½ to the last bit"
+
+
+def test_the_common_horizon_is_as_far_as_both_are_known() -> None:
+    assert common_horizon(FAST, MIXED) == BUDGET, "all of the fast have arrived; they do not limit it"
+    assert common_horizon(FAST, FAST) == 6
+    assert common_horizon(MIXED, durations([(3.0, False), (7.0, True)])) == 7
+    assert common_horizon(durations([(7.0, False), (7.0, True)]), MIXED) == 7
+
+
+def test_ratio_by_hand() -> None:
+    assert steps_ratio(FAST, MIXED) == pytest.approx(4 / 8)
+    assert steps_ratio(MIXED, FAST) == pytest.approx(8 / 4)
+    assert steps_ratio(FAST, NEVER) == pytest.approx(4 / 10)
+    assert isnan(steps_ratio(NEVER, NEVER))
+    assert isnan(steps_ratio(durations([(0.0, True)]), FAST)), "a run that was never evaluated"
+
+
+def test_ratio_interval() -> None:
+    low, high = ratio_interval(FAST, MIXED, generator())
+    assert 0 < low < 0.5 < high < 1
+    assert ratio_interval(FAST, MIXED, generator(1)) == ratio_interval(FAST, MIXED, generator(1))
+    one = durations([(3.0, False)])
+    for x, y in ((one, FAST), (FAST, one), (NEVER, NEVER), (durations([(0.0, True)] * 2), FAST)):
+        assert np.isnan(ratio_interval(x, y, generator())).all()
+    assert ratio_interval(durations([(2.0, False)] * 3), NEVER, generator()) == pytest.approx((0.2, 0.2))
+
+
+def test_ratio_interval_is_scipys_bootstrap_where_nothing_is_censored() -> None:
+    x, y = generator(1).integers(10, 50, 8).astype(float), generator(2).integers(30, 90, 6).astype(float)
+    nothing = [Durations(steps, np.zeros(len(steps), bool)) for steps in (x, y)]
+    ours = ratio_interval(nothing[0], nothing[1], generator(3), resamples=50_000)
+
+    def ratio(x: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
+        return x.mean(axis=axis) / y.mean(axis=axis)
+
+    theirs = stats.bootstrap((x, y), ratio, n_resamples=50_000, method="percentile", rng=generator(4))
+    assert ours == pytest.approx(tuple(theirs.confidence_interval), abs=5e-3)
+
+
+def test_log_rank_by_hand() -> None:
+    x = durations([(1.0, False), (3.0, False)])
+    y = durations([(2.0, False), (4.0, True)])
+    expected = 2 / 4 + 1 / 3 + 1 / 2
+    variance = (2 * 2) / 4**2 + (1 * 2) / 3**2 + (1 * 1) / 2**2
+    assert log_rank(x, y) == pytest.approx(2 * stats.norm.sf(abs(2 - expected) / sqrt(variance)))
+
+
+@given(x=DURATIONS, y=DURATIONS)
+@settings(max_examples=200)
+def test_log_rank_is_a_symmetric_p_value_without_warnings(x: Durations, y: Durations) -> None:
+    p_value = log_rank(x, y)
+    assert 0 <= p_value <= 1 and p_value == pytest.approx(log_rank(y, x))
+
+
+def test_log_rank_where_the_data_tell_nothing() -> None:
+    assert log_rank(NEVER, NEVER) == 1
+    together = durations([(3.0, False)] * 4)
+    assert log_rank(together, together) == 1
+    assert log_rank(FAST, FAST) == pytest.approx(1)
+    assert log_rank(FAST, NEVER) < 0.02
