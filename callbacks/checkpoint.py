@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import signal
+import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,9 @@ class RunCheckpoint(Checkpoint):
     complete. Of equal win rates the later one is the best: it has seen more. The best is for playing and cannot be
     resumed: it has no optimizers and no replay buffer.
 
+    Asked to stop by Ctrl-C or SIGTERM, it lets the update end, writes the last one, tells how to go on and exits with
+    128 + the signal's number. Asked again, it does not wait.
+
     Args:
         every_n_episodes: training episodes between two checkpoints of their own name; 0 for none.
         every_seconds: least time between two writes of the last one, which can be a gigabyte of replayed experience;
@@ -35,8 +41,20 @@ class RunCheckpoint(Checkpoint):
         self.every_n_episodes = every_n_episodes
         self.every_seconds = every_seconds
         self._next_write = -math.inf
+        self._asked_to_stop: int | None = None  # by this signal
+        self._handlers: dict[int, Any] = {}  # of those who listened before
         self._n_evaluations = 0  # that were there at the last save
         self._last_periodic = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._handlers[number] = signal.signal(number, self._ask_to_stop)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -51,9 +69,19 @@ class RunCheckpoint(Checkpoint):
             self._last_periodic = data.episodes // self.every_n_episodes
             trainer.save_checkpoint(folder / f"episode_{data.episodes}.ckpt", weights_only=False)
         start = time.monotonic()
-        if data.progress >= 1.0 or (is_new and start >= self._next_write):
+        if data.progress >= 1.0 or (is_new and start >= self._next_write) or self._asked_to_stop:
             trainer.save_checkpoint(folder / "last.ckpt", weights_only=False)
             self._next_write = start + max(self.every_seconds, WRITE_PAUSE * (time.monotonic() - start))
+
+        if self._asked_to_stop and data.progress < 1.0:
+            run = trainer.default_root_dir
+            command = f"python cli.py fit --config {run}/config.yaml --ckpt_path {run}/checkpoints/last.ckpt"
+            print(f"\nstopped after {data.env_steps:,} env steps; go on with: {command}", file=sys.stderr)
+            raise SystemExit(128 + self._asked_to_stop)
+
+    def _ask_to_stop(self, number: int, frame: object) -> None:
+        self._asked_to_stop = number
+        signal.signal(number, signal.SIG_DFL)
 
     def state_dict(self) -> dict[str, Any]:
         return {"n_evaluations": self._n_evaluations, "last_periodic": self._last_periodic}

@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,6 +106,26 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint_as_if_nothing_had_happen
         expected, got = (pd.read_csv(run / file) for run in (whole, part))
         timing = [column for column in expected if "second" in column]
         pd.testing.assert_frame_equal(expected.drop(columns=timing), got.drop(columns=timing))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop_it_saves_and_tells_how_to_go_on(cli: Cli, tmp_path: Path, number: signal.Signals) -> None:
+    longer = ("--data.env_steps", "12000")
+    whole, part = fit(cli, tmp_path / "whole", *longer), tmp_path / "part"
+    command = [sys.executable, "cli.py", "fit", "--config", "configs/mappo.yaml", *SHORT, *longer, "--out", str(part)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (part / "metrics.csv").exists():
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert json.loads((part / "run.json").read_text())["outcome"] == "interrupted"
+    assert "Traceback" not in errors
+    go_on = errors.strip().splitlines()[-1].partition("go on with: python cli.py ")[2]
+    cli(*go_on.split())
+    assert_equal_parameters(whole, part)
+    rows = [pd.read_csv(run / "evaluations.csv").drop(columns="wall_seconds") for run in (whole, part)]
+    assert rows[0].equals(rows[1])
 
 
 def test_amal_with_its_parts_switched_off_is_mappo(cli: Cli, tmp_path: Path) -> None:
