@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from jsonargparse import ArgumentError, Namespace
 from lightning import LightningModule, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from amal.algorithms.mappo import NonFiniteLoss
@@ -23,12 +23,15 @@ from amal.machine import keep_freed_memory
 from amal.study.atomic import replacing
 from callbacks.checkpoint import RunCheckpoint
 from callbacks.evaluation import Evaluation
+from callbacks.evolution import Evolution
 from callbacks.progress import TrainingProgress
+from callbacks.suggestions import suggestion
 from callbacks.telemetry import Telemetry
 from datamodules.rollout import RolloutDataModule
 
 SUBCOMMANDS = ("fit", "validate", "test")
 DIMENSIONS = ("n_agents", "n_actions", "obs_dim", "state_dim")
+PARSER_OPTIONS = {"exit_on_error": False, "allow_abbrev": False}
 TRAINER_DEFAULTS = {
     "max_epochs": 1,  # the budget ends training, see RolloutDataModule
     "logger": False,  # metrics.csv is always written; configs/logger adds others
@@ -70,8 +73,17 @@ class TrainingCLI(LightningCLI):
         for name in DIMENSIONS:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            command = next((word for word in sys.argv if word in SUBCOMMANDS), "fit")
+            fail(str(error), suggestion(str(error), self._subcommand_parsers[command]))
+
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        if config.ckpt_path is not None and not Path(config.ckpt_path).is_file():
+            fail(f"--ckpt_path {config.ckpt_path}: no such file")
         if self.subcommand == "fit":
             folder = run_folder(config)
             config.out = config.trainer.default_root_dir = str(folder)
@@ -88,7 +100,11 @@ class TrainingCLI(LightningCLI):
         try:
             super().instantiate_classes()
             if self.subcommand == "fit":
-                self.datamodule.max_updates  # noqa: B018  raises if there is no budget, before anything is written
+                # both raise, before anything is written: without a budget, and for a module that has no generations
+                self.datamodule.max_updates  # noqa: B018
+                for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                    if isinstance(callback, Evolution):
+                        callback.check(self.model)
         except (ValueError, TypeError, OSError, MisconfigurationException) as error:
             fail(str(error))
 
@@ -131,7 +147,7 @@ def main(args: list[str]) -> None:
             save_config_callback=ConfigOfRun,
             seed_everything_default=0,
             trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [Telemetry(), TrainingProgress()]},
-            parser_kwargs={"exit_on_error": False, **{name: {"exit_on_error": False} for name in SUBCOMMANDS}},
+            parser_kwargs={**PARSER_OPTIONS, **dict.fromkeys(SUBCOMMANDS, PARSER_OPTIONS)},
             auto_configure_optimizers=False,
         )
     except ArgumentError as error:
@@ -141,9 +157,9 @@ def main(args: list[str]) -> None:
         sys.exit(1)
 
 
-def fail(message: str) -> NoReturn:
+def fail(message: str, hint: str = "") -> NoReturn:
     """One line on stderr, exit code 2."""
-    print("error: " + one_line(message), file=sys.stderr)
+    print("error: " + one_line(message) + hint, file=sys.stderr)
     sys.exit(2)
 
 

@@ -24,8 +24,13 @@ class Evolution(Callback):
         self._updates = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not isinstance(pl_module, AMAL):
-            raise ValueError(f"callbacks.Evolution is for AMAL; {type(pl_module).__name__} has no auxiliary agents")
+        self.check(pl_module)
+
+    @staticmethod
+    def check(module: LightningModule) -> None:
+        """Raise ValueError for a module that has nothing to evolve."""
+        if not isinstance(module, AMAL):
+            raise ValueError(f"callbacks.Evolution is for AMAL; {type(module).__name__} has no auxiliary agents")
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: EpisodeBatch, batch_idx: int

@@ -1,0 +1,46 @@
+"""The nearest thing to what was mistyped on the command line or in a config."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import yaml
+
+from amal.battle.scenario import nearest
+
+
+def suggestion(message: str, parser: ArgumentParser) -> str:
+    """What an error of jsonargparse leaves out: ' (did you mean X?)' for an argument, ' (in FILE)' for a broken config.
+
+    Args:
+        message: of the error.
+        parser: of the command, which knows the options; classes' own arguments come from their constructors.
+    """
+    if "Problems parsing config" in message:
+        broken = [file for file, given in zip(sys.argv[1:], sys.argv, strict=False) if given == "--config"]
+        return "".join(f" (in {file})" for file in broken if not _is_yaml(Path(file)))
+    option = re.search(r"unrecognized arguments: (--[\w.]+)", message)
+    if option:
+        return nearest(option[1], [name for action in parser._actions for name in action.option_strings])
+    argument = re.search(r"Option '(\w+)' is not accepted", message)
+    class_paths = re.findall(r"class_path[ =]'([\w.]+)'", message)  # outermost first
+    return nearest(argument[1], list(_arguments(class_paths[-1]))) if argument and class_paths else ""
+
+
+def _is_yaml(path: Path) -> bool:
+    try:
+        return yaml.safe_load(path.read_text()) is not None
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+
+
+def _arguments(class_path: str) -> Iterator[str]:
+    module, _, name = class_path.rpartition(".")
+    for base in inspect.getmro(getattr(import_module(module), name)):
+        yield from inspect.signature(base).parameters
