@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from amal.machine import one_thread
+from amal.validation import check_at_least
 
 RELU_GAIN = math.sqrt(2.0)
 POLICY_GAIN = 0.01
@@ -192,8 +193,7 @@ class GRUPolicy(Policy):
 
     def __init__(self, obs_dim: int, n_agents: int, n_actions: int, hidden_size: int = 128) -> None:
         super().__init__()
-        if hidden_size < 1:
-            raise ValueError(f"hidden_size must be at least 1, got {hidden_size}")
+        check_at_least(1, hidden_size=hidden_size)
         self.n_agents = n_agents
         self.hidden_size = hidden_size
         self.encoder = AgentLinear(obs_dim, n_agents, hidden_size)

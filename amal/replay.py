@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from amal.types import EpisodeBatch
+from amal.validation import check_at_least, check_share
 
 REAL = -1  # provenance of what happened in the environment; auxiliary agents count from 0
 MAPPED_ABOVE = 2 * 2**30  # bytes; a larger buffer goes into files unless told otherwise
@@ -151,10 +152,8 @@ class AsymmetricReplayBuffer:
     ) -> None:
         sizes = (capacity, n_agents, obs_dim, state_dim, n_actions, num_auxiliary_agents, auxiliary_capacity)
         self._sizes = dict(zip(SIZES, sizes, strict=True))
-        for name, size in self._sizes.items():
-            least = 0 if name == "num_auxiliary_agents" else 1
-            if size < least:
-                raise ValueError(f"{name} must be at least {least}, got {size}")
+        check_at_least(0, num_auxiliary_agents=num_auxiliary_agents)
+        check_at_least(1, **{name: size for name, size in self._sizes.items() if name != "num_auxiliary_agents"})
 
         self._record = _record(n_agents, obs_dim, state_dim, n_actions)
         lengths = {"primary": capacity, "auxiliary": num_auxiliary_agents * auxiliary_capacity}
@@ -274,8 +273,7 @@ class AsymmetricReplayBuffer:
         that is stored, whoever imagined it; while nothing is, every transition is real.
         """
         self._check_sampling(batch_size)
-        if not 0.0 <= aux_ratio <= 1.0:
-            raise ValueError(f"aux_ratio must be in [0, 1], got {aux_ratio}")
+        check_share(aux_ratio=aux_ratio)
         stored = np.array(self.auxiliary_sizes, np.int64)
         total = int(stored.sum())
         real = batch_size - round(batch_size * aux_ratio) if total else batch_size
@@ -291,8 +289,7 @@ class AsymmetricReplayBuffer:
         return Experience(**_tensors(rows))
 
     def _check_sampling(self, batch_size: int) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        check_at_least(1, batch_size=batch_size)
         if not self.primary_size:
             raise ValueError("there is no real experience to sample from")
 

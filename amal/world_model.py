@@ -17,6 +17,7 @@ from torch import Generator, Tensor, nn
 
 from amal.networks import RELU_GAIN, AgentLinear, orthogonal_linear
 from amal.ops.losses import masked_mean, total
+from amal.validation import check_at_least
 
 if TYPE_CHECKING:
     from amal.replay import RealExperience
@@ -274,8 +275,7 @@ class WorldModelEnsemble(nn.Module):
         state_dim: int,
     ) -> None:
         super().__init__()
-        if ensemble_size < 1:
-            raise ValueError(f"ensemble_size must be at least 1, got {ensemble_size}")
+        check_at_least(1, ensemble_size=ensemble_size)
         self.members = nn.ModuleList(factory(n_agents, n_actions, obs_dim, state_dim) for _ in range(ensemble_size))
 
     def outcomes(self, obs: Tensor, state: Tensor, actions: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:

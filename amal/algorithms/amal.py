@@ -128,15 +128,14 @@ class AMAL(MAPPO):
         super().__init__(n_agents, n_actions, obs_dim, state_dim, lr=lr, **mappo)
         if self.policy.recurrent:
             raise ValueError("policy must be feed-forward for AMAL: replayed steps come without what was seen before")
-        counts = {"ensemble_size": ensemble_size, "world_model_batch_size": world_model_batch_size}
-        counts |= {"replay_batch_size": replay_batch_size, "imagination_starts": imagination_starts}
-        check_at_least(1, **counts, imagination_horizon=imagination_horizon)
+        check_at_least(1, world_model_batch_size=world_model_batch_size, replay_batch_size=replay_batch_size)
+        check_at_least(1, imagination_starts=imagination_starts, imagination_horizon=imagination_horizon)
         check_at_least(0, num_auxiliary_agents=num_auxiliary_agents, world_model_steps=world_model_steps)
         check_at_least(0.0, lambda_info=lambda_info, replay_coef=replay_coef, bonus_cap=bonus_cap)
+        check_at_least(0.0, distance_weight=distance_weight)
         check_positive(world_model_lr=world_model_lr, bonus_std_floor=bonus_std_floor, importance_cap=importance_cap)
         check_share(aux_ratio=aux_ratio, lambda_decay=lambda_decay)
         check_choice(("shaped", "raw"), information_bonus=information_bonus)
-        check_at_least(0.0, distance_weight=distance_weight)
         if not 0.0 <= distance_band[0] <= distance_band[1]:
             raise ValueError(f"distance_band must be two divergences, the lower one first, got {list(distance_band)}")
 

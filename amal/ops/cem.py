@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from amal.validation import check_at_least
+
 
 class CrossEntropyMethod(nn.Module):
     """Maximises a function of P numbers without its gradient (de Boer et al. 2005, "A tutorial on the cross-entropy
@@ -34,10 +36,7 @@ class CrossEntropyMethod(nn.Module):
         min_std: float,
     ) -> None:
         super().__init__()
-        if dimension < 1:
-            raise ValueError(f"dimension must be at least 1, got {dimension}")
-        if population_size < 1:
-            raise ValueError(f"population_size must be at least 1, got {population_size}")
+        check_at_least(1, dimension=dimension, population_size=population_size)
         if not 0.0 < elite_fraction <= 1.0:
             raise ValueError(f"elite_fraction must be in (0, 1], got {elite_fraction}")
         self.n_elites = round(elite_fraction * population_size)

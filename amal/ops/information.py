@@ -16,6 +16,7 @@ from torch import Tensor
 
 from amal.ops.losses import masked_log_softmax, masked_mean
 from amal.population import flat_parameters, population_logits
+from amal.validation import check_at_least
 
 if TYPE_CHECKING:
     from amal.networks import Policy
@@ -182,8 +183,7 @@ class InformationEstimator(ABC):
     least_members = 1  # that the world model's ensemble must have
 
     def __init__(self, n_samples: int = 50) -> None:
-        if n_samples < 1:
-            raise ValueError(f"n_samples must be at least 1, got {n_samples}")
+        check_at_least(1, n_samples=n_samples)
         self.n_samples = n_samples
 
     @abstractmethod
@@ -247,8 +247,7 @@ class MutualInformationEstimator(InformationEstimator):
         self, n_samples: int = 50, n_policies: int = 10, perturbation_std: float = 0.05, exact: bool = True
     ) -> None:
         super().__init__(n_samples)
-        if n_policies < 1:
-            raise ValueError(f"n_policies must be at least 1, got {n_policies}")
+        check_at_least(1, n_policies=n_policies)
         if not 0.0 <= perturbation_std < float("inf"):
             raise ValueError(f"perturbation_std must be finite and at least 0, got {perturbation_std}")
         self.n_policies = n_policies

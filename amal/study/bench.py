@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import sys
 import time
 
 import numpy as np
@@ -15,6 +13,7 @@ from rich.table import Table
 from amal.battle import VectorBattle
 from amal.battle.compilation import kernel
 from amal.battle.scenario import ScenarioError
+from amal.study.arguments import OneLineParser, fail
 
 SLICE_SECONDS = 0.2  # the median over slices forgives what else the machine does
 
@@ -57,7 +56,7 @@ def env_steps_per_second(scenario: str, num_battles: int, seconds: float) -> lis
 
 
 def main(args: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python cli.py bench", description="Measure the simulator's speed.")
+    parser = OneLineParser(prog="python cli.py bench", description="Measure the simulator's speed.")
     parser.add_argument("--scenarios", nargs="+", default=["3m", "2s3z", "3s5z", "MMM"], metavar="NAME")
     parser.add_argument("--battles", type=int, default=1024, help="battles at once (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=3.0, help="for each scenario (default %(default)s)")
@@ -71,6 +70,5 @@ def main(args: list[str]) -> None:
             figures = (statistics.median(speeds), min(speeds), max(speeds))
             table.add_row(name, *(f"{figure:,.0f}" for figure in figures))
     except (ScenarioError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        fail(str(error))
     Console().print(table)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 
 from rich.box import SIMPLE
@@ -10,10 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from amal.battle.scenario import Scenario, Side, load_scenario, scenario_names
+from amal.study.arguments import OneLineParser
 
 
 def main(args: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python cli.py scenarios", description="List the scenarios.")
+    parser = OneLineParser(prog="python cli.py scenarios", description="List the scenarios.")
     parser.parse_args(args)
     table = Table(title="Scenarios for --data.scenario", title_justify="left", box=SIMPLE)
     table.add_column("scenario", no_wrap=True)

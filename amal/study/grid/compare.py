@@ -11,11 +11,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 
 from amal.battle.scenario import ScenarioError, load_scenario, nearest
+from amal.study.arguments import OneLineParser, fail
 from amal.study.grid.board import Board
 from amal.study.grid.launchers import CellInUse, Launcher, LocalLauncher, RayLauncher, import_ray
 from amal.study.grid.runs import Grid, StudyError, locked, write_record
@@ -23,11 +23,6 @@ from amal.study.grid.runs import Grid, StudyError, locked, write_record
 TICK_SECONDS = 0.2
 LARGEST_SEED = 2**32 - 1
 GRIDS_OWN = ("config", "ckpt_path", "out", "seed_everything", "data.scenario", "data.env_steps", "data.episodes")
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        fail(message)
 
 
 def main(args: list[str]) -> None:
@@ -49,14 +44,8 @@ def main(args: list[str]) -> None:
     sys.exit(code)
 
 
-def fail(message: str) -> NoReturn:
-    """One line on stderr, exit code 2."""
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = OneLineParser(
         prog="python cli.py compare",
         allow_abbrev=False,
         description="Train algorithms on scenarios with several seeds. The same command again continues what was "

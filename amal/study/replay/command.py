@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
+
+from amal.study.arguments import OneLineParser, fail
 
 if TYPE_CHECKING:  # --help must not wait for what plays and draws
     import numpy as np
@@ -19,11 +20,6 @@ SUFFIXES = (".gif", ".mp4", ".html")
 
 class ReplayError(ValueError):
     """A replay that cannot be made; the message says why."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        fail(message)
 
 
 def main(args: list[str]) -> None:
@@ -40,14 +36,8 @@ def main(args: list[str]) -> None:
     print(f"{options.out}: {summary}")
 
 
-def fail(message: str) -> NoReturn:
-    """One line on stderr, exit code 2."""
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = OneLineParser(
         prog="python cli.py replay",
         allow_abbrev=False,
         description="Play one battle with a checkpoint's greedy policy and make a GIF, an MP4 or a web page of it. The "

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
+
+from amal.study.arguments import OneLineParser, fail
 
 if TYPE_CHECKING:  # --help answers without pandas, scipy and matplotlib
     import pandas as pd
@@ -18,15 +19,10 @@ if TYPE_CHECKING:  # --help answers without pandas, scipy and matplotlib
 RESAMPLES = 2000
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        _fail(message)
-
-
 def main(args: list[str]) -> None:
     options = _parser().parse_args(args)
     if options.resamples < 1 or options.seed < 0:
-        _fail(f"--resamples must be at least 1 and --seed at least 0, got {options.resamples} and {options.seed}")
+        fail(f"--resamples must be at least 1 and --seed at least 0, got {options.resamples} and {options.seed}")
     from amal.study.analysis.comparison import read_comparison
     from amal.study.analysis.tables import Bootstrap
 
@@ -35,21 +31,16 @@ def main(args: list[str]) -> None:
         comparison = read_comparison(options.study, options.baseline, options.algorithms)
         verdicts = write_report(comparison, out, Bootstrap(options.resamples, options.seed))
     except ValueError as error:
-        _fail(" ".join(str(error).split()))
+        fail(" ".join(str(error).split()))
     except OSError as error:
-        _fail(f"{error.filename or out}: {error.strerror}")
+        fail(f"{error.filename or out}: {error.strerror}")
     for verdict in verdicts.values():
         print(verdict.headline)
     print(f"report: {out / 'report.html'}")
 
 
-def _fail(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = OneLineParser(
         prog="python cli.py report",
         allow_abbrev=False,
         description="Write what a study found: report.html and its figures and tables as single files. Runs that are "
