@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
+
+First = TypeVar("First")
+Second = TypeVar("Second")
+Result = TypeVar("Result")
 
 
 @contextmanager
@@ -18,6 +24,32 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def side_by_side(first: Callable[[], First], second: Callable[[], Second]) -> tuple[First, Second]:
+    """Does two things that do not touch each other's data at the same time, each with half of torch's threads.
+
+    Two threads on the small tensors of one computation wait for each other most of the time; two computations do not.
+    One after the other where torch has a single thread; where a GPU computes (threads do not make it faster); under
+    autocast, which holds for the thread that entered it only; and in distributed training, where all processes must
+    communicate in one order.
+    """
+    threads = torch.get_num_threads()
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if threads < 2 or torch.cuda.is_initialized() or torch.is_autocast_enabled("cpu") or distributed:
+        return first(), second()
+
+    def with_half(task: Callable[[], Result]) -> Result:
+        torch.set_num_threads(threads // 2)
+        return task()
+
+    with ThreadPoolExecutor(1) as pool:
+        later = pool.submit(with_half, second)
+        try:
+            return with_half(first), later.result()
+        finally:
+            wait([later])
+            torch.set_num_threads(threads)
 
 
 def keep_freed_memory() -> None:

@@ -108,19 +108,18 @@ class AgentMLP(nn.Module):
 
     def forward(self, *parts: Tensor) -> Tensor:
         """[..., N, F_i] or [..., 1, F_i] each → [..., N, out]."""
-        hidden = self.first(*parts)
-        # two dimensions from here on: on more, a linear layer returns a view, which autograd must copy before the
-        # ReLU can overwrite it
+        hidden = F.relu(self.first(*parts), inplace=True)
+        # two dimensions from here on: on more, a linear layer returns a view, which autograd copies before the ReLU can
+        # overwrite it
         output = self._after_first(hidden.flatten(0, -2))
         return output.view(*hidden.shape[:-1], -1)
 
     def some(self, features: Tensor, agents: Tensor) -> Tensor:
         """The same for single rows: features [R, F] of agents [R] int64 → [R, out]."""
-        return self._after_first(self.first.some(features, agents))
+        return self._after_first(F.relu(self.first.some(features, agents), inplace=True))
 
     def _after_first(self, hidden: Tensor) -> Tensor:
-        """[R, hidden] before the first ReLU → [R, out]."""
-        hidden = F.relu(hidden, inplace=True)
+        """[R, hidden] → [R, out]."""
         for layer in self.middle:
             hidden = F.relu(layer(hidden), inplace=True)
         output: Tensor = self.last(hidden)

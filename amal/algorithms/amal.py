@@ -15,12 +15,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from amal.algorithms.mappo import MAPPO, averages, check_finite
+from amal.algorithms.mappo import MAPPO, check_finite
 from amal.algorithms.minibatches import Transitions, step_logits
 from amal.evolution import evolve
 from amal.imagination import imagine
@@ -207,18 +208,11 @@ class AMAL(MAPPO):
         self.imagine()
         minibatches = self.minibatches(batch.mask)
         replayed, replay_metrics = self.replayed_transitions(len(minibatches))
-
-        steps = []
+        share = None if replayed is None else partial(self.off_policy_loss, replayed, len(minibatches))
         with self._timed("policy"):
-            for k, minibatch in enumerate(minibatches):
-                loss = None
-                if replayed is not None:
-                    # real ones come first: every n-th is a fair share of both
-                    rows = torch.arange(k, len(replayed.alive), len(minibatches), device=self.device)
-                    loss = self.off_policy_loss(replayed[rows])
-                steps.append(self.minibatch_step(batch, transitions, minibatch, loss))
+            metrics |= self.learn(batch, transitions, minibatches, further_loss=share)
 
-        metrics |= replay_metrics | averages(steps) | {"train/explained_variance": critic_fit}
+        metrics |= replay_metrics | {"train/explained_variance": critic_fit}
         check_finite(metrics)
         self.log_update(batch, metrics | quality | curiosity)
 
@@ -335,8 +329,11 @@ class AMAL(MAPPO):
             "train/replay_imagined_share": (drawn.provenance != REAL).float().mean(),
         }
 
-    def off_policy_loss(self, replayed: Transitions) -> Tensor:
-        """Clipped surrogate on replayed and imagined steps, to be minimised; it trains the policy only."""
+    def off_policy_loss(self, replayed: Transitions, n_minibatch: int, k: int) -> Tensor:
+        """Clipped surrogate on the k-th part of the replayed and imagined steps, to be minimised; it trains the policy
+        only."""
+        # real ones come first: every n-th is a fair share of both
+        replayed = replayed[torch.arange(k, len(replayed.alive), n_minibatch, device=self.device)]
         log_probs = chosen_log_probs(
             step_logits(self.policy, replayed.obs, replayed.alive), replayed.available_actions, replayed.actions
         )

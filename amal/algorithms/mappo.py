@@ -4,6 +4,7 @@ Letters: B episodes, T time, N agents, O observation size, A actions, H hidden s
 """
 
 from collections.abc import Callable
+from itertools import repeat
 from typing import Any, Literal
 
 import torch
@@ -21,6 +22,7 @@ from amal.algorithms.minibatches import (
 )
 from amal.critics import Critic, MAPPOCritic, TargetCritic, evaluate_critic
 from amal.evaluation import BattleStatistics
+from amal.machine import side_by_side
 from amal.networks import IndependentPolicies, MLPPolicy, Policy
 from amal.ops.losses import (
     approx_kl,
@@ -173,25 +175,53 @@ class MAPPO(LightningModule):
         self.set_learning_rate(self.lr * (1.0 - batch.progress))
         transitions, critic_fit = self.estimate_advantages(batch)
 
-        steps = [self.minibatch_step(batch, transitions, minibatch) for minibatch in self.minibatches(batch.mask)]
-
-        # nothing above waits for the device; this is the update's one synchronisation
-        metrics = averages(steps) | {"train/explained_variance": critic_fit}
+        # nothing in it waits for the device; the check is the update's one synchronisation
+        metrics = self.learn(batch, transitions, self.minibatches(batch.mask))
+        metrics |= {"train/explained_variance": critic_fit}
         check_finite(metrics)
         self.log_update(batch, metrics)
 
-    def minibatch_step(
-        self, batch: EpisodeBatch, transitions: Transitions, minibatch: Minibatch, further_loss: Tensor | None = None
+    def learn(
+        self,
+        batch: EpisodeBatch,
+        transitions: Transitions,
+        minibatches: list[Minibatch],
+        further_loss: Callable[[int], Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """One optimizer step on a minibatch, with a loss of other origin added if there is one; its metrics."""
-        part = transitions[minibatch.rows]
-        logits = minibatch_logits(self.policy, batch, part, minibatch)
-        policy_loss, metrics = self.policy_loss(logits, part)
-        value_loss = self.critic_loss(part)
-        # one backward pass for all: DDP synchronises one per step, and the networks share no parameters
-        loss = policy_loss + value_loss
-        norms = self.optimize(loss if further_loss is None else loss + further_loss)
-        return metrics | {"train/value_loss": value_loss.detach()} | norms
+        """One step of the policy and one of the critic on each minibatch; averages of the steps' metrics.
+
+        Args:
+            batch: the episodes.
+            transitions: all that happened in them.
+            minibatches: which of them each step learns from.
+            further_loss: the policy's loss of other origin in the k-th step.
+        """
+
+        def teach_policy() -> list[dict[str, Tensor]]:
+            losses = map(further_loss, range(len(minibatches))) if further_loss else repeat(None)
+            return [
+                self.policy_step(batch, transitions[minibatch.rows], minibatch, loss)
+                for minibatch, loss in zip(minibatches, losses, strict=False)
+            ]
+
+        def teach_critic() -> list[dict[str, Tensor]]:
+            return [self.critic_step(transitions[minibatch.rows]) for minibatch in minibatches]
+
+        policy_steps, critic_steps = side_by_side(teach_policy, teach_critic)  # they share no parameters
+        return averages(policy_steps) | averages(critic_steps)
+
+    def policy_step(
+        self, batch: EpisodeBatch, transitions: Transitions, minibatch: Minibatch, further_loss: Tensor | None
+    ) -> dict[str, Tensor]:
+        """One step of the policy on the ``transitions`` of a minibatch; its metrics."""
+        logits = minibatch_logits(self.policy, batch, transitions, minibatch)
+        loss, metrics = self.policy_loss(logits, transitions)
+        return metrics | self.optimize("policy", loss if further_loss is None else loss + further_loss)
+
+    def critic_step(self, transitions: Transitions) -> dict[str, Tensor]:
+        """One step of the critic on the ``transitions`` of a minibatch; its metrics."""
+        loss = self.critic_loss(transitions)
+        return {"train/value_loss": loss.detach()} | self.optimize("critic", loss)
 
     @torch.no_grad()
     def estimate_advantages(self, batch: EpisodeBatch) -> tuple[Transitions, Tensor]:
@@ -255,20 +285,15 @@ class MAPPO(LightningModule):
         )
         return masked_mean(loss, transitions.alive)
 
-    def optimize(self, loss: Tensor) -> dict[str, Tensor]:
-        """One step of both optimizers, each network's gradients clipped on their own; their norms before clipping."""
-        optimizers = self.both_optimizers()
-        for optimizer in optimizers:
-            optimizer.zero_grad()
+    def optimize(self, name: Literal["policy", "critic"], loss: Tensor) -> dict[str, Tensor]:
+        """One step of a network down its loss, its gradient scaled down if it is long; the norm it had."""
+        network, optimizer = getattr(self, name), self.both_optimizers()[name == "critic"]
+        optimizer.zero_grad()
         self.manual_backward(loss)
         # torch's own clipping, for Lightning's does not tell the norm
-        norms = {
-            f"train/{name}_grad_norm": nn.utils.clip_grad_norm_(network.parameters(), self.max_grad_norm)
-            for name, network in (("policy", self.policy), ("critic", self.critic))
-        }
-        for optimizer in optimizers:
-            optimizer.step()
-        return norms
+        norm = nn.utils.clip_grad_norm_(network.parameters(), self.max_grad_norm)
+        optimizer.step()
+        return {f"train/{name}_grad_norm": norm}
 
     def all_optimizers(self) -> list[LightningOptimizer]:
         """In the order of ``configure_optimizers``, wrapped: only steps of the wrappers are counted by Lightning."""

@@ -1,0 +1,50 @@
+"""Threads."""
+
+from collections.abc import Iterator
+from threading import Barrier
+
+import pytest
+import torch
+
+from amal.machine import side_by_side
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_two_things_happen_at_the_same_time_on_a_thread_each() -> None:
+    both = Barrier(2)
+
+    def task() -> int:
+        both.wait(timeout=20)  # raises if the other does not come
+        return torch.get_num_threads()
+
+    assert side_by_side(task, task) == (1, 1)
+    assert torch.get_num_threads() == 2
+
+
+def test_one_after_the_other_with_a_single_thread() -> None:
+    torch.set_num_threads(1)
+    order: list[str] = []
+    side_by_side(lambda: order.append("first"), lambda: order.append("second"))
+    assert order == ["first", "second"]
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_failure_of_either_is_raised_after_the_other_has_ended(failing: int) -> None:
+    ended: list[int] = []
+
+    def task(number: int) -> None:
+        if number == failing:
+            raise ArithmeticError(f"task {number}")
+        ended.append(number)
+
+    with pytest.raises(ArithmeticError, match=f"task {failing}"):
+        side_by_side(lambda: task(0), lambda: task(1))
+    assert ended == [1 - failing]
+    assert torch.get_num_threads() == 2
