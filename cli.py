@@ -19,7 +19,7 @@ OVERVIEW = """usage: python cli.py COMMAND [options]
   replay      watch a battle: --ckpt_path RUN/checkpoints/best.ckpt --out battle.gif (or .mp4, or .html to look closer)
   report      write what a study found, as a page, figures and tables: runs/study --baseline mappo
   scenarios   list the scenarios
-  bench       measure the simulator's speed on this machine
+  bench       measure how fast battles and training are on this machine
 
 COMMAND --help tells its options."""
 
@@ -49,7 +49,7 @@ def main(args: list[str] | None = None) -> None:
 
         list_scenarios(args[1:])
     elif command == "bench":
-        from amal.study.bench import main as bench
+        from amal.study.bench.command import main as bench
 
         bench(args[1:])
     elif command in TRAINER_COMMANDS:

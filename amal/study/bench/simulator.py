@@ -1,21 +1,34 @@
-"""The ``bench`` command: how fast the simulator is on this machine."""
+"""How fast the battles are, without a learner."""
 
 from __future__ import annotations
 
 import statistics
 import time
+from dataclasses import asdict, dataclass
 
+import numba
 import numpy as np
-from rich.box import SIMPLE
-from rich.console import Console
-from rich.table import Table
 
 from amal.battle import VectorBattle
 from amal.battle.compilation import kernel
-from amal.battle.scenario import ScenarioError
-from amal.study.arguments import OneLineParser, fail
 
 SLICE_SECONDS = 0.2  # the median over slices forgives what else the machine does
+
+
+@dataclass(frozen=True)
+class SimulatorSpeed:
+    """Env-steps/s of random battles, choice of actions, observations, states and masks included."""
+
+    scenario: str
+    battles: int
+    threads: int
+    pairs: int  # of units of one battle
+    median: float
+    slowest: float  # slice
+    fastest: float
+
+    def record(self) -> dict[str, float | str]:
+        return asdict(self)
 
 
 @kernel
@@ -38,7 +51,7 @@ def choose_at_random(available, actions, state):  # type: ignore[no-untyped-def]
 
 
 def env_steps_per_second(scenario: str, num_battles: int, seconds: float) -> list[float]:
-    """Speeds of slices of a run of random battles, choice of actions, observations, states and masks included."""
+    """Speeds of slices of a run of random battles."""
     battle = VectorBattle(scenario, num_battles)
     actions = np.zeros((num_battles, battle.spec.n_agents), np.int64)
     state, speeds = 1, []
@@ -55,20 +68,15 @@ def env_steps_per_second(scenario: str, num_battles: int, seconds: float) -> lis
     return speeds
 
 
-def main(args: list[str]) -> None:
-    parser = OneLineParser(prog="python cli.py bench", description="Measure the simulator's speed.")
-    parser.add_argument("--scenarios", nargs="+", default=["3m", "2s3z", "3s5z", "MMM"], metavar="NAME")
-    parser.add_argument("--battles", type=int, default=1024, help="battles at once (default %(default)s)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each scenario (default %(default)s)")
-    options = parser.parse_args(args)
-    table = Table(title=f"Random battles, {options.battles} at once", title_justify="left", box=SIMPLE)
-    for column in ("scenario", "env-steps/s (median)", "slowest slice", "fastest slice"):
-        table.add_column(column, justify="left" if column == "scenario" else "right")
+def measure_simulator(scenario: str, battles: int, seconds: float, threads: int | None = None) -> SimulatorSpeed:
+    """Measures for about ``seconds``, on all of numba's threads or fewer."""
+    most = numba.get_num_threads()
+    threads = threads or most
+    numba.set_num_threads(threads)
     try:
-        for name in options.scenarios:
-            speeds = env_steps_per_second(name, options.battles, options.seconds)
-            figures = (statistics.median(speeds), min(speeds), max(speeds))
-            table.add_row(name, *(f"{figure:,.0f}" for figure in figures))
-    except (ScenarioError, ValueError) as error:
-        fail(str(error))
-    Console().print(table)
+        speeds = env_steps_per_second(scenario, battles, seconds)
+    finally:
+        numba.set_num_threads(most)
+    units = VectorBattle(scenario, 1).units.shape[1]
+    figures = (statistics.median(speeds), min(speeds), max(speeds))
+    return SimulatorSpeed(scenario, battles, threads, units * (units - 1) // 2, *figures)
