@@ -142,7 +142,8 @@ class Policy(nn.Module):
         Args:
             obs: [B, T, N, O].
             hidden: [B, N, H], before the first step.
-            wanted: [B, T, N] bool, whose logits are needed; the others' may be anything finite.
+            wanted: [R] int64, whose logits are needed, as rows of the flattened [B · T · N]; the others' may be
+                anything finite.
 
         Returns:
             Logits [B, T, N, A], and the hidden state [B, N, H] after the last step.
@@ -172,10 +173,10 @@ class MLPPolicy(Policy):
     def forward(self, obs: Tensor, hidden: Tensor, wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if wanted is None:
             return self.layers(obs), hidden
-        rows = wanted.flatten().nonzero().squeeze(-1)  # the dead are a third of all in 2s3z, and cost nothing
-        some = self.layers.some(obs.flatten(0, -2).index_select(0, rows), rows % self.n_agents)
-        logits = some.new_zeros(wanted.numel(), some.shape[-1]).index_copy(0, rows, some)
-        return logits.view(*wanted.shape, -1), hidden
+        # the dead are a third of all in 2s3z, and cost nothing
+        some = self.layers.some(obs.flatten(0, -2).index_select(0, wanted), wanted % self.n_agents)
+        logits = some.new_zeros(math.prod(obs.shape[:-1]), some.shape[-1]).index_copy(0, wanted, some)
+        return logits.view(*obs.shape[:-1], -1), hidden
 
 
 class GRUPolicy(Policy):

@@ -15,14 +15,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from amal.algorithms.mappo import MAPPO, check_finite
-from amal.algorithms.minibatches import Transitions, step_logits
+from amal.algorithms.minibatches import Transitions, every_nth, living_rows, step_logits
 from amal.evolution import evolve
 from amal.imagination import imagine
 from amal.isolation import IsolationAudit, fit_world_model
@@ -206,11 +205,12 @@ class AMAL(MAPPO):
         bonus, curiosity = self.information_bonus(batch)
         transitions, critic_fit = self.estimate_advantages(replace(batch, rewards=batch.rewards + bonus))
         self.imagine()
-        minibatches = self.minibatches(batch.mask)
+        minibatches = self.minibatches(batch, transitions)
         replayed, replay_metrics = self.replayed_transitions(len(minibatches))
-        share = None if replayed is None else partial(self.off_policy_loss, replayed, len(minibatches))
+        shares = [] if replayed is None else every_nth(replayed, len(minibatches))  # real ones first, a fair share each
         with self._timed("policy"):
-            metrics |= self.learn(batch, transitions, minibatches, further_loss=share)
+            replay_losses = (self.off_policy_loss(*share) for share in shares)
+            metrics |= self.learn(batch, transitions, minibatches, replay_losses)
 
         metrics |= replay_metrics | {"train/explained_variance": critic_fit}
         check_finite(metrics)
@@ -299,7 +299,7 @@ class AMAL(MAPPO):
             return None, {}
         with self._timed("replay"):
             drawn = self.replay.sample_mixed(n_minibatch * self.replay_batch_size, self.aux_ratio).to(self.device)
-            logits = step_logits(self.policy, drawn.obs, drawn.alive)
+            logits = step_logits(self.policy, drawn.obs, living_rows(drawn.alive))
             log_probs = chosen_log_probs(logits, drawn.available_actions, drawn.actions)
             log_ratio = torch.where(drawn.alive, log_probs - drawn.log_probs, 0.0)
             values = self.critic(drawn.state, drawn.obs)
@@ -329,14 +329,10 @@ class AMAL(MAPPO):
             "train/replay_imagined_share": (drawn.provenance != REAL).float().mean(),
         }
 
-    def off_policy_loss(self, replayed: Transitions, n_minibatch: int, k: int) -> Tensor:
-        """Clipped surrogate on the k-th part of the replayed and imagined steps, to be minimised; it trains the policy
-        only."""
-        # real ones come first: every n-th is a fair share of both
-        replayed = replayed[torch.arange(k, len(replayed.alive), n_minibatch, device=self.device)]
-        log_probs = chosen_log_probs(
-            step_logits(self.policy, replayed.obs, replayed.alive), replayed.available_actions, replayed.actions
-        )
+    def off_policy_loss(self, replayed: Transitions, living: Tensor) -> Tensor:
+        """Clipped surrogate on replayed and imagined steps, to be minimised; it trains the policy only."""
+        logits = step_logits(self.policy, replayed.obs, living)
+        log_probs = chosen_log_probs(logits, replayed.available_actions, replayed.actions)
         log_ratio = torch.where(replayed.alive, log_probs - replayed.log_probs, 0.0)
         surrogate = clipped_surrogate(log_ratio, replayed.advantages, self.clip_param)
         return -self.replay_coef * masked_mean(surrogate, replayed.alive)

@@ -3,8 +3,8 @@
 Letters: B episodes, T time, N agents, O observation size, A actions, H hidden state, M transitions.
 """
 
-from collections.abc import Callable
-from itertools import repeat
+from collections.abc import Callable, Iterable, Iterator
+from itertools import zip_longest
 from typing import Any, Literal
 
 import torch
@@ -176,7 +176,7 @@ class MAPPO(LightningModule):
         transitions, critic_fit = self.estimate_advantages(batch)
 
         # nothing in it waits for the device; the check is the update's one synchronisation
-        metrics = self.learn(batch, transitions, self.minibatches(batch.mask))
+        metrics = self.learn(batch, transitions, self.minibatches(batch, transitions))
         metrics |= {"train/explained_variance": critic_fit}
         check_finite(metrics)
         self.log_update(batch, metrics)
@@ -186,7 +186,7 @@ class MAPPO(LightningModule):
         batch: EpisodeBatch,
         transitions: Transitions,
         minibatches: list[Minibatch],
-        further_loss: Callable[[int], Tensor] | None = None,
+        further_losses: Iterable[Tensor] = (),
     ) -> dict[str, Tensor]:
         """One step of the policy and one of the critic on each minibatch; averages of the steps' metrics.
 
@@ -194,14 +194,14 @@ class MAPPO(LightningModule):
             batch: the episodes.
             transitions: all that happened in them.
             minibatches: which of them each step learns from.
-            further_loss: the policy's loss of other origin in the k-th step.
+            further_losses: the policy's losses of other origin, one for each step or none; each is asked for when its
+                step is due.
         """
 
         def teach_policy() -> list[dict[str, Tensor]]:
-            losses = map(further_loss, range(len(minibatches))) if further_loss else repeat(None)
             return [
                 self.policy_step(batch, transitions[minibatch.rows], minibatch, loss)
-                for minibatch, loss in zip(minibatches, losses, strict=False)
+                for minibatch, loss in zip_longest(minibatches, further_losses)
             ]
 
         def teach_critic() -> list[dict[str, Tensor]]:
@@ -248,11 +248,16 @@ class MAPPO(LightningModule):
         targets = self.value_normalizer.normalize(returns)
         return gather_transitions(batch, advantages, values[:, :-1], targets), critic_fit
 
-    def minibatches(self, mask: Tensor) -> list[Minibatch]:
-        """The minibatches of all epochs; ``mask`` is [B, T]. Drawn in advance, as their sizes depend on the mask."""
-        shuffle = shuffled_episodes if self.policy.recurrent else shuffled_transitions
-        n_minibatch = min(self.n_minibatch, mask.shape[0])
-        return [m for _ in range(self.n_epochs) for m in shuffle(mask, n_minibatch, self.generator)]
+    def minibatches(self, batch: EpisodeBatch, transitions: Transitions) -> list[Minibatch]:
+        """The minibatches of all epochs, drawn in advance, as their sizes depend on what happened."""
+        n_minibatch = min(self.n_minibatch, len(batch.mask))
+
+        def shuffled() -> Iterator[Minibatch]:
+            if self.policy.recurrent:
+                return shuffled_episodes(batch.mask, n_minibatch, self.generator)
+            return shuffled_transitions(transitions.alive, n_minibatch, self.generator)
+
+        return [minibatch for _ in range(self.n_epochs) for minibatch in shuffled()]
 
     def policy_loss(self, logits: Tensor, transitions: Transitions) -> tuple[Tensor, dict[str, Tensor]]:
         """Clipped surrogate and entropy bonus over alive agents; the loss to minimise, and its metrics.

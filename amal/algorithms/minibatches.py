@@ -35,9 +35,13 @@ class Transitions:
 
 @dataclass(frozen=True)
 class Minibatch:
-    """Which m transitions to learn from. A recurrent policy walks whole episodes (b of them) to reach them."""
+    """Which m transitions to learn from. A recurrent policy walks whole episodes (b of them) to reach them.
+
+    All that depends on what happened is found here, in advance: the update itself never waits for a device.
+    """
 
     rows: Tensor  # [m] int64, into Transitions
+    living: Tensor  # [r] int64, rows of the alive in [m · N]; empty for recurrent policies
     episodes: Tensor  # [b] int64, into EpisodeBatch; empty for feed-forward policies
     slots: Tensor  # [m] int64, where the rows lie in the episodes' [b · T] slots; empty for feed-forward policies
 
@@ -58,21 +62,35 @@ def gather_transitions(batch: EpisodeBatch, advantages: Tensor, values: Tensor, 
     )
 
 
-def shuffled_transitions(mask: Tensor, n_minibatch: int, generator: torch.Generator) -> Iterator[Minibatch]:
-    """One epoch of random disjoint sets of transitions, of sizes that differ by at most one; ``mask`` is [B, T]."""
-    nothing = torch.empty(0, dtype=torch.int64, device=mask.device)
-    order = torch.randperm(int(mask.sum()), generator=generator).to(mask.device)
+def shuffled_transitions(alive: Tensor, n_minibatch: int, generator: torch.Generator) -> Iterator[Minibatch]:
+    """One epoch of random disjoint sets of transitions, of sizes that differ by at most one; ``alive`` is [M, N]."""
+    nothing = torch.empty(0, dtype=torch.int64, device=alive.device)
+    order = torch.randperm(len(alive), generator=generator).to(alive.device)
     for rows in order.tensor_split(n_minibatch):
-        yield Minibatch(rows, episodes=nothing, slots=nothing)
+        yield Minibatch(rows, living_rows(alive[rows]), episodes=nothing, slots=nothing)
 
 
 def shuffled_episodes(mask: Tensor, n_minibatch: int, generator: torch.Generator) -> Iterator[Minibatch]:
     """One epoch of random disjoint sets of whole episodes, for policies with a memory; ``mask`` is [B, T]."""
+    nothing = torch.empty(0, dtype=torch.int64, device=mask.device)
     row = mask.flatten().cumsum(0).view(mask.shape) - 1
     order = torch.randperm(mask.shape[0], generator=generator).to(mask.device)
     for episodes in order.tensor_split(n_minibatch):
         happened = mask[episodes]
-        yield Minibatch(row[episodes][happened], episodes, slots=happened.flatten().nonzero().squeeze(-1))
+        slots = happened.flatten().nonzero().squeeze(-1)
+        yield Minibatch(row[episodes][happened], living=nothing, episodes=episodes, slots=slots)
+
+
+def every_nth(transitions: Transitions, n: int) -> list[tuple[Transitions, Tensor]]:
+    """The transitions k, k + n, k + 2n, … and their ``living_rows``, for each k < n."""
+    rows = torch.arange(len(transitions.alive), device=transitions.alive.device)
+    parts = [transitions[rows[k::n]] for k in range(n)]
+    return [(part, living_rows(part.alive)) for part in parts]
+
+
+def living_rows(alive: Tensor) -> Tensor:
+    """Where ``alive`` [M, N] holds, as rows [r] int64 of [M · N]."""
+    return alive.flatten().nonzero().squeeze(-1)
 
 
 def minibatch_logits(policy: Policy, batch: EpisodeBatch, transitions: Transitions, minibatch: Minibatch) -> Tensor:
@@ -82,10 +100,11 @@ def minibatch_logits(policy: Policy, batch: EpisodeBatch, transitions: Transitio
         obs = batch.obs[:, :-1].index_select(0, minibatch.episodes)
         logits, _ = policy(obs, policy.initial_hidden(len(obs)))
         return logits.flatten(0, 1).index_select(0, minibatch.slots)
-    return step_logits(policy, transitions.obs, transitions.alive)
+    return step_logits(policy, transitions.obs, minibatch.living)
 
 
-def step_logits(policy: Policy, obs: Tensor, alive: Tensor) -> Tensor:
-    """Logits [M, N, A] of a feed-forward policy for single steps obs [M, N, O]; the dead's [M, N] mean nothing."""
-    logits, _ = policy(obs.unsqueeze(1), policy.initial_hidden(len(obs)), wanted=alive.unsqueeze(1))
+def step_logits(policy: Policy, obs: Tensor, living: Tensor) -> Tensor:
+    """Logits [M, N, A] of a feed-forward policy for single steps obs [M, N, O]; those of rows that are not among the
+    ``living_rows`` mean nothing."""
+    logits, _ = policy(obs.unsqueeze(1), policy.initial_hidden(len(obs)), wanted=living)
     return logits.squeeze(1)

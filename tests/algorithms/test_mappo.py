@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser
 from lightning import Trainer, seed_everything
 from torch.utils.data import DataLoader
 
-from amal.algorithms.mappo import MAPPO, NonFiniteLoss
+from amal.algorithms.mappo import MAPPO, NonFiniteLoss, check_finite
 from amal.critics import IPPOCritic, MAPPOCritic, evaluate_critic
 from amal.networks import GRUPolicy, IndependentPolicies, MLPPolicy
 from amal.ops.returns import generalized_advantages, n_step_returns
@@ -258,7 +258,7 @@ def test_padding_has_no_influence_on_n_steps_target_critic_and_rewards() -> None
 def test_minibatches_cover_the_valid_steps_once_per_epoch(policy: Any) -> None:
     batch = random_batch(0)
     module = small(policy=policy, n_epochs=3, n_minibatch=64)
-    minibatches = module.minibatches(batch.mask)
+    minibatches = module.minibatches(batch, module.estimate_advantages(batch)[0])
     assert len(minibatches) == 3 * 5  # capped at the number of episodes
     for epoch in range(3):
         rows = torch.cat([m.rows for m in minibatches[5 * epoch : 5 * epoch + 5]])
@@ -269,9 +269,30 @@ def test_minibatches_cover_the_valid_steps_once_per_epoch(policy: Any) -> None:
 def test_recurrent_minibatches_pair_logits_with_their_transitions() -> None:
     batch = random_batch(0)
     numbers = torch.arange(batch.mask.numel()).view(batch.mask.shape)
-    for minibatch in small(policy=SMALL_GRU).minibatches(batch.mask):
+    module = small(policy=SMALL_GRU)
+    for minibatch in module.minibatches(batch, module.estimate_advantages(batch)[0]):
         walked = numbers[minibatch.episodes].flatten()[minibatch.slots]
         assert torch.equal(walked, numbers[batch.mask][minibatch.rows])
+
+
+@pytest.mark.parametrize("policy", [SMALL_MLP, SMALL_GRU], ids=["mlp", "gru"])
+def test_learning_never_waits_for_the_device(policy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the meta device tensors have no values: whatever asks for one (item, cpu, nonzero, a bool mask) raises."""
+
+    def valueless(record: Any) -> Any:
+        return type(record)(**{f.name: getattr(record, f.name).to("meta") for f in fields(record)})
+
+    batch, module = random_batch(0), small(policy=policy)
+    transitions, _ = module.estimate_advantages(batch)
+    minibatches = [valueless(minibatch) for minibatch in module.minibatches(batch, transitions)]
+    module.to("meta")
+    optimizers = [torch.optim.Adam(network.parameters()) for network in (module.policy, module.critic)]
+    monkeypatch.setattr(module, "both_optimizers", lambda: optimizers)
+    monkeypatch.setattr(module, "manual_backward", lambda loss: loss.backward())
+    metrics = module.learn(batch.to("meta"), valueless(transitions), minibatches)
+    assert all(value.is_meta for value in metrics.values())
+    with pytest.raises(RuntimeError):
+        check_finite(metrics)
 
 
 def test_critic_is_evaluated_up_to_the_end_of_each_episode() -> None:
