@@ -18,7 +18,7 @@ OVERVIEW = """usage: python cli.py COMMAND [options]
               --env_steps 300000 --out runs/study
   replay      watch a battle: --ckpt_path RUN/checkpoints/best.ckpt --out battle.gif (or .mp4, or .html to look closer)
   report      write what a study found, as a page, figures and tables: runs/study --baseline mappo
-  scenarios   list the scenarios
+  scenarios   list the scenarios, or say what agents see and do in one: 2s3z
   bench       measure how fast battles and training are on this machine
 
 COMMAND --help tells its options."""

@@ -1,26 +1,227 @@
-"""What the documentation tells people to type."""
+"""What the documentation tells people to type, and what it says that there is."""
 
+import ast
+import inspect
+import json
+import os
+import pkgutil
 import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from amal.battle.scenario import load_scenario, scenario_names
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TINY = ("--data.scenario=3m", "--data.episodes=8", "--data.episodes_per_update=4", "--data.num_envs=4")
+
+# a training that lasts until it is asked to stop, and then saves; a second one finishes
+TRAINING = """
+import os, pathlib, signal, sys, time
+def tell(): print(*sys.argv[1:], *(["in SLURM"] if "SLURM_JOB_ID" in os.environ else []), file=open("calls", "a"))
+if pathlib.Path("broken").exists(): tell(); sys.exit(2)
+if sys.argv[1] == "report" or pathlib.Path("saved").exists(): tell(); sys.exit()
+def save(number, frame):
+    folder = pathlib.Path(sys.argv[sys.argv.index("--out") + 1], "checkpoints")
+    folder.mkdir(parents=True)
+    (folder / "last.ckpt").touch()
+    pathlib.Path("saved").touch()
+    sys.exit(143)
+signal.signal(signal.SIGTERM, save)
+tell()
+time.sleep(60)
+"""
+SLURM = {
+    "srun": 'while [[ $1 == --* ]]; do shift; done\nexec "$@"',
+    "scontrol": '[ "$1" = show ] && printf "node1\\nnode2\\n" || echo "scontrol $*" >> calls',
+    "ray": 'echo "ray $*${SLURM_JOB_ID:+ in SLURM}" >> calls',
+}
+JOB = {"SLURM_JOB_ID": "17", "SLURM_JOB_NAME": "job", "SLURM_CPUS_PER_TASK": "2", "SLURM_ARRAY_JOB_ID": "16",
+       "SLURM_ARRAY_TASK_ID": "1", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "node[1-2]"}  # fmt: skip
+
+
+def snippets(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def section(page: str, title: str) -> str:
+    """A section's text, without the sections of the same level."""
+    return re.split(r"^## ", (ROOT / "docs" / page).read_text().split(f"## {title}\n")[1], flags=re.MULTILINE)[0]
+
+
+def first_cells(text: str) -> list[str]:
+    """The names in the first column of its tables, each `like_this`."""
+    return [name for cell in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE) for name in re.findall(r"`(.*?)`", cell)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_snippets_run(page) -> None:  # type: ignore[no-untyped-def]
+def test_python_snippets_run(page: Path) -> None:
     names: dict[str, object] = {}
-    for snippet in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+    for snippet in snippets(page, "python"):
         exec(compile(snippet, page.name, "exec"), names)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_named_files_exist(page) -> None:  # type: ignore[no-untyped-def]
+def test_named_files_exist(page: Path) -> None:
     text = page.read_text()
     links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
     configs = re.findall(r"configs/[\w/]+\.yaml", text)
     missing = [name for name in links if not (page.parent / name).exists()]
     missing += [name for name in configs if not (ROOT / name).exists()]
     assert not missing
+
+
+def test_the_readme_names_every_page() -> None:
+    listed = re.findall(r"^- \[docs/([\w.]+)\]\(docs/[\w.]+\): ", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(page.name for page in (ROOT / "docs").glob("*.md"))
+
+
+@pytest.mark.parametrize(
+    ("config", "sections"),
+    [
+        ("configs/mappo.yaml", ["metrics.csv of every run"]),
+        ("configs/amal.yaml", ["metrics.csv of every run", "metrics.csv of AMAL"]),
+    ],
+)
+def test_the_metrics_page_names_what_a_run_writes(
+    cli: Callable[..., None], tmp_path: Path, config: str, sections: list[str]
+) -> None:
+    cli("fit", "--config", config, *TINY, "--evaluation.every_n_episodes=8", "--out", tmp_path / "run")
+    explained = [name for title in sections for name in first_cells(section("metrics.md", title))]
+    assert sorted(explained) == sorted(pd.read_csv(tmp_path / "run" / "metrics.csv"))
+    evaluated = first_cells(section("metrics.md", "evaluations.csv"))
+    assert evaluated == list(pd.read_csv(tmp_path / "run" / "evaluations.csv"))
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    keys = [f"totals.{total}" for total in record.pop("totals")] + list(record)
+    assert sorted(first_cells(section("metrics.md", "run.json"))) == sorted(keys)
+
+
+def test_symbols_stand_for_what_is_there() -> None:
+    text = (ROOT / "docs" / "symbols.md").read_text()
+    named = re.findall(r"`((?:amal|callbacks)\.[\w.]+)(?:\((\w+)=(.*?)\))?`", text)
+    assert len(named) > 40
+    for name, argument, default in named:
+        there = pkgutil.resolve_name(name)
+        if argument:
+            assert inspect.signature(there).parameters[argument].default == ast.literal_eval(default), (name, argument)
+
+
+def test_the_layout_on_the_page_is_the_one_of_the_code(
+    cli: Callable[..., None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    cli("scenarios", "2s3z")
+    printed = [line.rstrip() for line in capsys.readouterr().out.strip().splitlines()]
+    shown = section("observations.md", "2s3z").split("```")[1].strip().splitlines()
+    assert shown == printed
+
+
+@pytest.mark.parametrize("view", ["observation", "state"])
+def test_every_feature_is_explained(view: str) -> None:
+    explained = first_cells(section("observations.md", f"Features of the {view}"))
+    there = set()
+    for name in scenario_names():
+        scenario = load_scenario(name)
+        for feature in scenario.obs_features() if view == "observation" else scenario.state_features():
+            own = feature.rpartition(".")[2]
+            there.add(re.sub(r"^is_.*", "is_TYPE", re.sub(r"^last_action\d+", "last_actionA", own)))
+    assert sorted(explained) == sorted(there)
+
+
+def test_the_layout_of_healers_and_of_unknown_scenarios(
+    cli: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli("scenarios", "MMM")
+    assert "a medivac instead: heal ally0 … ally9" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        cli("scenarios", "MMN")
+    assert stop.value.code == 2 and "did you mean MMM" in capsys.readouterr().err
+
+
+def test_the_algorithm_of_the_recipe_trains_and_is_validated(
+    cli: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = ROOT / "docs" / "extending.md"
+    (code,) = (snippet for snippet in snippets(page, "python") if "class Reinforce" in snippet)
+    (config,) = (snippet for snippet in snippets(page, "yaml") if "my_algorithm" in snippet)
+    (tmp_path / "my_algorithm.py").write_text(code)
+    (tmp_path / "my_algorithm.yaml").write_text(config)
+    monkeypatch.syspath_prepend(tmp_path)
+    run = tmp_path / "run"
+    cli("fit", "--config", tmp_path / "my_algorithm.yaml", *TINY, "--out", run)
+    assert json.loads((run / "run.json").read_text())["outcome"] == "finished"
+    assert pd.read_csv(run / "metrics.csv")["train/policy_loss"].notna().all()
+    cli("validate", "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "best.ckpt")
+    assert "eval/win_rate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_shell_snippets_are_shell(page: Path) -> None:
+    for snippet in snippets(page, "bash"):
+        done = subprocess.run(["bash", "-n"], input=snippet, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def submit(tmp_path: Path) -> Callable[[str], subprocess.Popen[bytes]]:
+    """Starts a script of cluster.md as SLURM would, with stand-ins for SLURM, Ray and the training."""
+    scripts = {
+        re.findall(r"^# (\w+)\.sbatch", s, re.MULTILINE)[0]: s for s in snippets(ROOT / "docs/cluster.md", "bash")
+    }
+    (tmp_path / "bin").mkdir()
+    for name, body in SLURM.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    (tmp_path / "cli.py").write_text(TRAINING)
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    environment = os.environ | JOB | {"SLURM_SUBMIT_DIR": str(tmp_path), "RAY_PAUSE": "0.2", "PATH": path}
+
+    def start(name: str) -> subprocess.Popen[bytes]:
+        (tmp_path / "calls").write_text("")
+        return subprocess.Popen(["bash", "-c", scripts[name]], env=environment, start_new_session=True)
+
+    return start
+
+
+@pytest.mark.parametrize(("name", "job"), [("run", "17"), ("study", "16_1"), ("ray", "17")])
+def test_a_job_that_slurm_warns_saves_requeues_itself_and_goes_on(
+    submit: Callable[[str], subprocess.Popen[bytes]], tmp_path: Path, name: str, job: str
+) -> None:
+    def calls() -> list[str]:
+        return [line for line in (tmp_path / "calls").read_text().splitlines() if not line.startswith("ray ")]
+
+    first = submit(name)
+    deadline = time.monotonic() + 20
+    while not calls() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(timeout=20) == 143
+    begun, requeued = calls()
+    assert requeued == f"scontrol requeue {job}"
+    if name == "ray":
+        servers = [line for line in (tmp_path / "calls").read_text().splitlines() if line.startswith("ray ")]
+        assert len(servers) == 2 and not any("in SLURM" in line for line in [*servers, begun])
+
+    assert submit(name).wait(timeout=20) == 0
+    again, *rest = calls()
+    if name == "run":
+        assert "--ckpt_path runs/job/checkpoints/last.ckpt" in again and not rest
+    else:
+        assert again == begun and rest[0].startswith("report runs/job")
+
+
+@pytest.mark.parametrize("name", ["run", "study", "ray"])
+def test_a_job_that_fails_is_not_requeued(
+    submit: Callable[[str], subprocess.Popen[bytes]], tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "broken").touch()
+    assert submit(name).wait(timeout=20) == 2
+    assert "scontrol" not in (tmp_path / "calls").read_text()

@@ -255,6 +255,7 @@ class AMAL(MAPPO):
         if self.information_bonus_form == "shaped":
             weight = decayed(weight, batch.progress, self.lambda_decay)
         if weight == 0.0:
+            self._seconds["information"] = 0.0  # Lightning would repeat the last one
             nothing = {"train/information": math.nan, "train/information_std": math.nan, "train/bonus_share": 0.0}
             return torch.zeros_like(batch.rewards), {name: torch.tensor(value) for name, value in nothing.items()}
         with self._timed("information"):
