@@ -13,7 +13,8 @@ from amal.types import EpisodeBatch
 
 
 class BattleStatistics(Metric):
-    """Statistics over evaluated episodes, gathered over batches and processes."""
+    """Statistics over evaluated episodes, gathered over batches; processes do not wait for each other, for either one
+    plays for all or all play the same."""
 
     full_state_update = False
     won: list[Tensor]
@@ -23,7 +24,7 @@ class BattleStatistics(Metric):
     dead_enemies: list[Tensor]
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(sync_on_compute=False, **kwargs)
         for name in ("won", "returns", "lengths", "dead_allies", "dead_enemies"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
+from amal.distributed import average_gradients
 from amal.ops.divergence import gaussian_kl
 from amal.ops.losses import masked_mean
 from amal.replay import AsymmetricReplayBuffer, RealExperience
@@ -47,6 +48,7 @@ def fit_world_model(
             parts = world_model_losses(member(real.obs, real.state, real.actions, real.alive), real)
             torch.stack(list(parts.values())).sum().backward()
             losses.append({name: part.detach() for name, part in parts.items()})
+        average_gradients(world_model)
         nn.utils.clip_grad_norm_(world_model.parameters(), max_grad_norm)
         optimizer.step()
     return {f"train/model_{name}_loss": torch.stack([x[name] for x in losses]).mean() for name in losses[0]}

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import TypeVar
 
+import numba
 import torch
+
+from amal.distributed import processes
 
 First = TypeVar("First")
 Second = TypeVar("Second")
@@ -35,8 +39,7 @@ def side_by_side(first: Callable[[], First], second: Callable[[], Second]) -> tu
     communicate in one order.
     """
     threads = torch.get_num_threads()
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if threads < 2 or torch.cuda.is_initialized() or torch.is_autocast_enabled("cpu") or distributed:
+    if threads < 2 or torch.cuda.is_initialized() or torch.is_autocast_enabled("cpu") or processes() > 1:
         return first(), second()
 
     def with_half(task: Callable[[], Result]) -> Result:
@@ -50,6 +53,13 @@ def side_by_side(first: Callable[[], First], second: Callable[[], Second]) -> tu
         finally:
             wait([later])
             torch.set_num_threads(threads)
+
+
+def share_cores(n_processes: int) -> None:
+    """Leaves numba the cores that are one process's part of the machine, unless ``NUMBA_NUM_THREADS`` tells how many;
+    Lightning does the same for torch."""
+    if n_processes > 1 and "NUMBA_NUM_THREADS" not in os.environ:
+        numba.set_num_threads(max(1, numba.config.NUMBA_NUM_THREADS // n_processes))  # type: ignore[attr-defined]
 
 
 def keep_freed_memory() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from amal.distributed import gathered
 from amal.validation import check_at_least
 from callbacks.evaluation import evaluation_of
 from datamodules.rollout import data_of
@@ -28,7 +29,7 @@ class RunCheckpoint(Checkpoint):
     resumed: it has no optimizers and no replay buffer.
 
     Asked to stop by Ctrl-C or SIGTERM, it lets the update end, writes the last one, tells how to go on and exits with
-    128 + the signal's number. Asked again, it does not wait.
+    128 + the signal's number. Asked again, it does not wait. Of several processes it is enough if one is asked.
 
     Args:
         every_n_episodes: training episodes between two checkpoints of their own name; 0 for none.
@@ -69,15 +70,20 @@ class RunCheckpoint(Checkpoint):
             self._last_periodic = data.episodes // self.every_n_episodes
             trainer.save_checkpoint(folder / f"episode_{data.episodes}.ckpt", weights_only=False)
         start = time.monotonic()
-        if data.progress >= 1.0 or (is_new and start >= self._next_write) or self._asked_to_stop:
+        # in several processes the clock is the first one's, and a signal may have reached only one
+        is_time, *_ = gathered(start >= self._next_write)
+        asked_to_stop = max(gathered(self._asked_to_stop or 0))
+        if data.progress >= 1.0 or (is_new and is_time) or asked_to_stop:
             trainer.save_checkpoint(folder / "last.ckpt", weights_only=False)
             self._next_write = start + max(self.every_seconds, WRITE_PAUSE * (time.monotonic() - start))
 
-        if self._asked_to_stop and data.progress < 1.0:
+        if asked_to_stop and data.progress < 1.0:
+            if not trainer.is_global_zero:
+                raise SystemExit(0)  # another code would have Lightning kill the first process before it has ended
             run = trainer.default_root_dir
             command = f"python cli.py fit --config {run}/config.yaml --ckpt_path {run}/checkpoints/last.ckpt"
             print(f"\nstopped after {data.env_steps:,} env steps; go on with: {command}", file=sys.stderr)
-            raise SystemExit(128 + self._asked_to_stop)
+            raise SystemExit(128 + asked_to_stop)
 
     def _ask_to_stop(self, number: int, frame: object) -> None:
         self._asked_to_stop = number

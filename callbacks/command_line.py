@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import re
 import sys
 import warnings
 from pathlib import Path
 from typing import NoReturn
 
+import torch
 from jsonargparse import ArgumentError, Namespace
 from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from amal.algorithms.mappo import NonFiniteLoss
+from amal.distributed import check_processes, rank
 from amal.machine import keep_freed_memory
 from amal.study.atomic import replacing
 from callbacks.checkpoint import RunCheckpoint
@@ -29,10 +32,12 @@ from callbacks.suggestions import suggestion
 from callbacks.telemetry import Telemetry
 from datamodules.rollout import RolloutDataModule
 
+RUN_FOLDER = "AMAL_RUN_FOLDER"  # environment variable
 SUBCOMMANDS = ("fit", "validate", "test")
 DIMENSIONS = ("n_agents", "n_actions", "obs_dim", "state_dim")
 PARSER_OPTIONS = {"exit_on_error": False, "allow_abbrev": False}
 TRAINER_DEFAULTS = {
+    "devices": 1,  # several are for those who ask for them
     "max_epochs": 1,  # the budget ends training, see RolloutDataModule
     "logger": False,  # metrics.csv is always written; configs/logger adds others
     "log_every_n_steps": 1,
@@ -85,7 +90,7 @@ class TrainingCLI(LightningCLI):
         if config.ckpt_path is not None and not Path(config.ckpt_path).is_file():
             fail(f"--ckpt_path {config.ckpt_path}: no such file")
         if self.subcommand == "fit":
-            folder = run_folder(config)
+            folder = agreed_run_folder(config)
             config.out = config.trainer.default_root_dir = str(folder)
             for logger in _loggers(config):
                 logger.init_args.save_dir = str(folder)
@@ -100,13 +105,32 @@ class TrainingCLI(LightningCLI):
         try:
             super().instantiate_classes()
             if self.subcommand == "fit":
-                # both raise, before anything is written: without a budget, and for a module that has no generations
+                # all raise, before anything is written: without a budget, for a checkpoint of another number of
+                # processes, and for a module that has no generations
                 self.datamodule.max_updates  # noqa: B018
+                self._check_checkpoint()
                 for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
                     if isinstance(callback, Evolution):
                         callback.check(self.model)
         except (ValueError, TypeError, OSError, MisconfigurationException) as error:
             fail(str(error))
+
+    def _check_checkpoint(self) -> None:
+        path = self.config.fit.ckpt_path
+        if path is not None:
+            # mapped: what is replayed, perhaps gigabytes, is not read
+            checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+            check_processes(len(checkpoint["RolloutDataModule"]["processes"]), self.trainer.world_size)
+
+
+def agreed_run_folder(config: Namespace) -> Path:
+    """The first process chooses, and tells those that it launches: by then the name that was free may be taken."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        told = os.environ.get(RUN_FOLDER)
+        return run_folder(config) if told is None else Path(told)
+    folder = run_folder(config)
+    os.environ[RUN_FOLDER] = str(folder)
+    return folder
 
 
 def run_folder(config: Namespace) -> Path:
@@ -153,6 +177,8 @@ def main(args: list[str]) -> None:
     except ArgumentError as error:
         fail(str(error))
     except NonFiniteLoss as error:
+        if rank():
+            sys.exit(0)  # every process sees it in the same update; the first one tells
         print(f"error: {error}; what the run saved before is kept in its checkpoints/", file=sys.stderr)
         sys.exit(1)
 

@@ -18,7 +18,7 @@ class Evaluation(Callback):
     """Plays 32 greedy episodes at the first update after every so many training episodes, and when training ends.
 
     It uses battles and random streams of its own: training is the same with or without it. The results are logged as
-    ``eval/…`` and kept in ``evaluations.csv``.
+    ``eval/…`` and kept in ``evaluations.csv``. Of several processes one plays, and the others wait for what it finds.
 
     Args:
         every_n_episodes: training episodes between two evaluations; 0 for none at all.
@@ -48,16 +48,19 @@ class Evaluation(Callback):
 
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = data_of(trainer)
-        statistics = BattleStatistics()
-        for batch in data.play_evaluation_episodes(number=len(self.rows)):
-            statistics.update(batch)
-        results = {name: value.item() for name, value in statistics.compute().items()}
+        results: dict[str, float] = trainer.strategy.broadcast(self._play(data) if trainer.is_global_zero else {})
         counts = {"env_steps": data.env_steps, "episodes": data.episodes, "wall_seconds": round(data.wall_seconds, 3)}
         self.rows.append({**counts, **results})
         pl_module.log_dict({f"eval/{name}": value for name, value in results.items()}, batch_size=1)
         if trainer.is_global_zero:
             with replacing(Path(trainer.default_root_dir) / "evaluations.csv") as part:
                 pd.DataFrame(self.rows).to_csv(part, index=False)
+
+    def _play(self, data: RolloutDataModule) -> dict[str, float]:
+        statistics = BattleStatistics()
+        for batch in data.play_evaluation_episodes(number=len(self.rows)):
+            statistics.update(batch)
+        return {name: value.item() for name, value in statistics.compute().items()}
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}

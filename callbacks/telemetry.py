@@ -100,6 +100,7 @@ class Telemetry(Callback):
                 "cores": os.cpu_count(),
                 "torch_threads": torch.get_num_threads(),
                 "device": str(pl_module.device),
+                "processes": trainer.world_size,
             },
         }
         with replacing(_folder(trainer) / "run.json") as part:

@@ -15,6 +15,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from amal.battle import VectorBattle
 from amal.battle.scenario import load_scenario
+from amal.distributed import collected, gathered, of_this_process, processes, rank
+from amal.machine import share_cores
 from amal.rollout import Actor, EpisodeRecorder
 from amal.types import EpisodeBatch
 from amal.validation import check_at_least
@@ -30,12 +32,14 @@ _STREAMS: tuple[Stream, ...] = ("battles", "policy", "evaluation", "test")
 class RolloutDataModule(LightningDataModule):
     """Plays the battles that training learns from, always with the policy of the moment.
 
+    Processes that train together play different battles. The budget and the counts are of all of them.
+
     Args:
         scenario: name of a scenario; ``scenarios`` lists them.
         env_steps: budget in environment steps; training ends with the first update that reaches it.
-        episodes: budget in episodes instead, met exactly.
-        episodes_per_update: whole episodes that each update learns from.
-        num_envs: battles that are played at once.
+        episodes: budget in episodes instead, met exactly; several processes round it up to as many for each.
+        episodes_per_update: whole episodes that each update learns from, in each process.
+        num_envs: battles that are played at once, in each process.
         episode_limit: steps until an episode is truncated; by default the scenario's.
     """
 
@@ -70,7 +74,7 @@ class RolloutDataModule(LightningDataModule):
         self._recorder: EpisodeRecorder | None = None
         self._evaluation_recorder: EpisodeRecorder | None = None
         self._generator: torch.Generator | None = None
-        self._restored: dict[str, Any] = {}
+        self._restored: list[dict[str, Any]] = []  # of each process
         self._earlier_seconds = 0.0  # of training, in earlier sessions of this run
         self._session_start, self._session_first_step = time.monotonic(), 0
 
@@ -89,7 +93,7 @@ class RolloutDataModule(LightningDataModule):
         budget = self.episodes_budget or self.env_steps_budget
         if budget is None:
             raise ValueError("training needs a budget: set --data.env_steps or --data.episodes")
-        return math.ceil(budget / self.episodes_per_update)
+        return math.ceil(budget / (self.episodes_per_update * processes()))
 
     @property
     def wall_seconds(self) -> float:
@@ -101,6 +105,10 @@ class RolloutDataModule(LightningDataModule):
         """Speed of training in this session, evaluations included."""
         seconds = time.monotonic() - self._session_start
         return (self.env_steps - self._session_first_step) / max(seconds, 1e-9)
+
+    def setup(self, stage: str) -> None:
+        assert self.trainer is not None
+        share_cores(self.trainer.num_devices)
 
     def train_dataloader(self) -> DataLoader[EpisodeBatch]:
         self._session_start, self._session_first_step = time.monotonic(), self.env_steps
@@ -119,16 +127,16 @@ class RolloutDataModule(LightningDataModule):
         """The next batch of the training module's own episodes; counts them."""
         actor = self._actor()
         if self._recorder is None:
-            battle = self._battles("battles", self.num_envs, first_battle=0)
+            battle = self._battles("battles", self.num_envs, first_battle=rank() * self.num_envs)
             self._recorder = EpisodeRecorder(battle, self.episodes_per_update)
-            self._generator = torch.Generator(device=actor.device).manual_seed(self._stream_seed("policy"))
+            self._generator = torch.Generator(device=actor.device).manual_seed(self._stream_seed("policy") + rank())
             self._restore()
         episodes = self.episodes_per_update
         if self.episodes_budget is not None:
-            episodes = min(episodes, self.episodes_budget - self.episodes)
+            episodes = min(episodes, math.ceil((self.episodes_budget - self.episodes) / processes()))
         batch = self._recorder.play(actor, episodes, self._generator, self.progress)
-        self.env_steps += int(batch.mask.sum())
-        self.episodes += episodes
+        self.env_steps += sum(gathered(int(batch.mask.sum())))
+        self.episodes += episodes * processes()
         return batch
 
     def play_evaluation_episodes(
@@ -150,33 +158,35 @@ class RolloutDataModule(LightningDataModule):
             yield self._evaluation_recorder.play(self._actor(), count, progress=self.progress)
 
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = {
+        streams: dict[str, Any] = {}
+        if self._recorder is not None and self._generator is not None:
+            battle = self._recorder.battle.state_dict()
+            streams["battle"] = {name: torch.from_numpy(array) for name, array in battle.items()}
+            streams["generator"] = self._generator.get_state()
+        return {
             "env_steps": self.env_steps,
             "episodes": self.episodes,
             "wall_seconds": self.wall_seconds,
+            "processes": collected(streams),
         }
-        if self._recorder is not None and self._generator is not None:
-            battle = self._recorder.battle.state_dict()
-            state["battle"] = {name: torch.from_numpy(array) for name, array in battle.items()}
-            state["generator"] = self._generator.get_state()
-        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.env_steps, self.episodes = state_dict["env_steps"], state_dict["episodes"]
         self._earlier_seconds = state_dict["wall_seconds"]
         self._session_first_step = self.env_steps
-        self._restored = state_dict
+        self._restored = state_dict["processes"]
         if self._recorder is not None:
             self._restore()
 
     def _restore(self) -> None:
         """Puts the battles and the policy's random stream back to where a checkpoint left them."""
         assert self._recorder is not None and self._generator is not None
-        if "battle" in self._restored:
-            battle = {name: tensor.cpu().numpy() for name, tensor in self._restored["battle"].items()}
+        streams = of_this_process(self._restored) if self._restored else {}
+        if streams:
+            battle = {name: tensor.cpu().numpy() for name, tensor in streams["battle"].items()}
             self._recorder.battle.load_state_dict(battle)
-            self._generator.set_state(self._restored["generator"].cpu())
-        self._restored = {}
+            self._generator.set_state(streams["generator"].cpu())
+        self._restored = []
 
     def _actor(self) -> Actor:
         assert self.trainer is not None

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from amal.algorithms.mappo import MAPPO, check_finite
 from amal.algorithms.minibatches import Transitions, every_nth, living_rows, step_logits
+from amal.distributed import averaged, collected, of_first, of_this_process, rank
 from amal.evolution import evolve
 from amal.imagination import imagine
 from amal.isolation import IsolationAudit, fit_world_model
@@ -193,7 +194,7 @@ class AMAL(MAPPO):
     def setup(self, stage: str) -> None:
         device = self.trainer.strategy.root_device
         self.evolution_generator = torch.Generator(device).manual_seed(self.seed + 1)
-        self.imagination_generator = torch.Generator(device).manual_seed(self.seed + 2)
+        self.imagination_generator = torch.Generator(device).manual_seed(self.seed + 2 + rank())
 
     def training_step(self, batch: EpisodeBatch, batch_idx: int) -> None:
         """One iteration: the world model from real data, the bonus, imagination, then the policy from all of it."""
@@ -212,7 +213,7 @@ class AMAL(MAPPO):
             replay_losses = (self.off_policy_loss(*share) for share in shares)
             metrics |= self.learn(batch, transitions, minibatches, replay_losses)
 
-        metrics |= replay_metrics | {"train/explained_variance": critic_fit}
+        metrics = averaged(metrics | replay_metrics | {"train/explained_variance": critic_fit})
         check_finite(metrics)
         self.log_update(batch, metrics | quality | curiosity)
 
@@ -348,7 +349,7 @@ class AMAL(MAPPO):
             return
         happened = batch.mask.flatten().nonzero().squeeze(-1)
         probe = happened[torch.linspace(0, len(happened) - 1, PROBE_TRANSITIONS, device=happened.device).long()]
-        obs, available = (x[:, :-1].flatten(0, 1)[probe] for x in (batch.obs, batch.available_actions))
+        obs, available = (of_first(x[:, :-1].flatten(0, 1)[probe]) for x in (batch.obs, batch.available_actions))
         self.auxiliary, metrics = evolve(
             self.search,
             self.policy,
@@ -379,7 +380,7 @@ class AMAL(MAPPO):
         super().on_save_checkpoint(checkpoint)
         if "optimizer_states" not in checkpoint:
             return  # it is for playing, not for going on
-        checkpoint["amal"] = {
+        state = {
             "replay": self.replay.state_dict(),
             "evolution_generator": self.evolution_generator.get_state(),
             "imagination_generator": self.imagination_generator.get_state(),
@@ -387,12 +388,13 @@ class AMAL(MAPPO):
             "isolation_kl": self.isolation_kl,
             "has_evolved": self.has_evolved,
         }
+        checkpoint["amal"] = collected(state)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        if "amal" not in checkpoint:
+        if not self.trainer.training or "amal" not in checkpoint:
             return
-        state = checkpoint["amal"]
+        state = of_this_process(checkpoint["amal"])
         self.replay.load_state_dict(state["replay"])
         self.evolution_generator.set_state(state["evolution_generator"].cpu())
         self.imagination_generator.set_state(state["imagination_generator"].cpu())

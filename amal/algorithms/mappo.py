@@ -21,6 +21,7 @@ from amal.algorithms.minibatches import (
     shuffled_transitions,
 )
 from amal.critics import Critic, MAPPOCritic, TargetCritic, evaluate_critic
+from amal.distributed import average_gradients, averaged, collected, of_this_process, without_reducer
 from amal.evaluation import BattleStatistics
 from amal.machine import side_by_side
 from amal.networks import IndependentPolicies, MLPPolicy, Policy
@@ -177,7 +178,7 @@ class MAPPO(LightningModule):
 
         # nothing in it waits for the device; the check is the update's one synchronisation
         metrics = self.learn(batch, transitions, self.minibatches(batch, transitions))
-        metrics |= {"train/explained_variance": critic_fit}
+        metrics = averaged(metrics | {"train/explained_variance": critic_fit})
         check_finite(metrics)
         self.log_update(batch, metrics)
 
@@ -294,11 +295,17 @@ class MAPPO(LightningModule):
         """One step of a network down its loss, its gradient scaled down if it is long; the norm it had."""
         network, optimizer = getattr(self, name), self.both_optimizers()[name == "critic"]
         optimizer.zero_grad()
-        self.manual_backward(loss)
+        self.backward_of(network, loss)
         # torch's own clipping, for Lightning's does not tell the norm
         norm = nn.utils.clip_grad_norm_(network.parameters(), self.max_grad_norm)
         optimizer.step()
         return {f"train/{name}_grad_norm": norm}
+
+    def backward_of(self, network: nn.Module, loss: Tensor) -> None:
+        """The gradient of the loss, averaged over the processes that train together."""
+        with without_reducer(self.trainer.model):
+            self.manual_backward(loss)
+        average_gradients(network)
 
     def all_optimizers(self) -> list[LightningOptimizer]:
         """In the order of ``configure_optimizers``, wrapped: only steps of the wrappers are counted by Lightning."""
@@ -324,7 +331,7 @@ class MAPPO(LightningModule):
             "train/win_rate": batch.won.float().mean(),
             "train/episode_length": batch.lengths.float().mean(),
         }
-        self.log_dict(metrics | episodes, batch_size=len(batch.rewards))
+        self.log_dict(averaged(metrics | episodes), batch_size=len(batch.rewards))
 
     def validation_step(self, batch: EpisodeBatch, batch_idx: int) -> None:
         self.statistics.update(batch)
@@ -347,7 +354,8 @@ class MAPPO(LightningModule):
         ]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["minibatch_generator"] = self.generator.get_state()
+        checkpoint["minibatch_generator"] = collected(self.generator.get_state())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.generator.set_state(checkpoint["minibatch_generator"].cpu())
+        if self.trainer.training:
+            self.generator.set_state(of_this_process(checkpoint["minibatch_generator"]).cpu())

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from amal.distributed import pooled_moments
+
 SERIAL_SUM = 2**14  # entries that torch sums on one thread
 
 
@@ -35,16 +37,26 @@ def masked_variance(x: Tensor, mask: Tensor) -> Tensor:
     return masked_mean((x - masked_mean(x, mask)).square(), mask)
 
 
+def masked_moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance over the entries that count, of all processes that train together; each must call it.
+
+    Arguments as of ``masked_mean``.
+    """
+    return pooled_moments(masked_mean(x, mask), masked_variance(x, mask), mask.sum())
+
+
 def standardize(x: Tensor, mask: Tensor, epsilon: float = 1e-8) -> Tensor:
     """Zero mean and unit standard deviation over the entries that count, (x − mean) / (std + ε); 0 elsewhere.
+
+    Mean and standard deviation are of all processes that train together, as of ``masked_moments``.
 
     Args:
         x: any shape.
         mask: same shape, bool.
         epsilon: keeps constant input finite.
     """
-    mean, std = masked_mean(x, mask), masked_variance(x, mask).sqrt()
-    return torch.where(mask, (x - mean) / (std + epsilon), 0.0)
+    mean, variance = masked_moments(x, mask)
+    return torch.where(mask, (x - mean) / (variance.sqrt() + epsilon), 0.0)
 
 
 def masked_log_softmax(logits: Tensor, available: Tensor) -> Tensor:

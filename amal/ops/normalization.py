@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from amal.ops.losses import masked_mean, masked_variance
+from amal.ops.losses import masked_moments
 
 MIN_VARIANCE = 1e-2
 """Floor under the running variance: before the first damage is dealt all returns are alike, and noise is no signal."""
@@ -40,7 +40,7 @@ class ValueNormalizer(nn.Module):
 
     @torch.no_grad()
     def update(self, x: Tensor, mask: Tensor) -> None:
-        """Take in one batch of returns.
+        """Take in one batch of returns, together with those of the other processes.
 
         Args:
             x: any shape.
@@ -49,12 +49,13 @@ class ValueNormalizer(nn.Module):
         assert x.shape == mask.shape
         if not mask.any():
             return
+        mean, variance = masked_moments(x, mask)
         self.n_remembered.mul_(self.beta).add_(1.0)
         weight = 1.0 / self.n_remembered
-        shift = masked_mean(x, mask) - self.mean
+        shift = mean - self.mean
         self.mean += weight * shift
         spread = self.variance + weight * shift.square()
-        self.variance.copy_((1.0 - weight) * spread + weight * masked_variance(x, mask))
+        self.variance.copy_((1.0 - weight) * spread + weight * variance)
 
     @property
     def std(self) -> Tensor:

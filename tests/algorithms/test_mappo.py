@@ -288,7 +288,7 @@ def test_learning_never_waits_for_the_device(policy: Any, monkeypatch: pytest.Mo
     module.to("meta")
     optimizers = [torch.optim.Adam(network.parameters()) for network in (module.policy, module.critic)]
     monkeypatch.setattr(module, "both_optimizers", lambda: optimizers)
-    monkeypatch.setattr(module, "manual_backward", lambda loss: loss.backward())
+    monkeypatch.setattr(module, "backward_of", lambda network, loss: loss.backward())
     metrics = module.learn(batch.to("meta"), valueless(transitions), minibatches)
     assert all(value.is_meta for value in metrics.values())
     with pytest.raises(RuntimeError):
