@@ -11,7 +11,7 @@ from torch import Tensor
 
 from amal.battle import VectorBattle
 from amal.machine import one_thread
-from amal.types import BattleSpec, EpisodeBatch
+from amal.types import Battles, BattleSpec, EpisodeBatch
 
 VIEWS = ("obs", "state", "available_actions")  # seen before each step, and at an episode's end
 OUTCOMES = ("rewards", "terminated", "truncated")
@@ -33,7 +33,7 @@ class Actor(Protocol):
 
 
 class EpisodeRecorder:
-    """Plays whole episodes on the battles of a VectorBattle and records them.
+    """Plays whole episodes on many battles and records them.
 
     An episode starts on whichever battle is free, and every episode that was started is finished and kept: nothing
     favours short ones. The recorded arrays are reused: a batch is valid until the next one is played.
@@ -43,7 +43,7 @@ class EpisodeRecorder:
         max_episodes: B, the most episodes that one batch can hold.
     """
 
-    def __init__(self, battle: VectorBattle, max_episodes: int) -> None:
+    def __init__(self, battle: Battles, max_episodes: int) -> None:
         if battle.auto_reset:
             raise ValueError("EpisodeRecorder needs battles with auto_reset=False")
         self.battle = battle
@@ -85,7 +85,7 @@ class EpisodeRecorder:
         episodes: int,
         generator: torch.Generator | None = None,
         progress: float = 0.0,
-        watch: Callable[[VectorBattle], None] | None = None,
+        watch: Callable[[Battles], None] | None = None,
     ) -> EpisodeBatch:
         """Plays that many episodes from their start with the actor as it is now.
 
@@ -106,7 +106,7 @@ class EpisodeRecorder:
         actor: Actor,
         episodes: int,
         generator: torch.Generator | None,
-        watch: Callable[[VectorBattle], None] | None,
+        watch: Callable[[Battles], None] | None,
     ) -> None:
         battle, log = self.battle, self._log
         obs, available_actions = torch.from_numpy(battle.obs), torch.from_numpy(battle.available_actions)
@@ -177,5 +177,5 @@ def record_battle(actor: Actor, spec: BattleSpec, seed: int, number: int = 0) ->
         spec.scenario, 1, seed, auto_reset=False, episode_limit=spec.episode_limit, first_battle=number
     )
     frames: list[np.ndarray] = []
-    EpisodeRecorder(battle, 1).play(actor, 1, watch=lambda battles: frames.append(battles.units[0]))
+    EpisodeRecorder(battle, 1).play(actor, 1, watch=lambda _: frames.append(battle.units[0]))
     return np.stack(frames)

@@ -6,9 +6,10 @@ Letters: B episodes, T time, N agents, U units, A actions, O observation size, S
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # the battle and the study commands use this module without paying for torch
+    import numpy as np
     import torch
 
 
@@ -23,6 +24,51 @@ class BattleSpec:
     obs_dim: int
     state_dim: int
     episode_limit: int
+
+
+class Battles(Protocol):
+    """E battles that episodes are recorded from, in whichever simulator. Arrays are written in place."""
+
+    spec: BattleSpec
+    num_battles: int
+    auto_reset: bool
+
+    @property
+    def obs(self) -> np.ndarray:
+        """[E, N, O] float32."""
+
+    @property
+    def state(self) -> np.ndarray:
+        """[E, S] float32."""
+
+    @property
+    def available_actions(self) -> np.ndarray:
+        """[E, N, A] bool."""
+
+    @property
+    def rewards(self) -> np.ndarray:
+        """[E] float64."""
+
+    @property
+    def terminated(self) -> np.ndarray:
+        """[E] bool."""
+
+    @property
+    def truncated(self) -> np.ndarray:
+        """[E] bool."""
+
+    @property
+    def won(self) -> np.ndarray:
+        """[E] bool."""
+
+    def dead(self, side: str) -> np.ndarray:
+        """[E] int64: how many units of side 'ally' or 'enemy' are dead."""
+
+    def reset(self, *, battles: np.ndarray | None = None) -> None:
+        """Starts new episodes in the battles [E] bool, by default in all."""
+
+    def step(self, actions: np.ndarray) -> None:
+        """Steps every running battle with actions [E, N]; one that is over stands still."""
 
 
 @dataclass(frozen=True)

@@ -6,5 +6,6 @@ from callbacks.evolution import Evolution
 from callbacks.pictures import Pictures
 from callbacks.progress import TrainingProgress
 from callbacks.telemetry import Telemetry
+from callbacks.tracking import Tracking
 
-__all__ = ["Evaluation", "Evolution", "Pictures", "RunCheckpoint", "Telemetry", "TrainingProgress"]
+__all__ = ["Evaluation", "Evolution", "Pictures", "RunCheckpoint", "Telemetry", "Tracking", "TrainingProgress"]

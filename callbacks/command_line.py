@@ -21,6 +21,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from amal.algorithms.mappo import NonFiniteLoss
+from amal.backends.battles import WorkerFailure
 from amal.distributed import check_processes, rank
 from amal.machine import keep_freed_memory
 from amal.study.atomic import replacing
@@ -30,6 +31,7 @@ from callbacks.evolution import Evolution
 from callbacks.progress import TrainingProgress
 from callbacks.suggestions import suggestion
 from callbacks.telemetry import Telemetry
+from callbacks.tracking import Tracking
 from datamodules.rollout import RolloutDataModule
 
 RUN_FOLDER = "AMAL_RUN_FOLDER"  # environment variable
@@ -53,6 +55,7 @@ _NOT_FOR_USERS = (
     ".*Total length of `list` across ranks is zero.*",
     ".*dataloader is not resumable.*",  # the data module is
     ".*have no `val_dataloader`.*",  # the Evaluation callback plays instead
+    ".*when logging on epoch level in distributed setting.*",  # every process evaluates the same
     ".*LeafSpec.*",  # Lightning's own use of torch
 )
 
@@ -94,6 +97,7 @@ class TrainingCLI(LightningCLI):
             config.out = config.trainer.default_root_dir = str(folder)
             for logger in _loggers(config):
                 logger.init_args.save_dir = str(folder)
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow 3 would insist on a database
         else:
             config.trainer.logger = False
 
@@ -112,7 +116,7 @@ class TrainingCLI(LightningCLI):
                 for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
                     if isinstance(callback, Evolution):
                         callback.check(self.model)
-        except (ValueError, TypeError, OSError, MisconfigurationException) as error:
+        except (ValueError, TypeError, OSError, ImportError, MisconfigurationException) as error:
             fail(str(error))
 
     def _check_checkpoint(self) -> None:
@@ -170,14 +174,14 @@ def main(args: list[str]) -> None:
             subclass_mode_model=True,
             save_config_callback=ConfigOfRun,
             seed_everything_default=0,
-            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [Telemetry(), TrainingProgress()]},
+            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [Telemetry(), TrainingProgress(), Tracking()]},
             parser_kwargs={**PARSER_OPTIONS, **dict.fromkeys(SUBCOMMANDS, PARSER_OPTIONS)},
             auto_configure_optimizers=False,
         )
     except ArgumentError as error:
         fail(str(error))
-    except NonFiniteLoss as error:
-        if rank():
+    except (NonFiniteLoss, WorkerFailure) as error:
+        if rank() and isinstance(error, NonFiniteLoss):
             sys.exit(0)  # every process sees it in the same update; the first one tells
         print(f"error: {error}; what the run saved before is kept in its checkpoints/", file=sys.stderr)
         sys.exit(1)

@@ -19,7 +19,7 @@ class Pictures(Callback):
     """Draws ``win_rate.png``, the learning curve, and ``battle.gif``, a battle of the best checkpoint's greedy policy.
 
     Args:
-        battle: draw the battle too.
+        battle: draw the battle too, if the embedded simulator plays: others do not tell where the units are.
     """
 
     def __init__(self, battle: bool = True) -> None:
@@ -32,7 +32,7 @@ class Pictures(Callback):
         evaluations = folder / "evaluations.csv"
         if trainer.is_global_zero and evaluations.exists():
             plot_win_rate(pd.read_csv(evaluations), folder / "win_rate.png", title)
-            if self.battle:
+            if self.battle and data.backend == "embedded":
                 final = {name: tensor.clone() for name, tensor in pl_module.state_dict().items()}
                 best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
                 pl_module.load_state_dict(best["state_dict"])

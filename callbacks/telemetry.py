@@ -39,7 +39,8 @@ class Telemetry(Callback):
     ) -> None:
         data = data_of(trainer)
         counts = {"env_steps": float(data.env_steps), "episodes": float(data.episodes)}
-        pl_module.log_dict(counts, batch_size=1)
+        x_axis = {"step": float(data.env_steps)}  # Lightning hands this to loggers in place of its own count
+        pl_module.log_dict(counts | x_axis, batch_size=1)
         if trainer.is_global_zero:
             metrics = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
             row = {
@@ -83,6 +84,7 @@ class Telemetry(Callback):
         run = {
             "algorithm": type(pl_module).__name__,
             "scenario": data.spec.scenario,
+            "backend": data.backend,
             "seed": data.seed,
             "outcome": outcome,
             "totals": {
@@ -90,10 +92,11 @@ class Telemetry(Callback):
                 "episodes": data.episodes,
                 "wall_seconds": round(data.wall_seconds, 1),
                 "env_steps_per_second": round(data.env_steps_per_second, 1),
+                "restarts": data.restarts,
                 "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             },
             "code_version": code_version(),
-            "simulator_hash": simulator_hash(),
+            "simulator_hash": simulator_hash() if data.backend == "embedded" else None,
             "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
             "hardware": {
                 "processor": _processor(),

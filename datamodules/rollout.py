@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -13,18 +14,20 @@ from lightning import LightningDataModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, IterableDataset
 
+from amal.backends.battles import EpisodeLost, WorkerBattles
 from amal.battle import VectorBattle
 from amal.battle.scenario import load_scenario
 from amal.distributed import collected, gathered, of_this_process, processes, rank
 from amal.machine import share_cores
 from amal.rollout import Actor, EpisodeRecorder
-from amal.types import EpisodeBatch
+from amal.types import Battles, EpisodeBatch
 from amal.validation import check_at_least
 
 EVALUATION_BATTLES = 32
 VALIDATION_EPISODES = 32
 TEST_EPISODES = 320
 
+Backend = Literal["embedded", "starcraft2", "smaclite"]
 Stream = Literal["battles", "policy", "evaluation", "test"]
 _STREAMS: tuple[Stream, ...] = ("battles", "policy", "evaluation", "test")
 
@@ -41,6 +44,10 @@ class RolloutDataModule(LightningDataModule):
         episodes_per_update: whole episodes that each update learns from, in each process.
         num_envs: battles that are played at once, in each process.
         episode_limit: steps until an episode is truncated; by default the scenario's.
+        backend: what runs the battles: 'embedded', the compiled simulator; 'starcraft2', the original SMAC; or
+            'smaclite', the original SMAClite. The latter two play each battle in a process of its own, and evaluate in
+            the same num_envs processes.
+        backend_options: other arguments of that back end's constructor.
     """
 
     def __init__(
@@ -51,6 +58,8 @@ class RolloutDataModule(LightningDataModule):
         episodes_per_update: int = 32,
         num_envs: int = 8,
         episode_limit: int | None = None,
+        backend: Backend = "embedded",
+        backend_options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if env_steps is not None and episodes is not None:
@@ -63,12 +72,17 @@ class RolloutDataModule(LightningDataModule):
                 f"num_envs must be at most episodes_per_update ({episodes_per_update}), got {num_envs}: "
                 "more battles would stand idle"
             )
-        self.spec = load_scenario(scenario).spec(episode_limit)
+        if backend == "embedded" and backend_options:
+            raise ValueError(f"backend_options: backend 'embedded' has none, got {', '.join(backend_options)}")
+        self.seed = torch.initial_seed()
+        self.episodes_per_update, self.num_envs = episodes_per_update, num_envs
+        self.backend = backend
+        self._worker_arguments = (scenario, episode_limit, backend_options)
+        self._workers: WorkerBattles | None = None
+        self.spec = load_scenario(scenario).spec(episode_limit) if backend == "embedded" else self._in_workers().spec
         self.n_agents, self.n_actions = self.spec.n_agents, self.spec.n_actions
         self.obs_dim, self.state_dim = self.spec.obs_dim, self.spec.state_dim
         self.env_steps_budget, self.episodes_budget = env_steps, episodes
-        self.episodes_per_update, self.num_envs = episodes_per_update, num_envs
-        self.seed = torch.initial_seed()
         self.env_steps = 0  # played for training so far
         self.episodes = 0
         self._recorder: EpisodeRecorder | None = None
@@ -134,7 +148,7 @@ class RolloutDataModule(LightningDataModule):
         episodes = self.episodes_per_update
         if self.episodes_budget is not None:
             episodes = min(episodes, math.ceil((self.episodes_budget - self.episodes) / processes()))
-        batch = self._recorder.play(actor, episodes, self._generator, self.progress)
+        batch = self._play(self._recorder, episodes, self._generator)
         self.env_steps += sum(gathered(int(batch.mask.sum())))
         self.episodes += episodes * processes()
         return batch
@@ -155,13 +169,28 @@ class RolloutDataModule(LightningDataModule):
             if self._evaluation_recorder is None:
                 self._evaluation_recorder = EpisodeRecorder(battle, EVALUATION_BATTLES)
             self._evaluation_recorder.battle = battle
-            yield self._evaluation_recorder.play(self._actor(), count, progress=self.progress)
+            yield self._play(self._evaluation_recorder, count)
+
+    @property
+    def restarts(self) -> int:
+        """How often a process of another back end was replaced in this session."""
+        return 0 if self._workers is None else self._workers.restarts
+
+    def teardown(self, stage: str) -> None:
+        """Ends the processes of another back end; whoever plays on gets new ones."""
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
+
+    def on_exception(self, exception: BaseException) -> None:
+        self.teardown("exception")
 
     def state_dict(self) -> dict[str, Any]:
         streams: dict[str, Any] = {}
         if self._recorder is not None and self._generator is not None:
-            battle = self._recorder.battle.state_dict()
-            streams["battle"] = {name: torch.from_numpy(array) for name, array in battle.items()}
+            if isinstance(self._recorder.battle, VectorBattle):
+                battle = self._recorder.battle.state_dict()
+                streams["battle"] = {name: torch.from_numpy(array) for name, array in battle.items()}
             streams["generator"] = self._generator.get_state()
         return {
             "env_steps": self.env_steps,
@@ -182,9 +211,10 @@ class RolloutDataModule(LightningDataModule):
         """Puts the battles and the policy's random stream back to where a checkpoint left them."""
         assert self._recorder is not None and self._generator is not None
         streams = of_this_process(self._restored) if self._restored else {}
-        if streams:
+        if "battle" in streams and isinstance(self._recorder.battle, VectorBattle):
             battle = {name: tensor.cpu().numpy() for name, tensor in streams["battle"].items()}
             self._recorder.battle.load_state_dict(battle)
+        if "generator" in streams:
             self._generator.set_state(streams["generator"].cpu())
         self._restored = []
 
@@ -192,7 +222,19 @@ class RolloutDataModule(LightningDataModule):
         assert self.trainer is not None
         return self.trainer.lightning_module  # type: ignore[return-value]
 
-    def _battles(self, stream: Stream, num_battles: int, first_battle: int) -> VectorBattle:
+    def _play(self, recorder: EpisodeRecorder, episodes: int, generator: torch.Generator | None = None) -> EpisodeBatch:
+        """The recorder's episodes, all of them played anew when one was lost: none is favoured for being short."""
+        if self.backend != "embedded":
+            recorder.battle = self._in_workers()
+        while True:
+            try:
+                return recorder.play(self._actor(), episodes, generator, self.progress)
+            except EpisodeLost as lost:
+                print(f"{lost}; playing this batch of {episodes} again", file=sys.stderr)
+
+    def _battles(self, stream: Stream, num_battles: int, first_battle: int) -> Battles:
+        if self.backend != "embedded":
+            return self._in_workers()
         return VectorBattle(
             self.spec.scenario,
             num_battles,
@@ -201,6 +243,14 @@ class RolloutDataModule(LightningDataModule):
             episode_limit=self.spec.episode_limit,
             first_battle=first_battle,
         )
+
+    def _in_workers(self) -> WorkerBattles:
+        """The battles of another back end, which training and evaluation share."""
+        if self._workers is None:
+            scenario, episode_limit, options = self._worker_arguments
+            seed = self._stream_seed("battles")
+            self._workers = WorkerBattles(self.backend, scenario, self.num_envs, seed, episode_limit, options)
+        return self._workers
 
     def _stream_seed(self, stream: Stream) -> int:
         """A seed of its own for each stream, so that none changes when another is used more."""

@@ -5,31 +5,66 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from amal import backends
+from amal.backends.battles import EpisodeLost, WorkerBattles
 from amal.battle import VectorBattle
 from amal.battle.dynamics import VICTORY_REWARD
-from amal.battle.scenario import Scenario
-from amal.types import BattleSpec
+from amal.battle.scenario import Scenario, nearest
+from amal.types import Battles, BattleSpec
 
-BACKENDS = ("embedded",)
+BACKENDS = ("embedded", *backends.BACKENDS)
 REWARD_SCALE_RATE = 20.0  # what the simulator's rewards of a flawless victory sum to
+
+
+@dataclass(frozen=True)
+class RewardOptions:
+    """What SMACWrapper's reward options, described there, make of the simulator's rewards."""
+
+    reward_win: float = VICTORY_REWARD
+    reward_scale_rate: float = REWARD_SCALE_RATE
+    reward_sparse: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.reward_win < math.inf:
+            raise ValueError(f"reward_win must be finite and at least 0, got {self.reward_win}")
+        if not 0 < self.reward_scale_rate < math.inf:
+            raise ValueError(f"reward_scale_rate must be finite and above 0, got {self.reward_scale_rate}")
+
+    def applied(self, reward: float, scale: float, done: bool, won: bool, truncated: bool) -> float:
+        """The simulator's reward under these options; ``scale`` is what it divided its points by."""
+        if self.reward_sparse:
+            return 0.0 if truncated or not done else 1.0 if won else -1.0
+        if self.reward_win == VICTORY_REWARD and self.reward_scale_rate == REWARD_SCALE_RATE:
+            return reward  # untouched, so that not even its last bit changes
+        points = reward * scale
+        most = scale * REWARD_SCALE_RATE - VICTORY_REWARD + self.reward_win
+        if won:
+            points += self.reward_win - VICTORY_REWARD
+        return points * self.reward_scale_rate / most
 
 
 class SMACWrapper:
     """One battle at a time. Every agent gets the team's reward; a dead agent's only action is 0, no-op.
 
     Args:
-        scenario_name: a name from scenarios.yaml.
-        seed: of the battles; equal seeds and actions make equal battles.
-        backend: what runs the battle; 'embedded' is the compiled simulator.
+        scenario_name: a name from scenarios.yaml, or of the back end's own.
+        seed: of the battles; in the embedded simulator equal seeds and actions make equal battles.
+        backend: what runs the battle: 'embedded', the compiled simulator; 'starcraft2', the original SMAC; or
+            'smaclite', the original SMAClite, which has no reward options. The latter two run in a process of their
+            own, which ends with ``close`` or with this object.
         reward_win: points for a victory, beside 10 per enemy killed and 1 per point of its hp and shield taken.
         reward_scale_rate: points are scaled so that a flawless victory over enemies that do not recover is worth this.
         reward_sparse: rewards of 1 for a victory, -1 for a defeat and 0 otherwise, in place of all points; the other
             reward options are then without effect.
         episode_limit: steps until the episode is cut off; by default the scenario's.
+        options: other arguments of the back end's constructor; the embedded simulator has none.
+
+    Raises BackendError, a ValueError, if a back end cannot be used as it is installed.
     """
 
     def __init__(
@@ -42,17 +77,23 @@ class SMACWrapper:
         reward_scale_rate: float = REWARD_SCALE_RATE,
         reward_sparse: bool = False,
         episode_limit: int | None = None,
+        **options: Any,
     ) -> None:
         if backend not in BACKENDS:
-            raise ValueError(f"unknown backend {backend!r}; available: {', '.join(BACKENDS)}")
-        if not 0 <= reward_win < math.inf:
-            raise ValueError(f"reward_win must be finite and at least 0, got {reward_win}")
-        if not 0 < reward_scale_rate < math.inf:
-            raise ValueError(f"reward_scale_rate must be finite and above 0, got {reward_scale_rate}")
-        self._battle = VectorBattle(scenario_name, 1, seed, auto_reset=False, episode_limit=episode_limit)
-        self.reward_win = reward_win
-        self.reward_scale_rate = reward_scale_rate
-        self.reward_sparse = reward_sparse
+            raise ValueError(f"unknown backend {backend!r}{nearest(backend, BACKENDS)}; known: {', '.join(BACKENDS)}")
+        rewards = RewardOptions(reward_win, reward_scale_rate, reward_sparse)
+        self._battle: Battles
+        if backend == "embedded":
+            if options:
+                raise TypeError(f"backend 'embedded' has no option {next(iter(options))!r}")
+            self._battle = VectorBattle(scenario_name, 1, seed, auto_reset=False, episode_limit=episode_limit)
+        else:
+            if backend == "starcraft2":
+                options |= asdict(rewards)
+            elif rewards != RewardOptions():
+                raise ValueError(f"backend {backend!r} has no reward options")
+            self._battle = WorkerBattles(backend, scenario_name, 1, seed, episode_limit, options)
+        self._rewards = rewards
         self._running = False
         self._ever_reset = False
         self._length, self._return = 0, 0.0  # of the current episode
@@ -66,7 +107,9 @@ class SMACWrapper:
 
     @property
     def scenario(self) -> Scenario:
-        """Units, terrain and the names of the features."""
+        """Units, terrain and the names of the features; only the embedded simulator tells them."""
+        if not isinstance(self._battle, VectorBattle):
+            raise AttributeError("only the embedded simulator tells its scenario")
         return self._battle.scenario
 
     @property
@@ -87,14 +130,25 @@ class SMACWrapper:
         Returns observations [O] by agent, rewards by agent, whether the episode is over, and info: state [S],
         available_actions [N, A] bool, battle_won, truncated, dead_allies, dead_enemies, and episode_limit, SMAC's
         name for truncated: whether the limit, not the battle, ended the episode.
+
+        Raises RuntimeError outside an episode, ValueError for anything but an action of every agent, UnavailableAction,
+        and in other back ends EpisodeLost when the simulator broke down (it was started again: reset) and
+        WorkerFailure when it will not be started again.
         """
         if not self._running:
             raise RuntimeError(f"{'the episode is over' if self._ever_reset else 'no episode has begun'}: call reset()")
         battle = self._battle
-        battle.step(self._joint_action(actions))
+        joint = self._joint_action(actions)
+        try:
+            battle.step(joint)
+        except EpisodeLost:
+            self._running = False
+            raise
         won, truncated = bool(battle.won[0]), bool(battle.truncated[0])
         done = truncated or bool(battle.terminated[0])
-        reward = self._reward(float(battle.rewards[0]), done, won, truncated)
+        reward = float(battle.rewards[0])
+        if isinstance(battle, VectorBattle):  # others have applied the options themselves
+            reward = self._rewards.applied(reward, battle.scene.reward_scale, done, won, truncated)
         self._length += 1
         self._return += reward
         if done:
@@ -127,6 +181,11 @@ class SMACWrapper:
             "timeouts": float(self._timeouts),
         }
 
+    def close(self) -> None:
+        """Ends the back end's process, if it has one."""
+        if isinstance(self._battle, WorkerBattles):
+            self._battle.close()
+
     def _obs(self) -> dict[int, np.ndarray]:
         return {agent: obs.copy() for agent, obs in enumerate(self._battle.obs[0])}
 
@@ -145,16 +204,3 @@ class SMACWrapper:
             except TypeError:
                 raise ValueError(f"agent {agent}: an action is a whole number, got {actions[agent]!r}") from None
         return joint
-
-    def _reward(self, reward: float, done: bool, won: bool, truncated: bool) -> float:
-        """The simulator's reward under the reward options."""
-        if self.reward_sparse:
-            return 0.0 if truncated or not done else 1.0 if won else -1.0
-        if self.reward_win == VICTORY_REWARD and self.reward_scale_rate == REWARD_SCALE_RATE:
-            return reward  # untouched, so that not even its last bit changes
-        scale = self._battle.scene.reward_scale
-        points = reward * scale
-        most = scale * REWARD_SCALE_RATE - VICTORY_REWARD + self.reward_win
-        if won:
-            points += self.reward_win - VICTORY_REWARD
-        return points * self.reward_scale_rate / most

@@ -210,7 +210,7 @@ def test_refused_action_names_the_agent_and_leaves_the_episode_as_it_was() -> No
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backend": "starcraft"}, "^unknown backend 'starcraft'; available: embedded$"),
+        ({"backend": "starcraft"}, r"unknown backend 'starcraft' \(did you mean starcraft2\?\); known: embedded, "),
         ({"scenario_name": "3mm"}, r"unknown scenario '3mm' \(did you mean 3m"),
         ({"reward_win": -1}, "reward_win must be finite and at least 0, got -1"),
         ({"reward_win": math.nan}, "reward_win must be finite"),

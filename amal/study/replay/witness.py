@@ -28,6 +28,9 @@ def load_player(checkpoint: Path, config: Path) -> tuple[LightningModule, Battle
 
     Raises ReplayError, ScenarioError or OSError."""
     model, data = _sections(config)
+    backend = data.get("backend", "embedded")
+    if backend != "embedded":
+        raise ReplayError(f"{config}: battles of backend {backend!r} cannot be drawn, only the embedded simulator's")
     spec = load_scenario(data["scenario"]).spec(data.get("episode_limit"))
     module = _build(model, spec, config)
     if not callable(getattr(module, "act", None)) or not callable(getattr(module, "policy", None)):

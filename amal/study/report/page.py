@@ -170,7 +170,8 @@ def _machines(runs: Sequence[Run]) -> list[str]:
         record = run.record
         versions = ", ".join(f"{name} {version}" for name, version in record.get("versions", {}).items())
         hardware = ", ".join(f"{name} {value}" for name, value in record.get("hardware", {}).items())
-        code = f"code {record.get('code_version', 'unknown')}, simulator {record.get('simulator_hash', 'unknown')}"
+        simulator = record.get("simulator_hash") or record.get("backend", "unknown")
+        code = f"code {record.get('code_version', 'unknown')}, simulator {simulator}"
         line = " · ".join(filter(None, [code, versions, hardware]))
         lines[line] = lines.get(line, 0) + 1
     return [f"{number} run{'s' * (number > 1)}: {line}" for line, number in lines.items()]

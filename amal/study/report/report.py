@@ -222,7 +222,7 @@ def _unequal(comparison: Comparison) -> list[str]:
     used = [run for run in comparison.runs if comparison.is_used(run)]
     found = []
     for key, what in (("simulator_hash", "versions of the simulator"), ("code_version", "versions of the code")):
-        values = sorted({str(run.record.get(key)) for run in used})
+        values = sorted({str(run.record.get(key) or run.record.get("backend")) for run in used})
         if len(values) > 1:
             found.append(f"The runs were made with {len(values)} {what}: {', '.join(values)}.")
     if any(str(run.record.get("code_version")).endswith("-dirty") for run in used):

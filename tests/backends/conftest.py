@@ -1,0 +1,72 @@
+"""Stand-ins for the originals, and a look at the processes that they leave."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+STAND_INS = Path(__file__).parent / "stand_ins"
+
+
+class StandIns:
+    """The originals as the workers find them, and what goes wrong in them."""
+
+    def __init__(self, faults: Path) -> None:
+        self.faults = faults
+
+    def let_happen(self, kind: str, times: int = 1) -> None:
+        for number in range(times):
+            (self.faults / f"{kind}.{number}").touch()
+
+    def processes(self) -> list[str]:
+        """Names of all that run: workers, their guards and games. They know each other by their environment."""
+        found = []
+        for folder in Path("/proc").iterdir():
+            try:
+                if folder.name.isdecimal() and str(self.faults).encode() in (folder / "environ").read_bytes():
+                    found.append((folder / "comm").read_text().strip())
+            except OSError:  # it has ended meanwhile, or is another user's
+                continue
+        return sorted(found)
+
+    def ended(self, seconds: float = 5.0) -> bool:
+        """Whether all of them end within that time."""
+        deadline = time.monotonic() + seconds
+        while self.processes() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return not self.processes()
+
+
+@pytest.fixture
+def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIns]:
+    """Both originals, with StarCraft II and its maps. Afterwards nothing of them may be running."""
+    faults, game = tmp_path / "faults", tmp_path / "StarCraftII"
+    faults.mkdir()
+    (game / "Versions").mkdir(parents=True)
+    (game / "Maps" / "SMAC_Maps").mkdir(parents=True)
+    for name in ("3m", "2s3z"):
+        (game / "Maps" / "SMAC_Maps" / f"{name}.SC2Map").touch()
+    monkeypatch.setenv("SC2PATH", str(game))
+    monkeypatch.setenv("STAND_IN_FAULTS", str(faults))
+    for folder in (STAND_INS, STAND_INS / "starcraft2", STAND_INS / "smaclite"):
+        monkeypatch.syspath_prepend(str(folder))
+    found = StandIns(faults)
+    yield found
+    assert found.ended(), f"left running: {found.processes()}"
+
+
+@pytest.fixture
+def only(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Leaves one of the stand-ins on the path, or none."""
+
+    def choose(name: str) -> None:
+        import sys
+
+        monkeypatch.setattr(sys, "path", [p for p in sys.path if STAND_INS not in (Path(p), *Path(p).parents)])
+        if name:
+            monkeypatch.syspath_prepend(str(STAND_INS / name))
+
+    return choose

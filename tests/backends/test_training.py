@@ -1,0 +1,103 @@
+"""Training on the other back ends, by the command line as it is shipped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import yaml
+
+from amal.algorithms.mappo import MAPPO
+from datamodules import RolloutDataModule
+from tests.backends.conftest import StandIns
+
+Cli = Callable[..., None]
+SHORT = ("--data.scenario", "3m", "--data.num_envs", "2", "--data.episodes_per_update", "4", "--data.episodes")
+
+
+def fit(cli: Cli, out: Path, backend: str, episodes: int, *args: str) -> Path:
+    start = ("fit", "--config", "configs/mappo.yaml", "--data.backend", backend, *SHORT, str(episodes))
+    cli(*start, "--evaluation.every_n_episodes", "6", "--out", out, *args)
+    return out
+
+
+def test_a_run_on_starcraft_outlives_a_crash_validates_and_is_not_drawn(
+    stand_ins: StandIns, cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stand_ins.let_happen("crash")
+    options = ("--data.backend_options", "{difficulty: A, reward_scale_rate: 40}", "--data.episode_limit", "40")
+    run = fit(cli, tmp_path / "run", "starcraft2", 10, *options)
+    assert stand_ins.ended()
+    told = capfd.readouterr().err
+    assert "starcraft2: battle" in told and "playing this batch of 4 again" in told
+    record = json.loads((run / "run.json").read_text())
+    assert (record["outcome"], record["backend"], record["simulator_hash"]) == ("finished", "starcraft2", None)
+    assert record["totals"]["restarts"] == 1 and record["totals"]["episodes"] == 10
+    assert len(pd.read_csv(run / "metrics.csv")) == 3
+    evaluations = pd.read_csv(run / "evaluations.csv")
+    assert list(evaluations["episodes"]) == [8, 10] and (evaluations["episode_length"] <= 40).all()
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["data"]["backend_options"]["difficulty"] == "A"
+
+    last = run / "checkpoints" / "last.ckpt"
+    cli("validate", "--config", run / "config.yaml", "--ckpt_path", last)
+    assert "eval/win_rate" in capfd.readouterr().out and stand_ins.ended()
+    with pytest.raises(SystemExit) as stop:
+        cli("replay", "--ckpt_path", last, "--out", tmp_path / "battle.gif")
+    assert stop.value.code == 2 and "backend 'starcraft2' cannot be drawn" in capfd.readouterr().err
+
+
+def test_a_run_on_smaclite_that_keeps_crashing_stops_in_good_order(
+    stand_ins: StandIns, cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    stand_ins.let_happen("crash", times=99)
+    with pytest.raises(SystemExit) as stop:
+        fit(cli, tmp_path / "run", "smaclite", 8)
+    assert stop.value.code == 1 and stand_ins.ended()
+    *_, error = capfd.readouterr().err.strip().splitlines()
+    assert error.startswith("error: smaclite: battle ") and "gave up after 3 restarts in a row" in error
+    outcome = json.loads((tmp_path / "run" / "run.json").read_text())["outcome"]
+    assert outcome.startswith("failed: WorkerFailure: smaclite: battle ")
+
+
+def test_a_saved_state_goes_on_with_its_counts_and_new_battles(stand_ins: StandIns) -> None:
+    def data_module() -> RolloutDataModule:
+        data = RolloutDataModule("3m", episodes=4, episodes_per_update=2, num_envs=1, backend="smaclite")
+        model = MAPPO(data.n_agents, data.n_actions, data.obs_dim, data.state_dim)
+        data.trainer = SimpleNamespace(lightning_module=model)
+        return data
+
+    data, resumed = data_module(), data_module()
+    data.play_training_episodes()
+    resumed.load_state_dict(data.state_dict())
+    assert (resumed.episodes, resumed.env_steps) == (2, data.env_steps)
+    resumed.play_training_episodes()
+    assert resumed.progress == 1.0
+    resumed.teardown("fit")
+    assert len(list(resumed.play_evaluation_episodes(episodes=1))) == 1  # whoever plays on gets new processes
+    for used in (data, resumed):
+        used.teardown("fit")
+    assert stand_ins.ended()
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--data.backend", "starcraft"), "'starcraft2'"),
+        (("--data.backend_options", "{difficulty: A}", "--data.backend", "embedded"), "backend 'embedded' has none"),
+        ((), "needs SMAC, which is not installed: pip install git+https://"),
+    ],
+)
+def test_a_back_end_that_cannot_be_used_is_one_line_and_leaves_nothing(
+    cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str], args: tuple[str, ...], words: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        fit(cli, tmp_path / "run", "starcraft2", 8, *args)
+    message = capfd.readouterr().err
+    assert stop.value.code == 2
+    assert message.startswith("error: ") and words in message and message.count("\n") == 1
+    assert not (tmp_path / "run").exists()

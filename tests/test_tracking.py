@@ -1,0 +1,85 @@
+"""What experiment trackers get of a run, from the shipped configs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from wandb.proto.wandb_internal_pb2 import Record
+
+MLFLOW = find_spec("mlflow")
+
+Cli = Callable[..., None]
+QUICK = ("fit", "--config", "configs/quickstart.yaml", "--data.env_steps", "3000")
+
+
+def records(file: Path) -> Iterator[Record]:
+    """Of wandb's own offline format: LevelDB's log, in blocks of 32 KiB after a header of 7 bytes."""
+    data, at, whole = file.read_bytes(), 7, b""
+    while at < len(data):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+            continue
+        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        whole += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield Record.FromString(whole)
+            whole = b""
+
+
+def test_wandb_gets_steps_as_the_axis_the_config_the_version_a_table_and_a_battle(cli: Cli, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    cli(*QUICK, "--config", "configs/logger/wandb.yaml", "--out", run)
+    (offline,) = (run / "wandb").glob("offline-run-*")
+    (file,) = offline.glob("*.wandb")
+    config: dict[str, Any] = {}
+    history: list[dict[str, Any]] = []
+    axes: dict[str, str] = {}
+    for record in records(file):
+        config |= {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.config.update}
+        if record.HasField("metric"):
+            axes[record.metric.glob_name or record.metric.name] = record.metric.step_metric
+        if record.HasField("history"):
+            items = record.history.item
+            history.append({item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items})
+    assert axes["*"] == "env_steps"
+    assert config["data"]["scenario"] == "3m" and config["seed_everything"] == 0
+    assert config["code_version"] == json.loads((run / "run.json").read_text())["code_version"]
+    steps = [row["env_steps"] for row in history if "train/return" in row]
+    assert steps == list(pd.read_csv(run / "metrics.csv")["env_steps"])
+    assert steps == [row["trainer/global_step"] for row in history if "train/return" in row]
+    assert history[-1]["evaluations.nrows"] == len(pd.read_csv(run / "evaluations.csv"))
+    assert history[-1]["battle._type"] == "video-file"
+    (battle,) = (offline / "files" / "media" / "videos").glob("battle*.gif")
+    assert battle.read_bytes() == (run / "battle.gif").read_bytes()
+
+
+@pytest.mark.skipif(MLFLOW is not None, reason="mlflow is installed")
+def test_mlflow_that_is_not_installed_is_one_line(cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli(*QUICK, "--config", "configs/logger/mlflow.yaml", "--out", tmp_path / "run")
+    message = capsys.readouterr().err
+    assert stop.value.code == 2 and message.startswith("error: ") and "mlflow" in message
+    assert message.count("\n") == 1 and not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(MLFLOW is None, reason="mlflow is an extra")
+def test_mlflow_gets_steps_as_the_axis_the_config_and_the_files(cli: Cli, tmp_path: Path) -> None:
+    from mlflow.tracking import MlflowClient
+
+    run = tmp_path / "run"
+    cli(*QUICK, "--config", "configs/logger/mlflow.yaml", "--out", run)
+    client = MlflowClient(f"file:{run}")
+    (experiment,) = (found for found in client.search_experiments() if found.name == "amal")
+    (logged,) = client.search_runs([experiment.experiment_id])
+    assert logged.info.status == "FINISHED" and logged.data.params["data/scenario"] == "3m"
+    assert logged.data.params["code_version"] == json.loads((run / "run.json").read_text())["code_version"]
+    steps = [metric.step for metric in client.get_metric_history(logged.info.run_id, "train/return")]
+    assert sorted(steps) == list(pd.read_csv(run / "metrics.csv")["env_steps"])
+    assert {file.path for file in client.list_artifacts(logged.info.run_id)} >= {"evaluations.csv", "battle.gif"}
