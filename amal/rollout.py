@@ -11,6 +11,7 @@ from torch import Tensor
 
 from amal.battle import VectorBattle
 from amal.machine import one_thread
+from amal.opponent import Opponent
 from amal.types import Battles, BattleSpec, EpisodeBatch
 
 VIEWS = ("obs", "state", "available_actions")  # seen before each step, and at an episode's end
@@ -41,12 +42,14 @@ class EpisodeRecorder:
     Args:
         battle: E battles, without automatic reset.
         max_episodes: B, the most episodes that one batch can hold.
+        opponent: who drives the battles' enemies, if they have no script.
     """
 
-    def __init__(self, battle: Battles, max_episodes: int) -> None:
+    def __init__(self, battle: Battles, max_episodes: int, opponent: Actor | None = None) -> None:
         if battle.auto_reset:
             raise ValueError("EpisodeRecorder needs battles with auto_reset=False")
         self.battle = battle
+        self._opponent = None if opponent is None else Opponent(opponent)
         spec = battle.spec
         agents = (spec.n_agents,)
         fields: dict[str, tuple[tuple[int, ...], type]] = {
@@ -126,7 +129,11 @@ class EpisodeRecorder:
             )
             log["actions"][step] = actions.cpu().numpy()
             log["log_probs"][step] = log_probs.cpu().numpy()
-            battle.step(log["actions"][step])
+            if self._opponent is None:
+                battle.step(log["actions"][step])
+            else:
+                assert isinstance(battle, VectorBattle)
+                battle.step(log["actions"][step], self._opponent.choose(battle))
             for name in OUTCOMES:
                 log[name][step] = getattr(battle, name)
             step += 1
@@ -171,11 +178,19 @@ class EpisodeRecorder:
         return EpisodeBatch(**tensors, progress=progress)
 
 
-def record_battle(actor: Actor, spec: BattleSpec, seed: int, number: int = 0) -> np.ndarray:
+def record_battle(
+    actor: Actor, spec: BattleSpec, seed: int, number: int = 0, opponent: Actor | None = None
+) -> np.ndarray:
     """Greedy battle ``number`` of the seed as recorded units [T+1, U, 9], with the columns of VectorBattle.units."""
     battle = VectorBattle(
-        spec.scenario, 1, seed, auto_reset=False, episode_limit=spec.episode_limit, first_battle=number
+        spec.scenario,
+        1,
+        seed,
+        auto_reset=False,
+        episode_limit=spec.episode_limit,
+        first_battle=number,
+        driven_enemy=opponent is not None,
     )
     frames: list[np.ndarray] = []
-    EpisodeRecorder(battle, 1).play(actor, 1, watch=lambda _: frames.append(battle.units[0]))
+    EpisodeRecorder(battle, 1, opponent).play(actor, 1, watch=lambda _: frames.append(battle.units[0]))
     return np.stack(frames)

@@ -30,6 +30,11 @@ class Evaluation(Callback):
         self.rows: list[dict[str, float]] = []
 
     @property
+    def table(self) -> pd.DataFrame:
+        """What ``evaluations.csv`` holds: a row for each evaluation so far."""
+        return pd.DataFrame(self.rows)
+
+    @property
     def best_win_rate(self) -> float:
         return max((row["win_rate"] for row in self.rows), default=float("-inf"))
 
@@ -54,7 +59,7 @@ class Evaluation(Callback):
         pl_module.log_dict({f"eval/{name}": value for name, value in results.items()}, batch_size=1)
         if trainer.is_global_zero:
             with replacing(Path(trainer.default_root_dir) / "evaluations.csv") as part:
-                pd.DataFrame(self.rows).to_csv(part, index=False)
+                self.table.to_csv(part, index=False)
 
     def _play(self, data: RolloutDataModule) -> dict[str, float]:
         statistics = BattleStatistics()
@@ -70,5 +75,8 @@ class Evaluation(Callback):
 
 
 def evaluation_of(trainer: Trainer) -> Evaluation:
-    """The evaluation callback of a run."""
-    return next(callback for callback in trainer.callbacks if isinstance(callback, Evaluation))  # type: ignore[attr-defined]
+    """The evaluation callback of a run. Raises ValueError without one."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Evaluation):
+            return callback
+    raise ValueError("RunCheckpoint and TrainingProgress need an Evaluation among the trainer's callbacks")

@@ -36,6 +36,6 @@ class Pictures(Callback):
                 final = {name: tensor.clone() for name, tensor in pl_module.state_dict().items()}
                 best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
                 pl_module.load_state_dict(best["state_dict"])
-                units = record_battle(pl_module, data.spec, data.seed)  # type: ignore[arg-type]
+                units = record_battle(pl_module, data.spec, data.seed, opponent=data.opponent)  # type: ignore[arg-type]
                 pl_module.load_state_dict(final)
                 render_gif(load_scenario(data.spec.scenario), units, folder / "battle.gif", title)

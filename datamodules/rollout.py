@@ -6,6 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from amal.backends.battles import EpisodeLost, WorkerBattles
 from amal.battle import VectorBattle
 from amal.battle.scenario import load_scenario
+from amal.checkpoints import load_opponent
 from amal.distributed import collected, gathered, of_this_process, processes, rank
 from amal.machine import share_cores
 from amal.rollout import Actor, EpisodeRecorder
@@ -48,6 +50,8 @@ class RolloutDataModule(LightningDataModule):
             'smaclite', the original SMAClite. The latter two play each battle in a process of its own, and evaluate in
             the same num_envs processes.
         backend_options: other arguments of that back end's constructor.
+        opponent: checkpoint of a run whose policy drives the enemies, greedily and without learning, in evaluations
+            too; by default they follow their script. Both teams must be equal.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class RolloutDataModule(LightningDataModule):
         episode_limit: int | None = None,
         backend: Backend = "embedded",
         backend_options: dict[str, Any] | None = None,
+        opponent: str | None = None,
     ) -> None:
         super().__init__()
         if env_steps is not None and episodes is not None:
@@ -83,6 +88,11 @@ class RolloutDataModule(LightningDataModule):
         self.n_agents, self.n_actions = self.spec.n_agents, self.spec.n_actions
         self.obs_dim, self.state_dim = self.spec.obs_dim, self.spec.state_dim
         self.env_steps_budget, self.episodes_budget = env_steps, episodes
+        self.opponent: Actor | None = None
+        if opponent is not None:
+            if backend != "embedded":
+                raise ValueError(f"opponent: only the embedded simulator's enemies can be driven, not {backend}'s")
+            self.opponent = load_opponent(Path(opponent), self.spec)
         self.env_steps = 0  # played for training so far
         self.episodes = 0
         self._recorder: EpisodeRecorder | None = None
@@ -142,7 +152,7 @@ class RolloutDataModule(LightningDataModule):
         actor = self._actor()
         if self._recorder is None:
             battle = self._battles("battles", self.num_envs, first_battle=rank() * self.num_envs)
-            self._recorder = EpisodeRecorder(battle, self.episodes_per_update)
+            self._recorder = EpisodeRecorder(battle, self.episodes_per_update, self.opponent)
             self._generator = torch.Generator(device=actor.device).manual_seed(self._stream_seed("policy") + rank())
             self._restore()
         episodes = self.episodes_per_update
@@ -167,7 +177,7 @@ class RolloutDataModule(LightningDataModule):
             count = min(EVALUATION_BATTLES, episodes - first)
             battle = self._battles(stream, EVALUATION_BATTLES, first_battle=number * episodes + first)
             if self._evaluation_recorder is None:
-                self._evaluation_recorder = EpisodeRecorder(battle, EVALUATION_BATTLES)
+                self._evaluation_recorder = EpisodeRecorder(battle, EVALUATION_BATTLES, self.opponent)
             self._evaluation_recorder.battle = battle
             yield self._play(self._evaluation_recorder, count)
 
@@ -242,6 +252,7 @@ class RolloutDataModule(LightningDataModule):
             auto_reset=False,
             episode_limit=self.spec.episode_limit,
             first_battle=first_battle,
+            driven_enemy=self.opponent is not None,
         )
 
     def _in_workers(self) -> WorkerBattles:

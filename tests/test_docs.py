@@ -62,8 +62,9 @@ def first_cells(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_snippets_run(page: Path) -> None:
+def test_python_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names: dict[str, object] = {}
+    monkeypatch.chdir(tmp_path)
     for snippet in snippets(page, "python"):
         exec(compile(snippet, page.name, "exec"), names)
 

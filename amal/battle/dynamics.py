@@ -2,10 +2,9 @@
 
 import math
 
-import numpy as np
-
 from amal.battle.avoidance import avoid
 from amal.battle.compilation import kernel
+from amal.battle.random_stream import below, next_random
 from amal.battle.scenario import MOVE_ACTIONS
 from amal.battle.state import ALLY, ATTACK_MOVE, HEAL, MOVE, NOBODY, STOP, TARGET
 from amal.battle.weapons import fire
@@ -205,15 +204,11 @@ def choose_patient(units, scene, me):  # type: ignore[no-untyped-def]
 
 @kernel
 def shuffle_turns(turns, battle):  # type: ignore[no-untyped-def]
-    """Draws the order in which units act (Fisher-Yates, splitmix64 as the source)."""
+    """Draws the order in which units act (Fisher-Yates)."""
     state = battle.random_state
     for i in range(len(turns) - 1, 0, -1):
-        state += np.uint64(0x9E3779B97F4A7C15)
-        z = state
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z = z ^ (z >> np.uint64(31))
-        j = np.int64(((z >> np.uint64(32)) * np.uint64(i + 1)) >> np.uint64(32))
+        state, bits = next_random(state)
+        j = below(bits, i + 1)
         turns[i], turns[j] = turns[j], turns[i]
     battle.random_state = state
 

@@ -11,8 +11,9 @@ import numpy as np
 from amal.battle.compilation import announced, kernel
 from amal.battle.dynamics import anyone_lives, fight, place_units
 from amal.battle.observer import clear_last_actions, observe, write_last_actions
+from amal.battle.rival import Rival, scatter
 from amal.battle.scenario import FIELD_SIZE, MOVE_ACTIONS, Scenario, load_scenario
-from amal.battle.state import BATTLE, HEAL, UNIT, Scene, build_scene, build_scratch
+from amal.battle.state import ATTACK_MOVE, BATTLE, ENEMY, HEAL, UNIT, Scene, build_scene, build_scratch
 
 PARALLEL_UNITS = 1024  # with fewer in all, waking a second thread costs more than it saves
 CHUNKS = 8  # of battles, shared out among the threads
@@ -114,12 +115,14 @@ class VectorBattle:
     Args:
         scenario: a name from scenarios.yaml, or a Scenario.
         num_battles: E.
-        seed: of the order in which units act within a tick, the only randomness.
+        seed: of the order in which units act within a tick, the only randomness where enemies follow their script.
         shuffle_units: draw that order anew every tick; otherwise units act by id.
         auto_reset: start the next episode in the step that ends one (its last views are in ``final_obs`` and
             ``final_state``); otherwise a battle that is over stands still until ``reset``.
         episode_limit: steps until truncation; by default the scenario's.
         first_battle: number of the first battle, to go on where another VectorBattle's numbers end.
+        driven_enemy: the enemies do not follow their script, but what ``step`` is told; both teams must be equal.
+            Units then start up to 0.02 off their places per axis, drawn anew for every episode.
     """
 
     def __init__(
@@ -131,6 +134,7 @@ class VectorBattle:
         auto_reset: bool = True,
         episode_limit: int | None = None,
         first_battle: int = 0,
+        driven_enemy: bool = False,
     ) -> None:
         if num_battles < 1:
             raise ValueError(f"num_battles must be at least 1, got {num_battles}")
@@ -153,12 +157,14 @@ class VectorBattle:
         ]
         self._views = self._allocate_views()
         self._scratch = build_scratch(self.scene, CHUNKS)
-        if _compiled:
+        self._rival = Rival(self.scenario, self.scene, self.spec, num_battles) if driven_enemy else None
+        if _compiled and not driven_enemy:
             self.reset()
         else:
             with announced():
                 self.reset()
-                self._compile()
+                if not _compiled:
+                    self._compile()
 
     def _allocate_views(self) -> Views:
         n, spec = self.num_battles, self.spec
@@ -188,6 +194,21 @@ class VectorBattle:
         return self._views.available_actions
 
     @property
+    def enemy_obs(self) -> np.ndarray:
+        """[E, M, O] float32: what driven enemies see, as if they were the allies of a field turned by half a turn."""
+        return self._driven().obs
+
+    @property
+    def enemy_state(self) -> np.ndarray:
+        """[E, S] float32: the state from the side of driven enemies."""
+        return self._driven().state
+
+    @property
+    def enemy_available_actions(self) -> np.ndarray:
+        """[E, M, A] bool, of driven enemies."""
+        return self._driven().available_actions
+
+    @property
     def final_obs(self) -> np.ndarray:
         return self._views.final_obs
 
@@ -210,6 +231,11 @@ class VectorBattle:
     @property
     def won(self) -> np.ndarray:
         return self._views.won
+
+    @property
+    def episode_steps(self) -> np.ndarray:
+        """[E] int64: steps since each episode began."""
+        return self._battles.step
 
     @property
     def units(self) -> np.ndarray:
@@ -243,20 +269,56 @@ class VectorBattle:
             start_battle(self._units, self._battles, self.scene, int(e), start, self._views)
             self._views.rewards[e] = 0.0
             self._views.terminated[e] = self._views.truncated[e] = self._views.won[e] = False
+        self._show_rival(np.isin(np.arange(self.num_battles), chosen) & (positions.shape[1] == 0))
 
-    def step(self, actions: np.ndarray) -> None:
+    def _show_rival(self, began: np.ndarray) -> None:
+        """Ends a reset or step of driven battles, of which some, [E] bool, have begun at the scenario's places."""
+        if self._rival is not None:
+            views = (self._views.obs, self._views.state, self._views.available_actions)
+            scatter(self._units, self._battles, self.scene, began, *views)
+            self._rival.observe(self._units, self._battles)
+
+    def step(self, actions: np.ndarray, enemy_actions: np.ndarray | None = None) -> None:
         """Steps every running battle with actions [E, N] (ignored for battles that are over).
 
+        Args:
+            actions: [E, N].
+            enemy_actions: [E, M] of driven enemies, and only of those; their north is the allies' south.
+
         Raises UnavailableAction, before anything is stepped, naming the agent and what it could have done."""
+        actions = self._checked(actions, self.scene, self.available_actions)
+        parallel = self._units.size >= PARALLEL_UNITS
+        if self._rival is None and enemy_actions is None:
+            self._step(actions, parallel)
+            return
+        if enemy_actions is None:
+            raise ValueError("enemy_actions are missing: these battles were made with driven_enemy=True")
+        rival = self._driven()
+        rival.order(self._units, self._battles, self._checked(enemy_actions, rival.scene, rival.available_actions))
+        self._step(actions, parallel)
+        self._show_rival((self.terminated | self.truncated) & self.auto_reset)
+
+    def _driven(self) -> Rival:
+        if self._rival is None:
+            raise ValueError("these battles' enemies follow their script; make them with driven_enemy=True")
+        return self._rival
+
+    def _checked(self, actions: np.ndarray, scene: Scene, available: np.ndarray) -> np.ndarray:
+        """The actions of the team that is allied in that scene, as int64, if it can take them."""
         actions = np.asarray(actions)
-        if actions.shape != self.available_actions.shape[:2] or actions.dtype.kind not in "iu":
-            expected = f"actions must be integers of shape [E, N] = {self.available_actions.shape[:2]}"
+        if actions.shape != available.shape[:2] or actions.dtype.kind not in "iu":
+            name, shape = ("actions", "[E, N]") if scene is self.scene else ("enemy_actions", "[E, M]")
+            expected = f"{name} must be integers of shape {shape} = {available.shape[:2]}"
             raise ValueError(f"{expected}, got {actions.dtype} {actions.shape}")
         actions = np.ascontiguousarray(actions, dtype=np.int64)
-        e, agent = first_refused(self._battles, actions, self.available_actions)
+        e, agent = first_refused(self._battles, actions, available)
         if e >= 0:
-            raise UnavailableAction(self._refusal(e, agent, int(actions[e, agent])))
-        self._step(actions, parallel=self._units.size >= PARALLEL_UNITS)
+            me = int(scene.allies[agent])
+            raise UnavailableAction(
+                f"battle {e}, {'agent' if scene is self.scene else 'enemy'} {agent} ({self.scenario.units[me].name}): "
+                f"{self._refusal(me, int(actions[e, agent]), available[e, agent])}"
+            )
+        return actions
 
     def _step(self, actions: np.ndarray, parallel: bool) -> None:
         battles = (self._units, self._battles, self.scene)
@@ -277,19 +339,17 @@ class VectorBattle:
         self._battles.over = over
         _compiled.append(True)
 
-    def _refusal(self, e: int, agent: int, action: int) -> str:
-        me = self.scene.allies[agent]
-        choices = ", ".join(self._action_name(me, int(a)) for a in np.flatnonzero(self.available_actions[e, agent]))
-        name = self.scenario.units[me].name
-        asked = self._action_name(me, action)
-        return f"battle {e}, agent {agent} ({name}): action {asked} is not available; available: {choices}"
+    def _refusal(self, me: int, action: int, available: np.ndarray) -> str:
+        choices = ", ".join(self._action_name(me, int(a)) for a in np.flatnonzero(available))
+        return f"action {self._action_name(me, action)} is not available; available: {choices}"
 
     def _action_name(self, me: int, action: int) -> str:
         if not 0 <= action < self.spec.n_actions:
             return f"{action} (there are {self.spec.n_actions})"
         if action < MOVE_ACTIONS:
             return f"{action} {ACTION_NAMES[action]}"
-        side = "ally" if self.scene.kinds[me].weapon == HEAL else "enemy"
+        kind = self.scene.kinds[me]
+        side = "enemy" if (kind.weapon == HEAL) == (kind.side == ENEMY) else "ally"
         return f"{action} target {side} {action - MOVE_ACTIONS}"
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -299,12 +359,17 @@ class VectorBattle:
             "units": self._units.view(np.uint8).reshape(self.num_battles, -1).copy(),
             "battles": self._battles.view(np.uint8).reshape(self.num_battles, -1).copy(),
             **{name: getattr(views, name).copy() for name in views._fields},
+            **({} if self._rival is None else {"enemy_actions": self._rival.actions.copy()}),
         }
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
-        """Restores ``state_dict`` of battles of the same scenario and number."""
+        """Restores ``state_dict`` of battles of the same scenario and number.
+
+        If the enemies there were driven and here are not, or the other way round, they change hands."""
         mine = self.state_dict()
         for name, array in mine.items():
+            if name not in state and name == "enemy_actions":
+                continue
             if name not in state:
                 raise ValueError(f"battle state lacks {name!r}")
             if np.shape(state[name]) != array.shape:
@@ -316,6 +381,11 @@ class VectorBattle:
         self._battles.view(np.uint8).reshape(self.num_battles, -1)[:] = state["battles"]
         for name in self._views._fields:
             getattr(self._views, name)[:] = state[name]
+        if self._rival is None:
+            self._units.order[:, self.scene.enemies] = ATTACK_MOVE
+        else:
+            self._rival.actions[:] = state.get("enemy_actions", 0)
+            self._rival.observe(self._units, self._battles)
 
 
 _compiled: list[bool] = []  # not empty once this process has the kernels

@@ -24,11 +24,9 @@ class ReplayError(ValueError):
 
 def main(args: list[str]) -> None:
     options = _parser().parse_args(args)
-    config = options.config or options.ckpt_path.absolute().parent.parent / "config.yaml"
     try:
-        check_input(options.ckpt_path, config)
         check_output(options.out)
-        summary = make_replay(options.ckpt_path, config, options.out, options.seed, options.battle)
+        summary = make_replay(options)
     except OSError as error:
         fail(f"{error.filename or options.out}: {error.strerror}" if error.strerror else f"{options.out}: {error}")
     except ValueError as error:
@@ -48,7 +46,13 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, required=True, metavar="FILE", help=f"its suffix decides: {', '.join(SUFFIXES)}"
     )
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="the run's configuration (default: config.yaml two folders up)"
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="the run's configuration (default: config.yaml, above the checkpoint's folder or in it)",
+    )
+    parser.add_argument(
+        "--enemy", type=Path, metavar="FILE", help="checkpoint of the enemies' policy (default: they follow a script)"
     )
     parser.add_argument("--seed", type=_natural, default=0, metavar="N", help="of the battles (default %(default)s)")
     parser.add_argument(
@@ -61,14 +65,6 @@ def _natural(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
     return int(text)
-
-
-def check_input(checkpoint: Path, config: Path) -> None:
-    """Raises ReplayError if one of the files is not there."""
-    if not checkpoint.is_file():
-        raise ReplayError(f"--ckpt_path {checkpoint}: no such file")
-    if not config.is_file():
-        raise ReplayError(f"no configuration {config}; name the run's with --config")
 
 
 def check_output(out: Path) -> None:
@@ -87,20 +83,25 @@ def check_output(out: Path) -> None:
             raise ReplayError(f"--out {out}: an MP4 needs ffmpeg, which is not installed; .gif and .html do not")
 
 
-def make_replay(checkpoint: Path, config: Path, out: Path, seed: int, number: int) -> str:
-    """Plays battle ``number`` of the seed and draws it; a summary of it. Raises ValueError or OSError."""
+def make_replay(options: argparse.Namespace) -> str:
+    """Plays the battle and draws it; a summary of it. Raises ValueError or OSError."""
     from amal.battle.scenario import load_scenario
+    from amal.checkpoints import load_opponent, load_player
     from amal.rollout import record_battle
     from amal.study.replay.replays import team_of_each, verdict
     from amal.study.replay.strikes import ALIVE, STEP_SECONDS
-    from amal.study.replay.witness import Witness, load_player
+    from amal.study.replay.witness import Witness
 
-    module, spec = load_player(checkpoint, config)
+    module, spec = load_player(options.ckpt_path, options.config)
+    scenario, enemy = load_scenario(spec.scenario), None
+    title = f"{type(module).__name__} · {options.ckpt_path.name}"
+    if options.enemy is not None:
+        enemy = load_opponent(options.enemy, spec)
+        title += f" against {type(enemy).__name__} · {options.enemy.name}"
     witness = Witness(module)
-    units = record_battle(witness, spec, seed, number)
-    scenario = load_scenario(spec.scenario)
-    title = f"{type(module).__name__} · {checkpoint.name} · battle {number} of seed {seed}"
-    _draw(scenario, units, witness.decisions(), out, title)
+    units = record_battle(witness, spec, options.seed, options.battle, enemy)
+    title += f" · battle {options.battle} of seed {options.seed}"
+    _draw(scenario, units, witness.decisions(), options.out, title)
     steps = len(units) - 1
     ending = verdict(team_of_each(scenario), units[-1, :, ALIVE] > 0)
     return f"{ending} after {steps} steps ({steps * STEP_SECONDS:.1f} s)"

@@ -19,13 +19,14 @@ from amal.algorithms.amal import AMAL
 from amal.algorithms.mappo import MAPPO
 from amal.battle import VectorBattle
 from amal.battle.scenario import load_scenario, place, scenario_names
+from amal.checkpoints import load_player
 from amal.networks import GRUPolicy
 from amal.rollout import EpisodeRecorder, record_battle
 from amal.study.replay import command, film, replays
 from amal.study.replay.command import main as replay
 from amal.study.replay.player import Decisions, action_names, battle_data, fill_page, render_html
 from amal.study.replay.strikes import ALIVE, HP, SHIELD
-from amal.study.replay.witness import Witness, load_player
+from amal.study.replay.witness import Witness
 from tests.conftest import ROOT
 
 
@@ -243,7 +244,7 @@ def test_a_bad_out_is_one_line(
 def test_bad_input_is_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     best, out = run / "checkpoints" / "best.ckpt", ("--out", tmp_path / "battle.html")
     assert "none.ckpt: no such file" in failure(capsys, "--ckpt_path", run / "none.ckpt", *out)
-    assert "--config" in failure(capsys, "--ckpt_path", best, "--config", tmp_path / "none.yaml", *out)
+    assert "none.yaml: No such file" in failure(capsys, "--ckpt_path", best, "--config", tmp_path / "none.yaml", *out)
     alone = tmp_path / "alone.ckpt"
     alone.write_bytes(b"no checkpoint")
     assert "no configuration" in failure(capsys, "--ckpt_path", alone, *out)

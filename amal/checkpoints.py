@@ -1,0 +1,125 @@
+"""A run's module, brought back from its checkpoint to play."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+from lightning import LightningModule
+from torch import Tensor
+
+from amal.battle.rival import check_equal_teams
+from amal.battle.scenario import load_scenario
+from amal.rollout import Actor
+from amal.types import BattleSpec
+
+DIMENSIONS = ("n_agents", "n_actions", "obs_dim", "state_dim")
+LEARNING_STORES = ("replay_capacity", "auxiliary_capacity")  # gigabytes in some scenarios, of no use to play
+
+
+class CheckpointError(ValueError):
+    """A checkpoint or its run's configuration that nothing can be played with; the message says why."""
+
+
+def load_player(checkpoint: Path, config: Path | None = None) -> tuple[LightningModule, BattleSpec]:
+    """The module that a run trained, as it was at a checkpoint, and the sizes of its battles.
+
+    Args:
+        checkpoint: of the run.
+        config: the run's configuration; by default config.yaml, above the checkpoint's folder or in it.
+
+    Raises CheckpointError, ScenarioError or OSError."""
+    if not checkpoint.is_file():
+        raise CheckpointError(f"{checkpoint}: no such file")
+    config = config or _config_of(checkpoint)
+    model, data = _sections(config)
+    backend = data.get("backend", "embedded")
+    if backend != "embedded":
+        raise CheckpointError(
+            f"{config}: battles of backend {backend!r} cannot be drawn, only the embedded simulator's"
+        )
+    spec = load_scenario(data["scenario"]).spec(data.get("episode_limit"))
+    module = _build(model, spec, config)
+    if not callable(getattr(module, "act", None)) or not callable(getattr(module, "policy", None)):
+        raise CheckpointError(f"{config}: a {type(module).__name__} has no policy that could play")
+    weights = _read_weights(checkpoint)
+    _check_sizes(weights, module, checkpoint, f"{config} and the scenario {spec.scenario}")
+    module.load_state_dict(weights)
+    return module.eval(), spec
+
+
+def load_opponent(checkpoint: Path, spec: BattleSpec) -> Actor:
+    """The module of a checkpoint, to drive the enemies in battles of ``spec``. Raises as ``load_player``."""
+    check_equal_teams(load_scenario(spec.scenario))
+    module, learned = load_player(checkpoint)
+    for name in ("n_agents", "n_actions", "obs_dim"):
+        theirs, ours = getattr(learned, name), getattr(spec, name)
+        if theirs != ours:
+            raise CheckpointError(
+                f"{checkpoint}: plays {learned.scenario} and not {spec.scenario}: its {name} is {theirs}, not {ours}"
+            )
+    return module  # type: ignore[return-value]
+
+
+def _config_of(checkpoint: Path) -> Path:
+    """Where a run has its configuration, or beside the checkpoint, where one that was copied away may have it."""
+    folder = checkpoint.absolute().parent
+    for config in (folder.parent / "config.yaml", folder / "config.yaml"):
+        if config.is_file():
+            return config
+    raise CheckpointError(f"{checkpoint}: no configuration of its run: no config.yaml in {folder.parent} or {folder}")
+
+
+def _sections(config: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Model and data of a run's configuration."""
+    try:
+        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{config}: no YAML ({' '.join(str(error).split())})") from None
+    sections = content if isinstance(content, dict) else {}
+    model, data = sections.get("model"), sections.get("data")
+    if not isinstance(model, dict) or not isinstance(data, dict) or "scenario" not in data:
+        raise CheckpointError(f"{config}: not the configuration of a run, for it has no model or no data.scenario")
+    return model, data
+
+
+def _build(model: dict[str, Any], spec: BattleSpec, config: Path) -> LightningModule:
+    """The module as the command line builds it, with fresh weights."""
+    arguments = dict(model.get("init_args") or {})
+    arguments |= {name: 1 for name in LEARNING_STORES if name in arguments}
+    arguments |= {name: getattr(spec, name) for name in DIMENSIONS}
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(LightningModule, "model", required=True)
+    try:
+        with torch.random.fork_rng(devices=[]):  # whoever is built next gets the weights that it would have got
+            built = parser.instantiate(parser.parse_object({"model": model | {"init_args": arguments}}))
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise CheckpointError(f"{config}: {' '.join(str(error).split())}") from None
+    module: LightningModule = built.model
+    return module
+
+
+def _read_weights(checkpoint: Path) -> dict[str, Tensor]:
+    """The parameters and buffers in a checkpoint; the rest of it, which can be a gigabyte of replay, stays on disk."""
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{checkpoint}: no checkpoint that can be read ({type(error).__name__})") from None
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        raise CheckpointError(f"{checkpoint}: no checkpoint of a run, for it has no state_dict")
+    weights: dict[str, Tensor] = content["state_dict"]
+    return weights
+
+
+def _check_sizes(weights: dict[str, Tensor], module: LightningModule, checkpoint: Path, source: str) -> None:
+    """Raises CheckpointError with the first parameter that the module does not have like that."""
+    own = {name: list(tensor.shape) for name, tensor in module.state_dict().items()}
+    theirs = {name: list(tensor.shape) for name, tensor in weights.items()}
+    for name in own | theirs:
+        if own.get(name) != theirs.get(name):
+            found, wanted = theirs.get(name, "missing"), own.get(name, "none")
+            raise CheckpointError(f"{checkpoint}: does not fit {source}: {name} is {found} and should be {wanted}")
