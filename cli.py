@@ -21,14 +21,21 @@ OVERVIEW = """usage: python cli.py COMMAND [options]
   scenarios   list the scenarios, or say what agents see and do in one: 2s3z
   bench       measure how fast battles and training are on this machine
 
-COMMAND --help tells its options."""
+COMMAND --help tells its options. fit, validate, test, compare and replay refuse to run code of others that a
+configuration names, unless it is allowed by --allow_code NAME."""
 
 TRAINER_COMMANDS = ("fit", "validate", "test")
 COMMANDS = (*TRAINER_COMMANDS, "compare", "replay", "report", "scenarios", "bench")
 
 
 def main(args: list[str] | None = None) -> None:
-    args = sys.argv[1:] if args is None else args
+    try:
+        run(sys.argv[1:] if args is None else args)
+    except KeyboardInterrupt:  # before anything listens to it; training does and saves
+        sys.exit(130)
+
+
+def run(args: list[str]) -> None:
     command = args[0] if args else "--help"
     if command in ("-h", "--help"):
         print(OVERVIEW)

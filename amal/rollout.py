@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -16,6 +17,10 @@ from amal.types import Battles, BattleSpec, EpisodeBatch
 
 VIEWS = ("obs", "state", "available_actions")  # seen before each step, and at an episode's end
 OUTCOMES = ("rewards", "terminated", "truncated")
+
+
+class NonFiniteView(RuntimeError):
+    """A battle showed NaN or an infinite number; the message says which, where and when."""
 
 
 class Actor(Protocol):
@@ -124,6 +129,7 @@ class EpisodeRecorder:
         while running.any():
             for name in VIEWS:
                 log[name][step] = getattr(battle, name)
+            self._check_views(step)
             actions, log_probs, hidden = actor.act(
                 obs.to(actor.device), available_actions.to(actor.device), hidden, generator
             )
@@ -153,6 +159,19 @@ class EpisodeRecorder:
                 restarted = np.isin(np.arange(battle.num_battles), again)
                 battle.reset(battles=restarted)
                 hidden[torch.from_numpy(restarted)] = actor.initial_hidden(len(again))
+
+    def _check_views(self, step: int) -> None:
+        """Raises NonFiniteView; here, because a policy would turn it into any action whatever."""
+        for name in ("obs", "state"):
+            view: np.ndarray = getattr(self.battle, name)
+            if not math.isfinite(view.sum()):
+                place = np.argwhere(~np.isfinite(view))[0]
+                axes = ("battle", "agent", "feature") if name == "obs" else ("battle", "feature")
+                where = ", ".join(f"{axis} {index}" for axis, index in zip(axes, place.tolist(), strict=True))
+                value = view[tuple(place)]
+                raise NonFiniteView(
+                    f"{self.battle.spec.scenario} shows {name} = {value}: {where}, step {step} of a rollout"
+                )
 
     def _keep_episode(self, row: int, e: int, start: int, end: int) -> None:
         """Takes the episode that battle e has just ended out of the log; padding is zero, whatever was there before."""

@@ -24,7 +24,7 @@ WRITE_PAUSE = 20  # how many times as long as a write the time to the next one i
 class RunCheckpoint(Checkpoint):
     """Keeps ``checkpoints/last.ckpt``, ``best.ckpt`` by win rate, and periodic ones.
 
-    The last one is written after evaluations and when training ends; Lightning moves each file into place when it is
+    The last one is written after evaluations and when training ends; each file is moved into place when it is
     complete. Of equal win rates the later one is the best: it has seen more. The best is for playing and cannot be
     resumed: it has no optimizers and no replay buffer.
 

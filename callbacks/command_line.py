@@ -11,42 +11,57 @@ import os
 import re
 import sys
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-import torch
 from jsonargparse import ArgumentError, Namespace
 from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from amal.algorithms.mappo import NonFiniteLoss
-from amal.backends.battles import WorkerFailure
+from amal.algorithms.mappo import MAPPO, NonFiniteLoss
 from amal.distributed import check_processes, rank
+from amal.foreign_code import allow_only, check_sources, denied_import, taken_permissions
 from amal.machine import keep_freed_memory
-from amal.study.atomic import replacing
+from amal.study.atomic import remove_unfinished, replacing
+from amal.study.checkpoints import WholeCheckpoints, check_fits, read_checkpoint
+from amal.study.locks import FolderNotOurs, locked
 from callbacks.checkpoint import RunCheckpoint
 from callbacks.evaluation import Evaluation
 from callbacks.evolution import Evolution
+from callbacks.faults import fault
 from callbacks.progress import TrainingProgress
+from callbacks.resuming import SETTINGS, check_playable, check_resumable, decisive_settings
 from callbacks.suggestions import suggestion
 from callbacks.telemetry import Telemetry
 from callbacks.tracking import Tracking
 from datamodules.rollout import RolloutDataModule
 
 RUN_FOLDER = "AMAL_RUN_FOLDER"  # environment variable
+FILES_OF_A_RUN = ("config.yaml", "run.json", "evaluations.csv", "metrics.csv", "checkpoints")
 SUBCOMMANDS = ("fit", "validate", "test")
 DIMENSIONS = ("n_agents", "n_actions", "obs_dim", "state_dim")
 PARSER_OPTIONS = {"exit_on_error": False, "allow_abbrev": False}
 TRAINER_DEFAULTS = {
     "devices": 1,  # several are for those who ask for them
-    "max_epochs": 1,  # the budget ends training, see RolloutDataModule
+    "max_epochs": 1,  # the budget ends training, see RolloutDataModule and NO_OTHER_END
     "logger": False,  # metrics.csv is always written; configs/logger adds others
     "log_every_n_steps": 1,
     "num_sanity_val_steps": 0,
     "enable_model_summary": False,
     "default_root_dir": "runs",
 }
+# The trainer's other ways to end training, as they must stay: a run that ended otherwise would pass for finished.
+NO_OTHER_END = {
+    "max_epochs": 1,
+    "max_steps": -1,
+    "max_time": None,
+    "limit_train_batches": None,
+    "overfit_batches": 0.0,
+    "fast_dev_run": False,
+}
+LARGEST_SEED = 2**32 - 1
 
 # Mostly Lightning's advice for data that is loaded from disk; ours is played in this process.
 _NOT_FOR_USERS = (
@@ -61,16 +76,29 @@ _NOT_FOR_USERS = (
 
 
 class ConfigOfRun(SaveConfigCallback):
-    """Writes the complete configuration of a training run into its folder."""
+    """Writes the complete configuration of a training run into its folder, and what counts of it into checkpoints."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.settings = decisive_settings(self.parser, self.config)
         if stage == "fit" and trainer.is_global_zero:
             with replacing(Path(trainer.default_root_dir) / "config.yaml") as part:
                 self.parser.save(self.config, part, skip_unset=False, overwrite=True, multifile=False)
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[SETTINGS] = self.settings
+
 
 class TrainingCLI(LightningCLI):
-    """Links the battle's sizes to the model, and gives every training run a folder of its own."""
+    """Links the battle's sizes to the model, and gives every training run a folder of its own.
+
+    Args:
+        allowed_code: code of others that a configuration may name, see ``amal.foreign_code``.
+    """
+
+    def __init__(self, allowed_code: list[str], **kwargs: Any) -> None:
+        self.allowed_code = allowed_code
+        self.checkpoint: dict[str, Any] | None = None  # what the one to begin from holds
+        super().__init__(**kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -85,14 +113,30 @@ class TrainingCLI(LightningCLI):
         try:
             super().parse_arguments(parser, args)
         except ArgumentError as error:
+            denied = denied_import(str(error))
+            if denied is not None:
+                fail(str(denied))
             command = next((word for word in sys.argv if word in SUBCOMMANDS), "fit")
             fail(str(error), suggestion(str(error), self._subcommand_parsers[command]))
+        seed = self.config[self.config.subcommand].seed_everything
+        if not 0 <= seed <= LARGEST_SEED:
+            fail(f"seed_everything must be between 0 and {LARGEST_SEED}, got {seed}")
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        if config.ckpt_path is not None and not Path(config.ckpt_path).is_file():
-            fail(f"--ckpt_path {config.ckpt_path}: no such file")
+        if config.weights_only is False:
+            fail("weights_only: false is refused, for loading such a checkpoint runs the code that it holds")
+        config.weights_only = True
+        try:
+            check_sources(config.as_dict())
+            if config.ckpt_path is not None:
+                self._check_checkpoint(config)
+        except (ValueError, OSError) as error:
+            fail(str(error))
         if self.subcommand == "fit":
+            for name, value in NO_OTHER_END.items():
+                if config.trainer[name] != value:
+                    fail(f"trainer.{name} must stay {value}, got {config.trainer[name]}: data.env_steps ends training")
             folder = agreed_run_folder(config)
             config.out = config.trainer.default_root_dir = str(folder)
             for logger in _loggers(config):
@@ -100,6 +144,20 @@ class TrainingCLI(LightningCLI):
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow 3 would insist on a database
         else:
             config.trainer.logger = False
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: Lightning would let a checkpoint's hyper-parameters override the command's; here they must agree."""
+
+    def _check_checkpoint(self, config: Namespace) -> None:
+        """Raises ValueError or OSError for a checkpoint that is of no use to this command."""
+        path = Path(config.ckpt_path)
+        if not path.is_file():
+            raise ValueError(f"--ckpt_path {path}: no such file")
+        self.checkpoint = read_checkpoint(path, mapped=True)
+        if self.subcommand == "fit":
+            check_resumable(path, self.checkpoint, decisive_settings(self._parser("fit"), config))
+        else:
+            check_playable(path, self.checkpoint, config.data.scenario)
 
     def before_fit(self) -> None:
         keep_freed_memory()
@@ -112,19 +170,46 @@ class TrainingCLI(LightningCLI):
                 # all raise, before anything is written: without a budget, for a checkpoint of another number of
                 # processes, and for a module that has no generations
                 self.datamodule.max_updates  # noqa: B018
-                self._check_checkpoint()
+                if isinstance(self.model, MAPPO):
+                    self.model.check_episodes(self.datamodule.episodes_per_update)
                 for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
                     if isinstance(callback, Evolution):
                         callback.check(self.model)
+            self.trainer.strategy.checkpoint_io = WholeCheckpoints()
+            if self.checkpoint is not None:
+                config = self.config[self.subcommand]
+                told = f"the model on the scenario {config.data.scenario}"
+                check_fits(self.checkpoint["state_dict"], self.model, Path(config.ckpt_path), told)
+                if self.subcommand == "fit":
+                    check_processes(len(self.checkpoint["RolloutDataModule"]["processes"]), self.trainer.world_size)
+                self.checkpoint = None
         except (ValueError, TypeError, OSError, ImportError, MisconfigurationException) as error:
             fail(str(error))
+        except (RuntimeError, MemoryError) as error:
+            if (why := fault(error)) is None:
+                raise
+            fail(why)
 
-    def _check_checkpoint(self) -> None:
-        path = self.config.fit.ckpt_path
-        if path is not None:
-            # mapped: what is replayed, perhaps gigabytes, is not read
-            checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-            check_processes(len(checkpoint["RolloutDataModule"]["processes"]), self.trainer.world_size)
+    def fit(self, **kwargs: Any) -> None:
+        """The trainer's, in a folder that nobody else writes to; what stops it is told in one line."""
+        folder = Path(self.trainer.default_root_dir)
+        try:
+            with locked(folder) if self.trainer.is_global_zero else nullcontext():
+                if self.trainer.is_global_zero:
+                    if kwargs.get("ckpt_path") is None:
+                        refuse_occupied(folder)  # again, for now nobody else can begin here
+                    for place in (folder, folder / "checkpoints"):
+                        remove_unfinished(place)
+                self.trainer.fit(**kwargs)
+        except FolderNotOurs as error:
+            fail(str(error))
+        except Exception as error:
+            if (why := fault(error)) is None:
+                raise
+            if rank() and isinstance(error, NonFiniteLoss):
+                sys.exit(0)  # every process sees it in the same update; the first one tells
+            print(f"error: {why}; {kept(folder)}", file=sys.stderr)
+            sys.exit(1)
 
 
 def agreed_run_folder(config: Namespace) -> Path:
@@ -138,12 +223,18 @@ def agreed_run_folder(config: Namespace) -> Path:
 
 
 def run_folder(config: Namespace) -> Path:
-    """Where a run goes: where told, where its checkpoint came from, or the first free default name."""
+    """Where a run goes: where its checkpoint came from, where told, or the first free default name."""
     if config.ckpt_path is not None:
-        return Path(config.out) if config.out else Path(config.ckpt_path).resolve().parent.parent
+        folder = Path(config.ckpt_path).resolve().parent.parent
+        if not (folder / "config.yaml").is_file():
+            fail(
+                f"--ckpt_path {config.ckpt_path}: not in the checkpoints/ of a run's folder, where the run could go on"
+            )
+        if config.out is not None and Path(config.out).resolve() != folder:
+            print(f"note: going on in {folder}, where the checkpoint lies, not in {config.out}", file=sys.stderr)
+        return folder
     if config.out is not None:
-        if (Path(config.out) / "run.json").exists():
-            fail(f"--out {config.out}: holds a run already; resume it with --ckpt_path or choose another folder")
+        refuse_occupied(Path(config.out))
         return Path(config.out)
     algorithm = config.model.class_path.rpartition(".")[2].lower()
     name = f"{algorithm}-{config.data.scenario}-seed{config.seed_everything}"
@@ -152,6 +243,27 @@ def run_folder(config: Namespace) -> Path:
         taken += 1
         folder = Path("runs") / f"{name}-{taken}"
     return folder
+
+
+def refuse_occupied(folder: Path) -> None:
+    """Ends with one line if there is a run in the folder, finished or not."""
+    if not any((folder / name).exists() for name in FILES_OF_A_RUN):
+        return
+    last = folder / "checkpoints" / "last.ckpt"
+    if last.exists():
+        fail(
+            f"--out {folder}: holds a run already; resume it with --config {folder}/config.yaml --ckpt_path {last}, "
+            "or choose another folder"
+        )
+    fail(f"--out {folder}: holds a run already, without a checkpoint to resume; remove it or choose another folder")
+
+
+def kept(folder: Path) -> str:
+    """What there is of a run that was stopped."""
+    last = folder / "checkpoints" / "last.ckpt"
+    if last.exists():
+        return f"results so far are kept in {folder}; last good checkpoint: {last}"
+    return f"results so far are kept in {folder}; there is no checkpoint yet"
 
 
 def _loggers(config: Namespace) -> list[Namespace]:
@@ -166,9 +278,15 @@ def main(args: list[str]) -> None:
         warnings.filterwarnings("ignore", advice)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    args, allowed_code = taken_permissions(args)
     sys.argv = [sys.argv[0], *args]
     try:
+        allow_only(allowed_code)
+    except ValueError as error:
+        fail(str(error))
+    try:
         TrainingCLI(
+            allowed_code=allowed_code,
             model_class=LightningModule,
             datamodule_class=RolloutDataModule,
             subclass_mode_model=True,
@@ -180,11 +298,6 @@ def main(args: list[str]) -> None:
         )
     except ArgumentError as error:
         fail(str(error))
-    except (NonFiniteLoss, WorkerFailure) as error:
-        if rank() and isinstance(error, NonFiniteLoss):
-            sys.exit(0)  # every process sees it in the same update; the first one tells
-        print(f"error: {error}; what the run saved before is kept in its checkpoints/", file=sys.stderr)
-        sys.exit(1)
 
 
 def fail(message: str, hint: str = "") -> NoReturn:

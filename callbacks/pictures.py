@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-import torch
 from lightning import Callback, LightningModule, Trainer
 
 from amal.battle.scenario import load_scenario
 from amal.rollout import record_battle
+from amal.study.checkpoints import read_checkpoint
 from amal.study.figures import plot_win_rate
 from amal.study.replay.replays import render_gif
 from datamodules.rollout import data_of
@@ -34,7 +34,7 @@ class Pictures(Callback):
             plot_win_rate(pd.read_csv(evaluations), folder / "win_rate.png", title)
             if self.battle and data.backend == "embedded":
                 final = {name: tensor.clone() for name, tensor in pl_module.state_dict().items()}
-                best = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+                best = read_checkpoint(folder / "checkpoints" / "best.ckpt")
                 pl_module.load_state_dict(best["state_dict"])
                 units = record_battle(pl_module, data.spec, data.seed, opponent=data.opponent)  # type: ignore[arg-type]
                 pl_module.load_state_dict(final)

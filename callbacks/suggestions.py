@@ -7,7 +7,6 @@ import re
 import sys
 from argparse import ArgumentParser
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 
 import yaml
@@ -42,5 +41,5 @@ def _is_yaml(path: Path) -> bool:
 
 def _arguments(class_path: str) -> Iterator[str]:
     module, _, name = class_path.rpartition(".")
-    for base in inspect.getmro(getattr(import_module(module), name)):
+    for base in inspect.getmro(getattr(sys.modules[module], name)):
         yield from inspect.signature(base).parameters

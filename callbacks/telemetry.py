@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import errno
+import io
 import json
 import os
 import platform
 import resource
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -60,24 +63,36 @@ class Telemetry(Callback):
         if trainer.is_global_zero and trainer.training:
             stopped = isinstance(exception, KeyboardInterrupt | SystemExit)
             outcome = "interrupted" if stopped else f"failed: {type(exception).__name__}: {exception}"
-            self._write_run(trainer, pl_module, outcome)
+            with suppress(OSError):  # the disk may be what failed; the exception itself is told
+                self._write_run(trainer, pl_module, outcome)
 
     def _append(self, path: Path, row: dict[str, float]) -> None:
-        is_new = not path.exists()
+        """Adds a row, all of it or, if the disk is full, nothing."""
+        line = io.StringIO(newline="")
+        is_new = not path.exists() or path.stat().st_size == 0
         if not self._columns:
             self._columns = list(row) if is_new else list(pd.read_csv(path, nrows=0).columns)
-        with path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, self._columns, extrasaction="ignore")
-            if is_new:
-                writer.writeheader()
-            writer.writerow(row)
+        writer = csv.DictWriter(line, self._columns, extrasaction="ignore")
+        if is_new:
+            writer.writeheader()
+        writer.writerow(row)
+        with path.open("ab", buffering=0) as file:
+            end, data = file.tell(), line.getvalue().encode()
+            try:
+                if file.write(data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            except OSError:
+                file.truncate(end)
+                raise
 
     def _drop_rows_after(self, path: Path, env_steps: int) -> None:
         """Of an interrupted run, the updates since its last checkpoint are made again."""
         if path.exists():
-            rows = pd.read_csv(path)
+            header, *rows = path.read_bytes().splitlines(keepends=True) or [b""]
+            # a line without its end was being written when the run was killed
+            done = [row for row in rows if row.endswith(b"\n") and float(row.partition(b",")[0]) <= env_steps]
             with replacing(path) as part:
-                rows[rows["env_steps"] <= env_steps].to_csv(part, index=False)
+                part.write_bytes(header + b"".join(done))
 
     def _write_run(self, trainer: Trainer, pl_module: LightningModule, outcome: str) -> None:
         data = data_of(trainer)

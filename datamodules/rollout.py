@@ -17,10 +17,11 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from amal.backends.battles import EpisodeLost, WorkerBattles
 from amal.battle import VectorBattle
+from amal.battle.compilation import simulator_hash
 from amal.battle.scenario import load_scenario
-from amal.checkpoints import load_opponent
 from amal.distributed import collected, gathered, of_this_process, processes, rank
 from amal.machine import share_cores
+from amal.players import load_opponent
 from amal.rollout import Actor, EpisodeRecorder
 from amal.types import Battles, EpisodeBatch
 from amal.validation import check_at_least
@@ -207,6 +208,8 @@ class RolloutDataModule(LightningDataModule):
             "episodes": self.episodes,
             "wall_seconds": self.wall_seconds,
             "processes": collected(streams),
+            "scenario": self.spec.scenario,
+            "simulator_hash": simulator_hash(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -209,11 +209,26 @@ def test_a_finished_run_is_not_overwritten(cli: Cli, tmp_path: Path, capsys: pyt
         (("--evaluation.every", "1"), "(did you mean --evaluation?)"),
         (("--checkpoint.every_seconds", "-1"), "every_seconds must be at least 0, got -1"),
         (("--seed_everything", "abc"), "seed_everything"),
+        (("--seed_everything", "-1"), "seed_everything must be between 0 and 4294967295, got -1"),
+        (("--seed_everything", "99999999999"), "seed_everything must be between 0 and 4294967295"),
+        (("--data.scenario", ""), "unknown scenario ''"),
+        (("--data.env_steps", "1e3"), "data.env_steps"),
+        (("--config", "configs"), "configs"),
+        (("--trainer.max_steps", "3"), "trainer.max_steps must stay -1, got 3: data.env_steps ends training"),
+        (("--trainer.max_epochs", "0"), "trainer.max_epochs must stay 1, got 0"),
+        (("--trainer.fast_dev_run", "true"), "trainer.fast_dev_run must stay False, got True"),
+        (("--trainer.precision", "7"), "precision"),
+        (("--trainer.strategy", "ddpp"), "strategy='ddpp'"),
+        (("--trainer.devices", "0"), "devices='0'"),
         (("--trainer.devices", "nine"), "devices"),
         (("--trainer.accelerator", "gpu"), "gpu"),
         (("--trainer.accelerator", "abacus"), "abacus"),
         (("--trainer.max_epoch", "2"), "(did you mean --trainer.max_epochs?)"),
         (("--ckpt_path", "nowhere.ckpt"), "nowhere.ckpt"),
+        (("--ckpt_path", "README.md"), "README.md: damaged or no checkpoint"),
+        (("--weights_only", "false"), "weights_only: false is refused"),
+        (("--model", "their.Algorithm"), "add --allow_code their"),
+        (("--allow_code", "their code"), "--allow_code takes a package, a module or a file"),
         (("--config", "configs/nope.yaml"), "nope.yaml"),
         (("--config", "README.md"), "README.md"),
         (("--model", "MAPO"), "MAPO"),
@@ -229,6 +244,7 @@ def test_a_finished_run_is_not_overwritten(cli: Cli, tmp_path: Path, capsys: pyt
         (("--model.value_loss", "l1"), "l1"),
         (("--model.n_epochs", "0"), "n_epochs must be at least 1, got 0"),
         (("--model.n_minibatch", "0"), "n_minibatch must be at least 1, got 0"),
+        (("--model.n_minibatch", "64"), "n_minibatch must be at most episodes_per_update (32), got 64"),
         (("--model.n_step_returns", "0"), "n_step_returns must be at least 1, got 0"),
         (("--model.target_critic_tau", "2"), "target_critic_tau must be in (0, 1], got 2"),
         (("--model.critic", "amal.critics.FilmCritic"), "FilmCritic"),
@@ -275,16 +291,6 @@ def test_bad_input_of_amal_is_one_line_and_leaves_nothing(
     assert stop.value.code == 2
     assert message.startswith("error: ") and words in message and message.count("\n") == 1
     assert not (tmp_path / "run").exists()
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
-    cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as stop:
-        fit(cli, tmp_path / "run", "--model.lr", "1e18", "--model.max_grad_norm", "1e18")
-    assert stop.value.code == 1
-    assert "diverged" in capsys.readouterr().err
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["outcome"].startswith("failed: NonFiniteLoss")
 
 
 def test_the_light_commands_answer_at_once() -> None:

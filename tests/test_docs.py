@@ -155,11 +155,11 @@ def test_the_algorithm_of_the_recipe_trains_and_is_validated(
     (tmp_path / "my_algorithm.py").write_text(code)
     (tmp_path / "my_algorithm.yaml").write_text(config)
     monkeypatch.syspath_prepend(tmp_path)
-    run = tmp_path / "run"
-    cli("fit", "--config", tmp_path / "my_algorithm.yaml", *TINY, "--out", run)
+    run, ours = tmp_path / "run", ("--allow_code", "my_algorithm")
+    cli("fit", "--config", tmp_path / "my_algorithm.yaml", *TINY, "--out", run, *ours)
     assert json.loads((run / "run.json").read_text())["outcome"] == "finished"
     assert pd.read_csv(run / "metrics.csv")["train/policy_loss"].notna().all()
-    cli("validate", "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "best.ckpt")
+    cli("validate", "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "best.ckpt", *ours)
     assert "eval/win_rate" in capsys.readouterr().out
 
 

@@ -17,6 +17,7 @@ Cli = Callable[..., None]
 
 def fit(cli: Cli, out: Path, source: str, *args: str) -> Path:
     critic = ("--model.critic", "amal.critics.EPyMARLCritic", "--model.critic.init_args.source", source)
+    critic += ("--allow_code", source.rpartition(":")[0])
     data = ("--data.scenario", "3m", "--data.env_steps", "1000")
     cli("fit", "--config", "configs/mappo.yaml", *data, "--out", out, *critic, *args)
     return out

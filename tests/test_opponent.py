@@ -16,9 +16,9 @@ from torch import Tensor
 from amal.algorithms.mappo import MAPPO
 from amal.battle import VectorBattle
 from amal.battle.scenario import load_scenario
-from amal.checkpoints import load_opponent
 from amal.networks import GRUPolicy
 from amal.opponent import Opponent
+from amal.players import load_opponent
 from amal.rollout import EpisodeRecorder, record_battle
 from datamodules import RolloutDataModule
 

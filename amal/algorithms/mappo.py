@@ -147,6 +147,13 @@ class MAPPO(LightningModule):
         # a stream of its own, so that nothing drawn elsewhere (actions, other modules' weights) changes the minibatches
         self.generator = torch.Generator().manual_seed(torch.initial_seed())
 
+    def check_episodes(self, episodes_per_update: int) -> None:
+        """Raise ValueError if updates of so many episodes cannot be split into the minibatches."""
+        if self.n_minibatch > episodes_per_update:
+            raise ValueError(
+                f"n_minibatch must be at most episodes_per_update ({episodes_per_update}), got {self.n_minibatch}"
+            )
+
     def initial_hidden(self, num_battles: int) -> Tensor:
         """[E, N, H], the policy's memory at the start of an episode."""
         return self.policy.initial_hidden(num_battles)
@@ -251,7 +258,7 @@ class MAPPO(LightningModule):
 
     def minibatches(self, batch: EpisodeBatch, transitions: Transitions) -> list[Minibatch]:
         """The minibatches of all epochs, drawn in advance, as their sizes depend on what happened."""
-        n_minibatch = min(self.n_minibatch, len(batch.mask))
+        n_minibatch = min(self.n_minibatch, len(batch.mask))  # the last batch of a budget can be smaller
 
         def shuffled() -> Iterator[Minibatch]:
             if self.policy.recurrent:

@@ -13,6 +13,17 @@ def fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
+def add_code_option(parser: argparse.ArgumentParser) -> None:
+    """``--allow_code``, whose meaning is that of ``amal.foreign_code``."""
+    parser.add_argument(
+        "--allow_code",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a package, module or file of others that may be run if a configuration names it; may be given again",
+    )
+
+
 class OneLineParser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage."""
 

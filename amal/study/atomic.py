@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_PART = re.compile(r"\..+\.\d+(\.\w+)?")  # the names of unfinished files
 
 
 @contextmanager
@@ -18,3 +21,10 @@ def replacing(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what a process that was killed had not finished writing; for those who hold the folder's lock."""
+    for path in folder.glob(".*"):
+        if path.is_file() and _PART.fullmatch(path.name):
+            path.unlink()

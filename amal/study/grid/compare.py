@@ -15,10 +15,11 @@ from pathlib import Path
 from rich.console import Console
 
 from amal.battle.scenario import ScenarioError, load_scenario, nearest
-from amal.study.arguments import OneLineParser, fail
+from amal.study.arguments import OneLineParser, add_code_option, fail
 from amal.study.grid.board import Board
 from amal.study.grid.launchers import CellInUse, Launcher, LocalLauncher, RayLauncher, import_ray
-from amal.study.grid.runs import Grid, StudyError, locked, write_record
+from amal.study.grid.runs import Grid, StudyError, write_record
+from amal.study.locks import FolderNotOurs, locked
 
 TICK_SECONDS = 0.2
 LARGEST_SEED = 2**32 - 1
@@ -37,7 +38,7 @@ def main(args: list[str]) -> None:
         with locked(options.out):
             write_record(options.out, grid.joined(options.out))
             code = run(grid, options)
-    except (StudyError, ScenarioError) as error:
+    except (StudyError, ScenarioError, FolderNotOurs) as error:
         fail(str(error))
     except OSError as error:
         fail(f"{error.filename or options.out}: {error.strerror}")
@@ -71,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--overrides", nargs="+", default=[], metavar="KEY=VALUE", help="for every run, as in data.num_envs=32"
     )
+    add_code_option(parser)
     return parser
 
 
@@ -93,7 +95,9 @@ def grid_of(options: argparse.Namespace) -> Grid:
             raise StudyError(f"--overrides: expected KEY=VALUE, got {override!r}")
         if key in GRIDS_OWN:
             raise StudyError(f"--overrides: {key} is set by the study itself")
-    return Grid(algorithms, options.scenarios, _seeds(options.seeds), options.env_steps, options.overrides)
+    return Grid(
+        algorithms, options.scenarios, _seeds(options.seeds), options.env_steps, options.overrides, options.allow_code
+    )
 
 
 def _algorithm(word: str) -> tuple[str, list[Path]]:

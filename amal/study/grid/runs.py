@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -35,6 +33,7 @@ class Cell:
     Attributes:
         study: folder of the study, absolute.
         fit_arguments: what ``fit`` is told to begin the run, apart from seed and folder.
+        allowed_code: code of others that its configuration may name, see ``amal.foreign_code``.
     """
 
     study: Path
@@ -42,6 +41,7 @@ class Cell:
     scenario: str
     seed: int
     fit_arguments: tuple[str, ...] = ()
+    allowed_code: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.algorithm} {self.scenario} seed_{self.seed}"
@@ -66,10 +66,10 @@ class Cell:
 
     def next_arguments(self) -> list[str]:
         """Arguments of the ``fit`` that continues the run from its last checkpoint, or begins it without one."""
-        out = ["--out", str(self.folder)]  # told again: the folder may have been moved since config.yaml was written
+        allowed = [f"--allow_code={name}" for name in self.allowed_code]
         if self.checkpoint.is_file():
-            return ["--config", str(self.folder / "config.yaml"), "--ckpt_path", str(self.checkpoint), *out]
-        return [*self.fit_arguments, f"--seed_everything={self.seed}", *out]
+            return ["--config", str(self.folder / "config.yaml"), "--ckpt_path", str(self.checkpoint), *allowed]
+        return [*self.fit_arguments, f"--seed_everything={self.seed}", "--out", str(self.folder), *allowed]
 
     def last_error(self) -> str:
         """The last line of the log that tells an error, else its last line; of the latest session only."""
@@ -84,18 +84,28 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """What ``compare`` was asked to run; ``algorithms`` maps labels to config files."""
+    """What ``compare`` was asked to run; ``algorithms`` maps labels to config files.
+
+    ``allowed_code`` is no part of a study: whoever goes on with it has to allow it again."""
 
     algorithms: Mapping[str, Sequence[Path]]
     scenarios: Sequence[str]
     seeds: Sequence[int]
     env_steps: int
     overrides: Sequence[str] = ()
+    allowed_code: Sequence[str] = ()
 
     def cells(self, study: Path) -> list[Cell]:
         """All cells, in an order in which the algorithms advance together and a first seed is complete early."""
         return [
-            Cell(study.resolve(), algorithm, scenario, seed, self._fit_arguments(configs, scenario))
+            Cell(
+                study.resolve(),
+                algorithm,
+                scenario,
+                seed,
+                self._fit_arguments(configs, scenario),
+                tuple(self.allowed_code),
+            )
             for seed in self.seeds
             for scenario in self.scenarios
             for algorithm, configs in self.algorithms.items()
@@ -184,22 +194,6 @@ def _check_same(study: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> 
                     f"{study} was begun with {was['path']} as {name!r}, which {what}; "
                     "choose another label or another --out"
                 )
-
-
-@contextmanager
-def locked(study: Path) -> Iterator[None]:
-    """Holds the study for this process; the system lets go of it however the process ends. Raises StudyError."""
-    try:
-        study.mkdir(parents=True, exist_ok=True)
-        lock = (study / ".lock").open("a")
-    except OSError as error:
-        raise StudyError(f"--out {study} cannot be written to: {error.strerror}") from error
-    with lock as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StudyError(f"another compare is at work on {study}") from None
-        yield
 
 
 def last_row(path: Path) -> dict[str, float]:

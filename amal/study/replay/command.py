@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from amal.study.arguments import OneLineParser, fail
+from amal.study.arguments import OneLineParser, add_code_option, fail
 
 if TYPE_CHECKING:  # --help must not wait for what plays and draws
     import numpy as np
@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--battle", type=_natural, default=0, metavar="K", help="which of that seed's battles (default %(default)s)"
     )
+    add_code_option(parser)
     return parser
 
 
@@ -86,12 +87,14 @@ def check_output(out: Path) -> None:
 def make_replay(options: argparse.Namespace) -> str:
     """Plays the battle and draws it; a summary of it. Raises ValueError or OSError."""
     from amal.battle.scenario import load_scenario
-    from amal.checkpoints import load_opponent, load_player
+    from amal.foreign_code import allow_only
+    from amal.players import load_opponent, load_player
     from amal.rollout import record_battle
     from amal.study.replay.replays import team_of_each, verdict
     from amal.study.replay.strikes import ALIVE, STEP_SECONDS
     from amal.study.replay.witness import Witness
 
+    allow_only(options.allow_code)
     module, spec = load_player(options.ckpt_path, options.config)
     scenario, enemy = load_scenario(spec.scenario), None
     title = f"{type(module).__name__} · {options.ckpt_path.name}"

@@ -96,6 +96,15 @@ def test_a_cell_begins_continues_or_is_finished_as_its_folder_says(tmp_path: Pat
         assert cell.next_arguments()[:4] == ["--config", str(config), "--ckpt_path", str(checkpoint)]
 
 
+def test_allowed_code_is_passed_on_to_begin_and_to_continue(tmp_path: Path) -> None:
+    grid = Grid(GRID.algorithms, ["8m"], [3], 500, allowed_code=["their", "critic.py"])
+    cell = grid.cells(tmp_path)[0]
+    assert cell.next_arguments()[-2:] == ["--allow_code=their", "--allow_code=critic.py"]
+    fake(cell, "running", checkpoint=True)
+    assert cell.next_arguments()[-2:] == ["--allow_code=their", "--allow_code=critic.py"]
+    assert "their" not in str(grid.record())
+
+
 def test_overrides_come_after_the_config_and_before_what_the_grid_sets(tmp_path: Path) -> None:
     grid = Grid(GRID.algorithms, ["8m"], [3], 500, ["data.num_envs=32"])
     words = [word for word in grid.cells(tmp_path)[0].next_arguments() if not word.startswith("--config")]
@@ -202,7 +211,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 def test_a_second_compare_on_a_study_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with (tmp_path / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert "another compare is at work on" in refusal(capsys, arguments(tmp_path))
+        assert "is in use: another process" in refusal(capsys, arguments(tmp_path))
     assert not (tmp_path / "study.yaml").exists()
 
 

@@ -19,8 +19,8 @@ from amal.algorithms.amal import AMAL
 from amal.algorithms.mappo import MAPPO
 from amal.battle import VectorBattle
 from amal.battle.scenario import load_scenario, place, scenario_names
-from amal.checkpoints import load_player
 from amal.networks import GRUPolicy
+from amal.players import load_player
 from amal.rollout import EpisodeRecorder, record_battle
 from amal.study.replay import command, film, replays
 from amal.study.replay.command import main as replay
@@ -249,7 +249,7 @@ def test_bad_input_is_one_line(run: Path, tmp_path: Path, capsys: pytest.Capture
     alone.write_bytes(b"no checkpoint")
     assert "no configuration" in failure(capsys, "--ckpt_path", alone, *out)
     config = ("--config", run / "config.yaml")
-    assert "no checkpoint that can be read" in failure(capsys, "--ckpt_path", alone, *config, *out)
+    assert ": damaged or no checkpoint" in failure(capsys, "--ckpt_path", alone, *config, *out)
     torch.save({"weights": {}}, alone)
     assert "no state_dict" in failure(capsys, "--ckpt_path", alone, *config, *out)
     assert "at least 0" in failure(capsys, "--ckpt_path", best, "--battle", "-1", *out)

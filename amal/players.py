@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +9,16 @@ import torch
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from lightning import LightningModule
-from torch import Tensor
 
 from amal.battle.rival import check_equal_teams
 from amal.battle.scenario import load_scenario
+from amal.foreign_code import check_sources, denied_import
 from amal.rollout import Actor
+from amal.study.checkpoints import CheckpointError, check_fits, read_checkpoint
 from amal.types import BattleSpec
 
 DIMENSIONS = ("n_agents", "n_actions", "obs_dim", "state_dim")
 LEARNING_STORES = ("replay_capacity", "auxiliary_capacity")  # gigabytes in some scenarios, of no use to play
-
-
-class CheckpointError(ValueError):
-    """A checkpoint or its run's configuration that nothing can be played with; the message says why."""
 
 
 def load_player(checkpoint: Path, config: Path | None = None) -> tuple[LightningModule, BattleSpec]:
@@ -32,7 +28,7 @@ def load_player(checkpoint: Path, config: Path | None = None) -> tuple[Lightning
         checkpoint: of the run.
         config: the run's configuration; by default config.yaml, above the checkpoint's folder or in it.
 
-    Raises CheckpointError, ScenarioError or OSError."""
+    Raises CheckpointError, ScenarioError, ForeignCode (all of them ValueErrors) or OSError."""
     if not checkpoint.is_file():
         raise CheckpointError(f"{checkpoint}: no such file")
     config = config or _config_of(checkpoint)
@@ -42,12 +38,13 @@ def load_player(checkpoint: Path, config: Path | None = None) -> tuple[Lightning
         raise CheckpointError(
             f"{config}: battles of backend {backend!r} cannot be drawn, only the embedded simulator's"
         )
+    check_sources(model)
     spec = load_scenario(data["scenario"]).spec(data.get("episode_limit"))
     module = _build(model, spec, config)
     if not callable(getattr(module, "act", None)) or not callable(getattr(module, "policy", None)):
         raise CheckpointError(f"{config}: a {type(module).__name__} has no policy that could play")
-    weights = _read_weights(checkpoint)
-    _check_sizes(weights, module, checkpoint, f"{config} and the scenario {spec.scenario}")
+    weights = read_checkpoint(checkpoint, mapped=True)["state_dict"]
+    check_fits(weights, module, checkpoint, f"{config} and the scenario {spec.scenario}")
     module.load_state_dict(weights)
     return module.eval(), spec
 
@@ -98,28 +95,6 @@ def _build(model: dict[str, Any], spec: BattleSpec, config: Path) -> LightningMo
         with torch.random.fork_rng(devices=[]):  # whoever is built next gets the weights that it would have got
             built = parser.instantiate(parser.parse_object({"model": model | {"init_args": arguments}}))
     except (ArgumentError, ValueError, TypeError) as error:
-        raise CheckpointError(f"{config}: {' '.join(str(error).split())}") from None
+        raise denied_import(str(error)) or CheckpointError(f"{config}: {' '.join(str(error).split())}") from None
     module: LightningModule = built.model
     return module
-
-
-def _read_weights(checkpoint: Path) -> dict[str, Tensor]:
-    """The parameters and buffers in a checkpoint; the rest of it, which can be a gigabyte of replay, stays on disk."""
-    try:
-        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{checkpoint}: no checkpoint that can be read ({type(error).__name__})") from None
-    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
-        raise CheckpointError(f"{checkpoint}: no checkpoint of a run, for it has no state_dict")
-    weights: dict[str, Tensor] = content["state_dict"]
-    return weights
-
-
-def _check_sizes(weights: dict[str, Tensor], module: LightningModule, checkpoint: Path, source: str) -> None:
-    """Raises CheckpointError with the first parameter that the module does not have like that."""
-    own = {name: list(tensor.shape) for name, tensor in module.state_dict().items()}
-    theirs = {name: list(tensor.shape) for name, tensor in weights.items()}
-    for name in own | theirs:
-        if own.get(name) != theirs.get(name):
-            found, wanted = theirs.get(name, "missing"), own.get(name, "none")
-            raise CheckpointError(f"{checkpoint}: does not fit {source}: {name} is {found} and should be {wanted}")
