@@ -10,8 +10,9 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from lightning import LightningModule
 
+from amal.battle.battlefield import Scenario
 from amal.battle.rival import check_equal_teams
-from amal.battle.scenario import load_scenario
+from amal.battle.scenario import check_same_content, load_scenario
 from amal.foreign_code import check_sources, denied_import
 from amal.rollout import Actor
 from amal.study.checkpoints import CheckpointError, check_fits, read_checkpoint
@@ -21,8 +22,8 @@ DIMENSIONS = ("n_agents", "n_actions", "obs_dim", "state_dim")
 LEARNING_STORES = ("replay_capacity", "auxiliary_capacity")  # gigabytes in some scenarios, of no use to play
 
 
-def load_player(checkpoint: Path, config: Path | None = None) -> tuple[LightningModule, BattleSpec]:
-    """The module that a run trained, as it was at a checkpoint, and the sizes of its battles.
+def load_player(checkpoint: Path, config: Path | None = None) -> tuple[LightningModule, Scenario]:
+    """The module that a run trained, as it was at a checkpoint, and the scenario that it fought.
 
     Args:
         checkpoint: of the run.
@@ -39,25 +40,27 @@ def load_player(checkpoint: Path, config: Path | None = None) -> tuple[Lightning
             f"{config}: battles of backend {backend!r} cannot be drawn, only the embedded simulator's"
         )
     check_sources(model)
-    spec = load_scenario(data["scenario"]).spec(data.get("episode_limit"))
-    module = _build(model, spec, config)
+    scenario = load_scenario(data["scenario"], data.get("episode_limit"))
+    module = _build(model, scenario.spec(), config)
     if not callable(getattr(module, "act", None)) or not callable(getattr(module, "policy", None)):
         raise CheckpointError(f"{config}: a {type(module).__name__} has no policy that could play")
-    weights = read_checkpoint(checkpoint, mapped=True)["state_dict"]
-    check_fits(weights, module, checkpoint, f"{config} and the scenario {spec.scenario}")
+    content = read_checkpoint(checkpoint, mapped=True)
+    check_same_content(scenario, content.get("RolloutDataModule", {}).get("scenario", {}))
+    weights = content["state_dict"]
+    check_fits(weights, module, checkpoint, f"{config} and the scenario {scenario.name}")
     module.load_state_dict(weights)
-    return module.eval(), spec
+    return module.eval(), scenario
 
 
-def load_opponent(checkpoint: Path, spec: BattleSpec) -> Actor:
-    """The module of a checkpoint, to drive the enemies in battles of ``spec``. Raises as ``load_player``."""
-    check_equal_teams(load_scenario(spec.scenario))
+def load_opponent(checkpoint: Path, scenario: Scenario) -> Actor:
+    """The module of a checkpoint, to drive the enemies of that scenario. Raises as ``load_player``."""
+    check_equal_teams(scenario)
     module, learned = load_player(checkpoint)
     for name in ("n_agents", "n_actions", "obs_dim"):
-        theirs, ours = getattr(learned, name), getattr(spec, name)
+        theirs, ours = getattr(learned.spec(), name), getattr(scenario.spec(), name)
         if theirs != ours:
             raise CheckpointError(
-                f"{checkpoint}: plays {learned.scenario} and not {spec.scenario}: its {name} is {theirs}, not {ours}"
+                f"{checkpoint}: plays {learned.name} and not {scenario.name}: its {name} is {theirs}, not {ours}"
             )
     return module  # type: ignore[return-value]
 

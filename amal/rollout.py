@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from amal.battle import VectorBattle
+from amal.battle.battlefield import Scenario
 from amal.machine import one_thread
 from amal.opponent import Opponent
-from amal.types import Battles, BattleSpec, EpisodeBatch
+from amal.types import Battles, EpisodeBatch
 
 VIEWS = ("obs", "state", "available_actions")  # seen before each step, and at an episode's end
 OUTCOMES = ("rewards", "terminated", "truncated")
@@ -198,18 +199,12 @@ class EpisodeRecorder:
 
 
 def record_battle(
-    actor: Actor, spec: BattleSpec, seed: int, number: int = 0, opponent: Actor | None = None
-) -> np.ndarray:
-    """Greedy battle ``number`` of the seed as recorded units [T+1, U, 9], with the columns of VectorBattle.units."""
-    battle = VectorBattle(
-        spec.scenario,
-        1,
-        seed,
-        auto_reset=False,
-        episode_limit=spec.episode_limit,
-        first_battle=number,
-        driven_enemy=opponent is not None,
-    )
+    actor: Actor, scenario: Scenario, seed: int, number: int = 0, opponent: Actor | None = None
+) -> tuple[Scenario, np.ndarray]:
+    """Greedy battle ``number`` of the seed: the scenario with the units that fought, and the recorded units
+    [T+1, U, 9], with the columns of VectorBattle.units."""
+    driven = opponent is not None
+    battle = VectorBattle(scenario, 1, seed, auto_reset=False, first_battle=number, driven_enemy=driven)
     frames: list[np.ndarray] = []
     EpisodeRecorder(battle, 1, opponent).play(actor, 1, watch=lambda _: frames.append(battle.units[0]))
-    return np.stack(frames)
+    return battle.fought(0), np.stack(frames)

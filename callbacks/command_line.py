@@ -21,6 +21,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from amal.algorithms.mappo import MAPPO, NonFiniteLoss
+from amal.battle.scenario import check_same_content, is_file, load_scenario, name_of
 from amal.distributed import check_processes, rank
 from amal.foreign_code import allow_only, check_sources, denied_import, taken_permissions
 from amal.machine import keep_freed_memory
@@ -32,7 +33,7 @@ from callbacks.evaluation import Evaluation
 from callbacks.evolution import Evolution
 from callbacks.faults import fault
 from callbacks.progress import TrainingProgress
-from callbacks.resuming import SETTINGS, check_playable, check_resumable, decisive_settings
+from callbacks.resuming import SETTINGS, check_playable, check_resumable, decisive_settings, scenario_of
 from callbacks.suggestions import suggestion
 from callbacks.telemetry import Telemetry
 from callbacks.tracking import Tracking
@@ -124,6 +125,8 @@ class TrainingCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        if is_file(config.data.scenario):
+            config.data.scenario = str(Path(config.data.scenario).resolve())  # found from any folder, in any session
         if config.weights_only is False:
             fail("weights_only: false is refused, for loading such a checkpoint runs the code that it holds")
         config.weights_only = True
@@ -154,10 +157,12 @@ class TrainingCLI(LightningCLI):
         if not path.is_file():
             raise ValueError(f"--ckpt_path {path}: no such file")
         self.checkpoint = read_checkpoint(path, mapped=True)
+        if config.data.backend == "embedded":
+            check_same_content(load_scenario(config.data.scenario), scenario_of(self.checkpoint))
         if self.subcommand == "fit":
             check_resumable(path, self.checkpoint, decisive_settings(self._parser("fit"), config))
         else:
-            check_playable(path, self.checkpoint, config.data.scenario)
+            check_playable(path, self.checkpoint, name_of(config.data.scenario))
 
     def before_fit(self) -> None:
         keep_freed_memory()
@@ -237,7 +242,7 @@ def run_folder(config: Namespace) -> Path:
         refuse_occupied(Path(config.out))
         return Path(config.out)
     algorithm = config.model.class_path.rpartition(".")[2].lower()
-    name = f"{algorithm}-{config.data.scenario}-seed{config.seed_everything}"
+    name = f"{algorithm}-{name_of(config.data.scenario)}-seed{config.seed_everything}"
     taken, folder = 1, Path("runs") / name
     while folder.exists():
         taken += 1

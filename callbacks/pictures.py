@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 from lightning import Callback, LightningModule, Trainer
 
-from amal.battle.scenario import load_scenario
 from amal.rollout import record_battle
 from amal.study.checkpoints import read_checkpoint
 from amal.study.figures import plot_win_rate
@@ -32,10 +31,10 @@ class Pictures(Callback):
         evaluations = folder / "evaluations.csv"
         if trainer.is_global_zero and evaluations.exists():
             plot_win_rate(pd.read_csv(evaluations), folder / "win_rate.png", title)
-            if self.battle and data.backend == "embedded":
+            if self.battle and data.scenario is not None:
                 final = {name: tensor.clone() for name, tensor in pl_module.state_dict().items()}
                 best = read_checkpoint(folder / "checkpoints" / "best.ckpt")
                 pl_module.load_state_dict(best["state_dict"])
-                units = record_battle(pl_module, data.spec, data.seed, opponent=data.opponent)  # type: ignore[arg-type]
+                scenario, units = record_battle(pl_module, data.scenario, data.seed, opponent=data.opponent)  # type: ignore[arg-type]
                 pl_module.load_state_dict(final)
-                render_gif(load_scenario(data.spec.scenario), units, folder / "battle.gif", title)
+                render_gif(scenario, units, folder / "battle.gif", title)

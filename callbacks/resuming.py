@@ -16,7 +16,6 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from amal.battle.compilation import simulator_hash
-from amal.battle.scenario import load_scenario
 from amal.study.checkpoints import CheckpointError
 
 SETTINGS = "settings"  # their key in a checkpoint
@@ -87,12 +86,16 @@ def simulator_of(content: dict[str, Any]) -> str:
     return str(content.get("RolloutDataModule", {}).get("simulator_hash", "unknown"))
 
 
+def scenario_of(content: dict[str, Any]) -> dict[str, Any]:
+    """Name and digest of the scenario that a checkpoint was made on; empty where another back end had it."""
+    return dict(content.get("RolloutDataModule", {}).get("scenario", {}))
+
+
 def check_playable(checkpoint: Path, content: dict[str, Any], scenario: str) -> None:
-    """Says so if a checkpoint was made on other battles than it will play. Raises ScenarioError for no scenario.
+    """Says so if a checkpoint was made on other battles than it will play, those of the scenario of that name.
 
     Whether its networks fit is for ``check_fits`` to say."""
-    load_scenario(scenario)
-    trained_on = content.get("RolloutDataModule", {}).get("scenario", scenario)
+    trained_on = scenario_of(content).get("name", scenario)
     if trained_on != scenario:
         print(f"note: {checkpoint} was trained on {trained_on} and plays {scenario}", file=sys.stderr)
     if simulator_of(content) != simulator_hash():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from amal.battle.scenario import nearest
+from amal.battle.entries import nearest
 
 
 def suggestion(message: str, parser: ArgumentParser) -> str:

@@ -99,6 +99,7 @@ class Telemetry(Callback):
         run = {
             "algorithm": type(pl_module).__name__,
             "scenario": data.spec.scenario,
+            "scenario_sha256": None if data.scenario is None else data.scenario.digest,  # of a file of the user's own
             "backend": data.backend,
             "seed": data.seed,
             "outcome": outcome,

@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from amal.backends.battles import EpisodeLost, WorkerBattles
 from amal.battle import VectorBattle
+from amal.battle.battlefield import Scenario
 from amal.battle.compilation import simulator_hash
-from amal.battle.scenario import load_scenario
+from amal.battle.scenario import check_same_content, load_scenario
 from amal.distributed import collected, gathered, of_this_process, processes, rank
 from amal.machine import share_cores
 from amal.players import load_opponent
@@ -41,7 +42,7 @@ class RolloutDataModule(LightningDataModule):
     Processes that train together play different battles. The budget and the counts are of all of them.
 
     Args:
-        scenario: name of a scenario; ``scenarios`` lists them.
+        scenario: name of a scenario, which ``scenarios`` lists, or path of a YAML file with one.
         env_steps: budget in environment steps; training ends with the first update that reaches it.
         episodes: budget in episodes instead, met exactly; several processes round it up to as many for each.
         episodes_per_update: whole episodes that each update learns from, in each process.
@@ -85,15 +86,17 @@ class RolloutDataModule(LightningDataModule):
         self.backend = backend
         self._worker_arguments = (scenario, episode_limit, backend_options)
         self._workers: WorkerBattles | None = None
-        self.spec = load_scenario(scenario).spec(episode_limit) if backend == "embedded" else self._in_workers().spec
+        # only the embedded simulator tells who fights where
+        self.scenario: Scenario | None = load_scenario(scenario, episode_limit) if backend == "embedded" else None
+        self.spec = self._in_workers().spec if self.scenario is None else self.scenario.spec()
         self.n_agents, self.n_actions = self.spec.n_agents, self.spec.n_actions
         self.obs_dim, self.state_dim = self.spec.obs_dim, self.spec.state_dim
         self.env_steps_budget, self.episodes_budget = env_steps, episodes
         self.opponent: Actor | None = None
         if opponent is not None:
-            if backend != "embedded":
+            if self.scenario is None:
                 raise ValueError(f"opponent: only the embedded simulator's enemies can be driven, not {backend}'s")
-            self.opponent = load_opponent(Path(opponent), self.spec)
+            self.opponent = load_opponent(Path(opponent), self.scenario)
         self.env_steps = 0  # played for training so far
         self.episodes = 0
         self._recorder: EpisodeRecorder | None = None
@@ -204,15 +207,17 @@ class RolloutDataModule(LightningDataModule):
                 streams["battle"] = {name: torch.from_numpy(array) for name, array in battle.items()}
             streams["generator"] = self._generator.get_state()
         return {
+            "scenario": {} if self.scenario is None else {"name": self.scenario.name, "digest": self.scenario.digest},
             "env_steps": self.env_steps,
             "episodes": self.episodes,
             "wall_seconds": self.wall_seconds,
             "processes": collected(streams),
-            "scenario": self.spec.scenario,
             "simulator_hash": simulator_hash(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self.scenario is not None:
+            check_same_content(self.scenario, state_dict.get("scenario", {}))
         self.env_steps, self.episodes = state_dict["env_steps"], state_dict["episodes"]
         self._earlier_seconds = state_dict["wall_seconds"]
         self._session_first_step = self.env_steps
@@ -246,14 +251,13 @@ class RolloutDataModule(LightningDataModule):
                 print(f"{lost}; playing this batch of {episodes} again", file=sys.stderr)
 
     def _battles(self, stream: Stream, num_battles: int, first_battle: int) -> Battles:
-        if self.backend != "embedded":
+        if self.scenario is None:
             return self._in_workers()
         return VectorBattle(
-            self.spec.scenario,
+            self.scenario,
             num_battles,
             seed=self._stream_seed(stream),
             auto_reset=False,
-            episode_limit=self.spec.episode_limit,
             first_battle=first_battle,
             driven_enemy=self.opponent is not None,
         )

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 import amal  # noqa: F401  before torch, as on the command line
+from amal.battle.scenario import load_scenario, scenario_names
 
 os.environ["WANDB_MODE"] = "offline"
 
 ROOT = Path(__file__).parent.parent
+SMAC = [name for name in scenario_names() if load_scenario(name).family is None]
 
 
 @pytest.fixture

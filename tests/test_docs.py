@@ -1,5 +1,7 @@
 """What the documentation tells people to type, and what it says that there is."""
 
+from __future__ import annotations
+
 import ast
 import inspect
 import json
@@ -11,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -64,9 +67,32 @@ def first_cells(text: str) -> list[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_python_snippets_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names: dict[str, object] = {}
+    save_yaml(page, tmp_path)
     monkeypatch.chdir(tmp_path)
     for snippet in snippets(page, "python"):
         exec(compile(snippet, page.name, "exec"), names)
+
+
+def test_a_scenario_typed_in_from_the_docs_trains_and_is_replayed(
+    cli: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = ROOT / "docs" / "extending.md"
+    save_yaml(page, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"two_gates.yaml", "raid.yaml"}
+    for name in ("two_gates", "raid"):
+        file, run = tmp_path / f"{name}.yaml", tmp_path / name
+        cli("scenarios", file)
+        assert name in capsys.readouterr().out
+        budget = ("--data.env_steps", "300", "--data.episodes_per_update", "8", "--evaluation.every_n_episodes", "0")
+        cli("fit", "--config", "configs/mappo_tuned.yaml", "--data.scenario", file, *budget, "--out", run)
+        cli("replay", "--ckpt_path", run / "checkpoints" / "last.ckpt", "--out", tmp_path / f"{name}.html")
+        assert name in (tmp_path / f"{name}.html").read_text()
+
+
+def save_yaml(page: Path, folder: Path) -> None:
+    """Saves the blocks that begin with the name of a file."""
+    for name, block in re.findall(r"```yaml\n# (\w+\.yaml)\n(.*?)```", page.read_text(), re.DOTALL):
+        (folder / name).write_text(block)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -128,8 +154,8 @@ def test_the_layout_on_the_page_is_the_one_of_the_code(
 def test_every_feature_is_explained(view: str) -> None:
     explained = first_cells(section("observations.md", f"Features of the {view}"))
     there = set()
-    for name in scenario_names():
-        scenario = load_scenario(name)
+    shipped = [load_scenario(name) for name in scenario_names()]
+    for scenario in [*shipped, replace(shipped[0], view_angle=90.0)]:
         for feature in scenario.obs_features() if view == "observation" else scenario.state_features():
             own = feature.rpartition(".")[2]
             there.add(re.sub(r"^is_.*", "is_TYPE", re.sub(r"^last_action\d+", "last_actionA", own)))

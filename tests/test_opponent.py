@@ -156,21 +156,21 @@ def test_a_run_may_go_on_against_another_opponent(tmp_path: Path) -> None:
 def test_a_checkpoint_of_other_sizes_is_refused(tmp_path: Path) -> None:
     checkpoint = trained(tmp_path / "run", "8m")
     with pytest.raises(ValueError, match=r"best.ckpt: plays 8m and not 3m: its n_agents is 8, not 3"):
-        load_opponent(checkpoint, load_scenario("3m").spec())
+        load_opponent(checkpoint, load_scenario("3m"))
     with pytest.raises(ValueError, match="allies are 8 marine and the enemies 9 marine"):
-        load_opponent(checkpoint, load_scenario("8m_vs_9m").spec())
+        load_opponent(checkpoint, load_scenario("8m_vs_9m"))
 
 
 def test_a_checkpoint_may_be_copied_away_with_its_configuration(tmp_path: Path) -> None:
     checkpoint = trained(tmp_path / "run")
-    spec = load_scenario("3m").spec()
-    actor: Any = load_opponent(checkpoint, spec)
+    scenario = load_scenario("3m")
+    actor: Any = load_opponent(checkpoint, scenario)
     copy = checkpoint.rename(tmp_path / "alone.ckpt")
     with pytest.raises(ValueError, match=r"alone.ckpt: no configuration of its run: no config.yaml in .* or "):
-        load_opponent(copy, spec)
+        load_opponent(copy, scenario)
     (tmp_path / "run" / "config.yaml").rename(tmp_path / "config.yaml")
-    copied: Any = load_opponent(copy, spec)
-    units = [record_battle(Charger(), spec, 0, opponent=player) for player in (actor, copied)]
+    copied: Any = load_opponent(copy, scenario)
+    units = [record_battle(Charger(), scenario, 0, opponent=player)[1] for player in (actor, copied)]
     np.testing.assert_array_equal(*units)
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from amal.battle import VectorBattle
+from amal.battle.scenario import load_scenario
 from amal.rollout import EpisodeRecorder, record_battle
 
 
@@ -107,8 +108,7 @@ def test_battles_that_reset_themselves_are_refused() -> None:
 
 
 def test_a_recorded_battle_starts_at_the_placement_and_ends_with_a_dead_side() -> None:
-    spec = battle(1).spec
-    units = record_battle(Stopper(), spec, seed=0)
+    _, units = record_battle(Stopper(), load_scenario("2m_vs_1z"), seed=0)
     assert units.shape[1:] == (3, 9)
     assert (units[0, :, 6] == 1).all()
     assert (units[-1, :2, 6] == 0).all()  # marines that stand still lose

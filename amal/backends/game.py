@@ -65,6 +65,6 @@ def limited(spec: BattleSpec, episode_limit: int | None) -> BattleSpec:
 
 def unknown_scenario(name: str, known: Iterable[str]) -> BackendError:
     """The error for a scenario that the simulator does not have."""
-    from amal.battle.scenario import nearest  # brings the embedded simulator along, which workers do without
+    from amal.battle.entries import nearest  # brings the embedded simulator along, which workers do without
 
     return BackendError(f"unknown scenario {name!r}{nearest(name, known)}; known: {', '.join(known)}")

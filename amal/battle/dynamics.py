@@ -3,9 +3,9 @@
 import math
 
 from amal.battle.avoidance import avoid
+from amal.battle.battlefield import MOVE_ACTIONS
 from amal.battle.compilation import kernel
 from amal.battle.random_stream import below, next_random
-from amal.battle.scenario import MOVE_ACTIONS
 from amal.battle.state import ALLY, ATTACK_MOVE, HEAL, MOVE, NOBODY, STOP, TARGET
 from amal.battle.weapons import fire
 

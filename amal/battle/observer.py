@@ -3,11 +3,10 @@ and Scenario.state_features()."""
 
 import math
 
+from amal.battle.battlefield import FIELD_SIZE, MOVE_ACTIONS
 from amal.battle.compilation import kernel
-from amal.battle.scenario import FIELD_SIZE, MOVE_ACTIONS
-from amal.battle.state import HEAL
+from amal.battle.state import HEAL, MOVE, NOBODY
 
-SIGHT = 9.0
 TARGET_DISTANCE = 6.0  # centre to centre
 HALF_FIELD = FIELD_SIZE / 2
 
@@ -15,10 +14,43 @@ HALF_FIELD = FIELD_SIZE / 2
 @kernel(inline=False)
 def observe(units, scene, obs, state, available):  # type: ignore[no-untyped-def]
     """Writes obs [N, O], the units' part of state [S] and available actions [N, A]."""
+    turn_heads(units, scene)
     for agent in range(len(scene.allies)):
         write_available(units, scene, agent, available[agent])
         write_obs(units, scene, agent, available[agent], obs[agent])
     write_state(units, scene, state)
+
+
+@kernel
+def look_east(scene):  # type: ignore[no-untyped-def]
+    """Where agents look before they move."""
+    for agent in range(len(scene.facing)):
+        scene.facing[agent, 0], scene.facing[agent, 1] = 1.0, 0.0
+
+
+@kernel
+def turn_heads(units, scene):  # type: ignore[no-untyped-def]
+    """Agents that do not see all around look at their target, else where they are told to go, else as before."""
+    for agent in range(len(scene.facing)):
+        unit = units[scene.allies[agent]]
+        dx, dy = 0.0, 0.0
+        if unit.target != NOBODY:
+            dx, dy = units[unit.target].x - unit.x, units[unit.target].y - unit.y
+        elif unit.order == MOVE:
+            dx, dy = unit.walk_x, unit.walk_y
+        length = math.sqrt(dx * dx + dy * dy)
+        if length > 0.0:
+            scene.facing[agent, 0], scene.facing[agent, 1] = dx / length, dy / length
+
+
+@kernel
+def in_view(scene, agent, dx, dy, distance):  # type: ignore[no-untyped-def]
+    """Whether an agent sees a point at (dx, dy) from it."""
+    if distance > scene.sight:
+        return False
+    if len(scene.facing) == 0:
+        return True
+    return dx * scene.facing[agent, 0] + dy * scene.facing[agent, 1] >= scene.view_cosine * distance
 
 
 @kernel
@@ -42,7 +74,8 @@ def write_available(units, scene, agent, available):  # type: ignore[no-untyped-
         if other.hp <= 0.0 or (heals and scene.kinds[i].weapon == HEAL):
             continue
         dx, dy = other.x - unit.x, other.y - unit.y
-        available[MOVE_ACTIONS + j] = math.sqrt(dx * dx + dy * dy) <= TARGET_DISTANCE
+        distance = math.sqrt(dx * dx + dy * dy)
+        available[MOVE_ACTIONS + j] = distance <= TARGET_DISTANCE and in_view(scene, agent, dx, dy, distance)
 
 
 @kernel
@@ -62,29 +95,33 @@ def write_obs(units, scene, agent, available, obs):  # type: ignore[no-untyped-d
     k = 4
     width = 5 + scene.enemy_shields + scene.n_types
     for j in range(len(scene.enemies)):
-        if write_seen(unit, units[scene.enemies[j]], scene.kinds[scene.enemies[j]], scene.enemy_shields, scene, obs, k):
+        i = scene.enemies[j]
+        if write_seen(unit, units[i], scene.kinds[i], scene.enemy_shields, scene, agent, obs, k):
             obs[k] = available[MOVE_ACTIONS + j]
         k += width
     width = 5 + scene.ally_shields + scene.n_types
     for j in range(len(scene.allies)):
         if j != agent:
-            write_seen(unit, units[scene.allies[j]], scene.kinds[scene.allies[j]], scene.ally_shields, scene, obs, k)
+            i = scene.allies[j]
+            write_seen(unit, units[i], scene.kinds[i], scene.ally_shields, scene, agent, obs, k)
             k += width
     obs[k] = unit.hp / kind.max_hp
     write_extras(unit, kind, scene.ally_shields, scene.n_types, obs, k + 1)
+    if len(scene.facing) > 0:
+        obs[len(obs) - 2], obs[len(obs) - 1] = scene.facing[agent, 0], scene.facing[agent, 1]
 
 
 @kernel
-def write_seen(unit, other, kind, shields, scene, obs, k):  # type: ignore[no-untyped-def]
-    """Another unit's features from obs[k] on, if it lives within sight; returns whether it does."""
+def write_seen(unit, other, kind, shields, scene, agent, obs, k):  # type: ignore[no-untyped-def]
+    """Another unit's features from obs[k] on, if it lives and is seen; returns whether it is."""
     if other.hp <= 0.0:
         return False
     dx, dy = other.x - unit.x, other.y - unit.y
     distance = math.sqrt(dx * dx + dy * dy)
-    if distance > SIGHT:
+    if not in_view(scene, agent, dx, dy, distance):
         return False
-    obs[k], obs[k + 1] = 1.0, distance / SIGHT
-    obs[k + 2], obs[k + 3] = dx / SIGHT, dy / SIGHT
+    obs[k], obs[k + 1] = 1.0, distance / scene.sight
+    obs[k + 2], obs[k + 3] = dx / scene.sight, dy / scene.sight
     obs[k + 4] = other.hp / kind.max_hp
     write_extras(other, kind, shields, scene.n_types, obs, k + 5)
     return True
@@ -105,8 +142,10 @@ def write_extras(unit, kind, shields, n_types, out, k):  # type: ignore[no-untyp
 def write_state(units, scene, state):  # type: ignore[no-untyped-def]
     """The units' part of the state; the last actions after it are left as they are."""
     k = 0
-    width = 4 + scene.ally_shields + scene.n_types
-    for i in scene.allies:
+    sees_a_cone = len(scene.facing) > 0
+    width = 4 + scene.ally_shields + scene.n_types + 2 * sees_a_cone
+    for agent in range(len(scene.allies)):
+        i = scene.allies[agent]
         unit, kind = units[i], scene.kinds[i]
         state[k : k + width] = 0.0
         if unit.hp > 0.0:
@@ -117,6 +156,8 @@ def write_state(units, scene, state):  # type: ignore[no-untyped-def]
                 state[k + 1] = unit.cooldown / kind.cooldown
             state[k + 2], state[k + 3] = (unit.x - HALF_FIELD) / FIELD_SIZE, (unit.y - HALF_FIELD) / FIELD_SIZE
             write_extras(unit, kind, scene.ally_shields, scene.n_types, state, k + 4)
+            if sees_a_cone:
+                state[k + width - 2], state[k + width - 1] = scene.facing[agent, 0], scene.facing[agent, 1]
         k += width
     width = 3 + scene.enemy_shields + scene.n_types
     for i in scene.enemies:

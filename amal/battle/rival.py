@@ -10,11 +10,11 @@ from collections import Counter
 
 import numpy as np
 
+from amal.battle.battlefield import FIELD_SIZE, FULL_TURN, MOVE_ACTIONS, Scenario
 from amal.battle.compilation import kernel
 from amal.battle.dynamics import give_orders
 from amal.battle.observer import clear_last_actions, observe, write_last_actions
 from amal.battle.random_stream import draw_share
-from amal.battle.scenario import FIELD_SIZE, MOVE_ACTIONS, Scenario
 from amal.battle.state import UNIT, Scene
 from amal.types import BattleSpec
 
@@ -56,7 +56,11 @@ def order_turned(units, battles, scene, actions):  # type: ignore[no-untyped-def
 
 
 def check_equal_teams(scenario: Scenario) -> None:
-    """Raises ValueError unless both teams have the same units."""
+    """Raises ValueError unless both teams have the same units, in every battle, and see all around."""
+    if scenario.family is not None:
+        raise ValueError(f"{scenario.name}: enemies that are drawn for every battle cannot be driven, only fixed teams")
+    if scenario.view_angle < FULL_TURN:
+        raise ValueError(f"{scenario.name}: enemies cannot be driven where agents see only {scenario.view_angle:g}°")
     ours, theirs = (Counter(unit.name for unit in scenario.of_side(side)) for side in ("ally", "enemy"))
     if ours != theirs:
         teams = [", ".join(f"{count} {name}" for name, count in team.items()) for team in (ours, theirs)]

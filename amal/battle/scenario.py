@@ -1,218 +1,131 @@
-"""Scenarios: loads units.yaml, scenarios.yaml and terrain.yaml, validates them and places the units."""
+"""Scenarios: loads units.yaml, scenarios.yaml, terrain.yaml and files of the user's own, and validates them."""
 
 from __future__ import annotations
 
-import difflib
+import hashlib
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, replace
 from functools import cache
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import yaml
 
-from amal.types import BattleSpec
+from amal.battle import families
+from amal.battle.battlefield import (
+    FIELD_SIZE,
+    FULL_TURN,
+    SIGHT,
+    Family,
+    Group,
+    Plane,
+    Scenario,
+    Side,
+    UnitType,
+    Weapon,
+    place,
+)
+from amal.battle.entries import ScenarioError, check_keys, count, nearest, number, point, word
 
-FIELD_SIZE = 32
-UNIT_GAP = 0.05  # between the rims of neighbours at placement
-MOVE_ACTIONS = 6  # no-op, stop and four directions come before the targets
-
-Plane = Literal["ground", "air"]
-Weapon = Literal["standard", "kamikaze", "laser", "heal"]
-Side = Literal["ally", "enemy"]
-
-
-class ScenarioError(ValueError):
-    """A scenario or unit that cannot be fought; the message names file and key."""
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """' (did you mean X?)' for the closest known word, or nothing."""
-    match = difflib.get_close_matches(str(word), list(known), n=1)
-    return f" (did you mean {match[0]}?)" if match else ""
-
-
-@dataclass(frozen=True)
-class UnitType:
-    """One entry of units.yaml. Distances in cells, times in seconds, speed and regeneration per second."""
-
-    name: str
-    hp: float
-    size: float
-    speed: float
-    attributes: tuple[str, ...]
-    targets: tuple[Plane, ...]
-    attack_range: float
-    shield: float = 0.0
-    armor: float = 0.0
-    energy: float = 0.0
-    starting_energy: float = 0.0
-    damage: float = 0.0
-    attacks: int = 1
-    cooldown: float = 0.0
-    bonuses: Mapping[str, float] = field(default_factory=dict)
-    plane: Plane = "ground"
-    hp_regen: float = 0.0
-    scan_range: float = 5.0
-    weapon: Weapon = "standard"
-    blast_radius: float = 0.0
-    beam_width: float = 0.0
-    beam_length: float = 0.0
-
-    @property
-    def radius(self) -> float:
-        return self.size / 2
-
-    def damage_to(self, target: UnitType) -> float:
-        """Damage of one attack before shield and armor."""
-        return self.damage + sum(bonus for attribute, bonus in self.bonuses.items() if attribute in target.attributes)
-
-
-@dataclass(frozen=True)
-class Group:
-    """Units of one side that start as a block around a centre."""
-
-    side: Side
-    centre: tuple[float, float]
-    units: tuple[UnitType, ...]
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """A validated scenario. Units are numbered by global id in group order, and by id within their side."""
-
-    name: str
-    groups: tuple[Group, ...]
-    attack_point: tuple[float, float]
-    episode_limit: int
-    ground: np.ndarray  # [32, 32] bool, ground[y, x]: open to ground units
-
-    @property
-    def units(self) -> list[UnitType]:
-        return [unit for group in self.groups for unit in group.units]
-
-    @property
-    def sides(self) -> list[Side]:
-        return [group.side for group in self.groups for _ in group.units]
-
-    def of_side(self, side: Side) -> list[UnitType]:
-        return [unit for unit, s in zip(self.units, self.sides, strict=True) if s == side]
-
-    @property
-    def type_names(self) -> list[str]:
-        """Unit types in one-hot order; empty if neither side mixes types."""
-        per_side = [{unit.name for unit in self.of_side(side)} for side in get_args(Side)]
-        return sorted(set.union(*per_side)) if max(len(names) for names in per_side) > 1 else []
-
-    @property
-    def n_actions(self) -> int:
-        allies = self.of_side("ally")
-        healers = sum(unit.weapon == "heal" for unit in allies)
-        return MOVE_ACTIONS + max(len(allies) - healers if healers else 0, len(self.of_side("enemy")))
-
-    def has_shields(self, side: Side) -> bool:
-        return any(unit.shield > 0 for unit in self.of_side(side))
-
-    def obs_features(self) -> list[str]:
-        """Names of an agent's observation, in order: 'enemy3' is the enemy with that id in its side, 'ally3' the fourth
-        of the other agents."""
-        enemy = ["targetable", "distance", "dx", "dy", "hp"] + self._extras("enemy")
-        ally = ["seen", "distance", "dx", "dy", "hp"] + self._extras("ally")
-        return (
-            ["can_move_north", "can_move_south", "can_move_east", "can_move_west"]
-            + [f"enemy{j}.{name}" for j in range(len(self.of_side("enemy"))) for name in enemy]
-            + [f"ally{j}.{name}" for j in range(len(self.of_side("ally")) - 1) for name in ally]
-            + [f"own.{name}" for name in ["hp"] + self._extras("ally")]
-        )
-
-    def state_features(self) -> list[str]:
-        """Names of the state's features, in order."""
-        n_agents, n_enemies = len(self.of_side("ally")), len(self.of_side("enemy"))
-        ally = ["hp", "cooldown", "x", "y"] + self._extras("ally")
-        enemy = ["hp", "x", "y"] + self._extras("enemy")
-        return (
-            [f"ally{j}.{name}" for j in range(n_agents) for name in ally]
-            + [f"enemy{j}.{name}" for j in range(n_enemies) for name in enemy]
-            + [f"ally{j}.last_action{a}" for j in range(n_agents) for a in range(self.n_actions)]
-        )
-
-    def _extras(self, side: Side) -> list[str]:
-        return ["shield"] * self.has_shields(side) + [f"is_{name}" for name in self.type_names]
-
-    def spec(self, episode_limit: int | None = None) -> BattleSpec:
-        """Sizes of the scenario, with its own or another episode limit."""
-        return BattleSpec(
-            scenario=self.name,
-            n_agents=len(self.of_side("ally")),
-            n_enemies=len(self.of_side("enemy")),
-            n_actions=self.n_actions,
-            obs_dim=len(self.obs_features()),
-            state_dim=len(self.state_features()),
-            episode_limit=episode_limit or self.episode_limit,
-        )
-
-
-def place(scenario: Scenario) -> np.ndarray:
-    """Start positions [U, 2] in global id order: every group a square grid, ally blocks growing up and right from
-    their corner, enemy blocks down and left from the opposite one."""
-    return np.array([position for group in scenario.groups for position in _place_group(group)], dtype=np.float64)
-
-
-def _place_group(group: Group) -> list[tuple[float, float]]:
-    columns = math.ceil(math.sqrt(len(group.units)))
-    rows = [group.units[i : i + columns] for i in range(0, len(group.units), columns)]
-    tallest = [max(unit.radius for unit in row) for row in rows]
-    width = max(sum(unit.size for unit in row) for row in rows)
-    height = 2 * sum(tallest) + (columns - 1) * UNIT_GAP
-    sign = 1 if group.side == "ally" else -1
-    start_x, y = group.centre[0] - sign * width / 2, group.centre[1] - sign * height / 2
-    positions = []
-    for i, row in enumerate(rows):
-        y += sign * (tallest[i] if i == 0 else tallest[i - 1] + tallest[i] + UNIT_GAP)
-        x = start_x
-        for unit in row:
-            positions.append((x + sign * unit.radius, y))
-            x += sign * (unit.size + UNIT_GAP)
-    return positions
-
-
-def wall_rectangles(ground: np.ndarray) -> np.ndarray:
-    """Obstacle cells as axis-parallel rectangles [W, 4] of (x0, y0, x1, y1): each maximal run of unused cells of a row
-    is extended upwards while all of it stays blocked."""
-    unused = ~ground
-    rectangles = []
-    for y in range(FIELD_SIZE):
-        x = 0
-        while x < FIELD_SIZE:
-            if not unused[y, x]:
-                x += 1
-                continue
-            end = x
-            while end < FIELD_SIZE and unused[y, end]:
-                end += 1
-            top = y + 1
-            while top < FIELD_SIZE and not ground[top, x:end].any():
-                top += 1
-            unused[y:top, x:end] = False
-            rectangles.append((x, y, end, top))
-            x = end
-    return np.array(rectangles, dtype=np.float64).reshape(-1, 4)
+OWN_FILE = (".yaml", ".yml")  # what a name ends with that is a path
+HARMLESS = ("heal", "kamikaze")  # weapons of units that are never drawn as a whole team
 
 
 def scenario_names() -> list[str]:
+    """Those that ship."""
     return list(_read("scenarios.yaml"))
 
 
+def is_file(reference: str) -> bool:
+    """Whether a scenario is given by the path of its file, and not by its name."""
+    return reference.endswith(OWN_FILE)
+
+
+def name_of(reference: str) -> str:
+    """The name of the scenario of that name or path."""
+    return Path(reference).stem if is_file(reference) else reference
+
+
+def load_scenario(reference: str, episode_limit: int | None = None) -> Scenario:
+    """The scenario of that name, or in the YAML file of that path, with its own or another episode limit.
+
+    Raises ScenarioError naming file and key for anything that cannot be fought."""
+    scenario = _load_file(Path(reference)) if is_file(reference) else _load_shipped(reference)
+    return scenario if episode_limit is None else replace(scenario, episode_limit=episode_limit)
+
+
 @cache
-def load_scenario(name: str) -> Scenario:
-    """The scenario of that name. Raises ScenarioError naming file and key for anything that cannot be fought."""
+def _load_shipped(name: str) -> Scenario:
     entries = _read("scenarios.yaml")
     if name not in entries:
-        raise ScenarioError(f"unknown scenario {name!r}{nearest(name, entries)}; known: {', '.join(entries)}")
-    return parse_scenario(name, entries[name], unit_types(), terrains(), "scenarios.yaml")
+        known = ", ".join(entries)
+        raise ScenarioError(
+            f"unknown scenario {name!r}{nearest(name, entries)}; known: {known}, and paths of YAML files"
+        )
+    return parse_scenario(name, entries[name], unit_types(), terrains(), f"scenarios.yaml: {name}")
+
+
+def _load_file(path: Path) -> Scenario:
+    """A scenario of the user's own, with unit types and terrains of its own. Read anew whenever it is asked for."""
+    try:
+        data = path.read_bytes()
+        content = yaml.load(data.decode(), _NoTwins)
+    except FileNotFoundError:
+        known = [str(other) for other in path.parent.glob("*") if is_file(other.name)]
+        raise ScenarioError(f"scenario {path}: no such file{nearest(str(path), known)}") from None
+    except OSError as error:
+        raise ScenarioError(f"scenario {path}: {error.strerror}") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ScenarioError(f"{path}: no YAML ({' '.join(str(error).split())})") from None
+    check_keys(content, str(path), ["scenario"], ["scenario", "units", "terrain"])
+    if not re.fullmatch(r"\w[\w.-]*", path.stem):
+        raise ScenarioError(f"{path}: the file's name names the scenario; use letters, digits, '_', '-' and '.' only")
+    if path.stem in scenario_names():
+        raise ScenarioError(f"{path}: a scenario {path.stem!r} ships already; give the file another name")
+    own_types = _own(content, "units", unit_types(), path)
+    types = {name: parse_unit(name, entry, f"{path}: units") for name, entry in own_types.items()}
+    own_terrains = _own(content, "terrain", terrains(), path)
+    grounds = {name: parse_terrain(name, rows, f"{path}: terrain") for name, rows in own_terrains.items()}
+    scenario = parse_scenario(
+        path.stem, content["scenario"], {**unit_types(), **types}, {**terrains(), **grounds}, f"{path}: scenario"
+    )
+    return replace(scenario, source=path.resolve(), digest=hashlib.sha256(data).hexdigest())
+
+
+def check_same_content(scenario: Scenario, earlier: Mapping[str, Any]) -> None:
+    """Raises ScenarioError if the scenario's own file has changed since ``earlier``, its name and digest then."""
+    if earlier.get("name") == scenario.name and earlier.get("digest") != scenario.digest:
+        raise ScenarioError(
+            f"{scenario.source} has changed since the checkpoint was made; put it back as it was, or give what it is "
+            "now another name"
+        )
+
+
+def _own(content: Mapping[str, Any], key: str, shipped: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    """A file's entries beside those that ship, none of which they may replace."""
+    entries = content.get(key, {})
+    check_keys(entries, f"{path}: {key}", [], None)
+    for name in entries:
+        if not isinstance(name, str) or not re.fullmatch(r"\w+", name):
+            raise ScenarioError(f"{path}: {key}: {name!r} is no name; use letters, digits and '_' only")
+        if name in shipped:
+            raise ScenarioError(f"{path}: {key}: {name!r} ships already; choose another name")
+    return dict(entries)
+
+
+class _NoTwins(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twin = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
+        if twin is not None:
+            raise yaml.YAMLError(f"key {twin!r} is given twice, the second time before line {node.end_mark.line + 1}")
+        return super().construct_mapping(node, deep)
 
 
 @cache
@@ -235,25 +148,25 @@ def parse_unit(name: str, entry: Any, file: str) -> UnitType:
     where = f"{file}: {name}"
     declared = [f for f in fields(UnitType) if f.name != "name"]
     required = [f.name for f in declared if f.default is MISSING and f.default_factory is MISSING]
-    _check_keys(entry, where, required, [f.name for f in declared])
+    check_keys(entry, where, required, [f.name for f in declared])
     words = {"attributes": None, "targets": get_args(Plane), "plane": get_args(Plane), "weapon": get_args(Weapon)}
     values: dict[str, Any] = {}
     for key, value in entry.items():
         if key == "bonuses":
-            _check_keys(value, f"{where}: bonuses", [], None)
-            values[key] = {word: _number(bonus, f"{where}: bonuses: {word}") for word, bonus in value.items()}
+            check_keys(value, f"{where}: bonuses", [], None)
+            values[key] = {name: number(bonus, f"{where}: bonuses: {name}") for name, bonus in value.items()}
         elif key in ("attributes", "targets"):
             if not isinstance(value, list):
                 raise ScenarioError(f"{where}: {key}: expected a list, got {value!r}")
-            values[key] = tuple(_word(word, f"{where}: {key}", words[key]) for word in value)
+            values[key] = tuple(word(item, f"{where}: {key}", words[key]) for item in value)
         elif key in words:
-            values[key] = _word(value, f"{where}: {key}", words[key])
+            values[key] = word(value, f"{where}: {key}", words[key])
         else:
-            values[key] = _number(value, f"{where}: {key}")
+            values[key] = number(value, f"{where}: {key}")
     for key in ("hp", "size"):
         if values[key] <= 0:
             raise ScenarioError(f"{where}: {key}: must be above 0, got {values[key]:g}")
-    values["attacks"] = _count(entry.get("attacks", 1), f"{where}: attacks")
+    values["attacks"] = count(entry.get("attacks", 1), f"{where}: attacks")
     energy, start = values.get("energy", 0.0), values.get("starting_energy", 0.0)
     if values.get("weapon") == "heal" and energy == 0:
         raise ScenarioError(f"{where}: energy: a healer needs more than 0")
@@ -271,40 +184,77 @@ def parse_terrain(name: str, rows: Any, file: str) -> np.ndarray:
 
 
 def parse_scenario(
-    name: str, entry: Any, types: Mapping[str, UnitType], fields_of_battle: Mapping[str, np.ndarray], file: str
+    name: str, entry: Any, types: Mapping[str, UnitType], fields_of_battle: Mapping[str, np.ndarray], where: str
 ) -> Scenario:
-    """A scenario from its YAML entry; raises ScenarioError."""
-    where = f"{file}: {name}"
-    keys = ["terrain", "episode_limit", "attack_point", "groups"]
-    _check_keys(entry, where, keys, keys)
-    terrain = _word(entry["terrain"], f"{where}: terrain", fields_of_battle)
+    """A scenario from its YAML entry; raises ScenarioError that begins with ``where``."""
+    army = ["family"] if isinstance(entry, Mapping) and "family" in entry else ["attack_point", "groups"]
+    required = ["terrain", "episode_limit", *army]
+    check_keys(entry, where, required, [*required, "sight", "view_angle", *(["family"] * ("family" not in army))])
+    terrain = word(entry["terrain"], f"{where}: terrain", fields_of_battle)
+    scenario = Scenario(
+        name=name,
+        groups=(),
+        attack_point=(FIELD_SIZE / 2, FIELD_SIZE / 2),
+        episode_limit=count(entry["episode_limit"], f"{where}: episode_limit"),
+        ground=fields_of_battle[terrain],
+        sight=number(entry.get("sight", SIGHT), f"{where}: sight"),
+        view_angle=number(entry.get("view_angle", FULL_TURN), f"{where}: view_angle", FULL_TURN),
+    )
+    for key in ("sight", "view_angle"):
+        if getattr(scenario, key) == 0:
+            raise ScenarioError(f"{where}: {key}: must be above 0, got 0")
+    if "family" in entry:
+        return replace(scenario, family=_parse_family(entry["family"], f"{where}: family", types, scenario.ground))
     if not isinstance(entry["groups"], list):
         raise ScenarioError(f"{where}: groups: expected a list")
     groups = tuple(_parse_group(g, f"{where}: groups[{i}]", types) for i, g in enumerate(entry["groups"]))
-    scenario = Scenario(
-        name=name,
-        groups=groups,
-        attack_point=_point(entry["attack_point"], f"{where}: attack_point"),
-        episode_limit=_count(entry["episode_limit"], f"{where}: episode_limit"),
-        ground=fields_of_battle[terrain],
-    )
-    if max(scenario.attack_point) > FIELD_SIZE:
-        raise ScenarioError(f"{where}: attack_point: {scenario.attack_point} is no part of the field")
+    attack_point = point(entry["attack_point"], f"{where}: attack_point")
+    if max(attack_point) > FIELD_SIZE:
+        raise ScenarioError(f"{where}: attack_point: {attack_point} is no part of the field")
+    scenario = replace(scenario, groups=groups, attack_point=attack_point)
     _check_armies(scenario, where)
     _check_placement(scenario, where)
     return scenario
 
 
+def _parse_family(entry: Any, where: str, types: Mapping[str, UnitType], ground: np.ndarray) -> Family:
+    keys = ["allies", "enemies", "weights", "surrounded"]
+    check_keys(entry, where, keys, keys)
+    check_keys(entry["weights"], f"{where}: weights", [], list(types))
+    weights = {unit: number(value, f"{where}: weights: {unit}") for unit, value in sorted(entry["weights"].items())}
+    for unit, weight in weights.items():
+        if weight == 0:
+            raise ScenarioError(f"{where}: weights: {unit}: must be above 0, got 0")
+    if all(types[unit].weapon in HARMLESS for unit in weights):
+        raise ScenarioError(f"{where}: weights: expected a unit whose weapon is not {' or '.join(HARMLESS)}")
+    family = Family(
+        allies=count(entry["allies"], f"{where}: allies"),
+        enemies=count(entry["enemies"], f"{where}: enemies"),
+        types=tuple(types[unit] for unit in weights),
+        weights=tuple(weight / sum(weights.values()) for weight in weights.values()),
+        surrounded=number(entry["surrounded"], f"{where}: surrounded", 1),
+    )
+    found, needed = len(families.reflected_cells(family, ground)), families.cells_needed(family)
+    if family.surrounded < 1 and found < needed:
+        raise ScenarioError(
+            f"{where}: too little room for reflected starts: {found} cells of the left half are open wide enough, "
+            f"there and mirrored; {needed} are needed"
+        )
+    if family.surrounded > 0 and families.surrounding_offsets(family, ground) is None:
+        raise ScenarioError(f"{where}: no room for surrounded starts in the middle and on all four diagonals")
+    return family
+
+
 def _parse_group(entry: Any, where: str, types: Mapping[str, UnitType]) -> Group:
     keys = ["side", "centre", "units"]
-    _check_keys(entry, where, keys, keys)
-    side = _word(entry["side"], f"{where}: side", get_args(Side))
-    _check_keys(entry["units"], f"{where}: units", [], list(types))
+    check_keys(entry, where, keys, keys)
+    side = word(entry["side"], f"{where}: side", get_args(Side))
+    check_keys(entry["units"], f"{where}: units", [], list(types))
     if not entry["units"]:
         raise ScenarioError(f"{where}: units: expected at least one unit")
-    counts = {unit: _count(count, f"{where}: units: {unit}") for unit, count in entry["units"].items()}
-    units = tuple(types[unit] for unit, count in counts.items() for _ in range(count))
-    return Group(side=side, centre=_point(entry["centre"], f"{where}: centre"), units=units)
+    counts = {unit: count(value, f"{where}: units: {unit}") for unit, value in entry["units"].items()}
+    units = tuple(types[unit] for unit, number_of in counts.items() for _ in range(number_of))
+    return Group(side=side, centre=point(entry["centre"], f"{where}: centre"), units=units)
 
 
 def _check_armies(scenario: Scenario, where: str) -> None:
@@ -334,37 +284,24 @@ def _check_placement(scenario: Scenario, where: str) -> None:
             )
 
 
-def _check_keys(entry: Any, where: str, required: list[str], known: list[str] | None) -> None:
-    if not isinstance(entry, Mapping):
-        raise ScenarioError(f"{where}: expected a mapping, got {entry!r}")
-    for key in required:
-        if key not in entry:
-            raise ScenarioError(f"{where}: missing key {key!r}")
-    for key in entry:
-        if known is not None and key not in known:
-            raise ScenarioError(f"{where}: unknown key {key!r}{nearest(key, known)}; known: {', '.join(known)}")
-
-
-def _word(value: Any, where: str, known: Iterable[str] | None) -> Any:
-    if not isinstance(value, str) or (known is not None and value not in known):
-        allowed = f"{nearest(value, known)}; known: {', '.join(known)}" if known is not None else "; expected a word"
-        raise ScenarioError(f"{where}: unknown value {value!r}{allowed}")
-    return value
-
-
-def _number(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise ScenarioError(f"{where}: expected a number of at least 0, got {value!r}")
-    return float(value)
-
-
-def _count(value: Any, where: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ScenarioError(f"{where}: expected a whole number of at least 1, got {value!r}")
-    return value
-
-
-def _point(value: Any, where: str) -> tuple[float, float]:
-    if not isinstance(value, list) or len(value) != 2:
-        raise ScenarioError(f"{where}: expected [x, y], got {value!r}")
-    return _number(value[0], where), _number(value[1], where)
+def wall_rectangles(ground: np.ndarray) -> np.ndarray:
+    """Obstacle cells as axis-parallel rectangles [W, 4] of (x0, y0, x1, y1): each maximal run of unused cells of a row
+    is extended upwards while all of it stays blocked."""
+    unused = ~ground
+    rectangles = []
+    for y in range(FIELD_SIZE):
+        x = 0
+        while x < FIELD_SIZE:
+            if not unused[y, x]:
+                x += 1
+                continue
+            end = x
+            while end < FIELD_SIZE and unused[y, end]:
+                end += 1
+            top = y + 1
+            while top < FIELD_SIZE and not ground[top, x:end].any():
+                top += 1
+            unused[y:top, x:end] = False
+            rectangles.append((x, y, end, top))
+            x = end
+    return np.array(rectangles, dtype=np.float64).reshape(-1, 4)

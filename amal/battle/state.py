@@ -4,11 +4,15 @@ A record per unit (not an array per attribute) keeps a battle in a few cache lin
 signature whatever the scenario, so that numba compiles each kernel once.
 """
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from amal.battle.scenario import Scenario, place, wall_rectangles
+from amal.battle import families
+from amal.battle.battlefield import FULL_TURN, Scenario, UnitType, place
+from amal.battle.scenario import wall_rectangles
 
 ALLY, ENEMY = 0, 1
 GROUND, AIR = 1, 2  # bit flags: a unit's targets are a sum of planes
@@ -49,7 +53,7 @@ BATTLE = np.dtype(
 
 
 class Scene(NamedTuple):
-    """A scenario's constants. U units, N allies, M enemies, W wall rectangles."""
+    """What holds throughout a battle. U units, N allies, M enemies, W wall rectangles."""
 
     kinds: np.ndarray  # [U] KIND
     damage: np.ndarray  # [U, U] of one attack of row on column, before shield and armor
@@ -68,6 +72,34 @@ class Scene(NamedTuple):
     ally_healers: bool
     episode_limit: int
     two: float  # 2.0, see avoidance.rounded_square
+    sight: float  # cells
+    view_cosine: float  # of half the angle that agents see; -1 if they see all around
+    facing: np.ndarray  # [N, 2] where each agent looks, of length 1; [0, 2] if they see all around
+
+
+class Roster(NamedTuple):
+    """What battles have of their own in their scenes, and what it is drawn from.
+
+    B is the number of battles, or 1 if all are alike for having no family, which also leaves the rest empty: K types,
+    P = max(N, M) pairs of an ally and an enemy of the same type."""
+
+    kinds: np.ndarray  # [B, U] KIND
+    damage: np.ndarray  # [B, U, U]
+    attack_points: np.ndarray  # [B, 2]
+    reward_scales: np.ndarray  # [B]
+    facing: np.ndarray  # [E, N, 2], or [1, 0, 2] if agents see all around
+    cast: np.ndarray  # [B, P] int64, index of each pair's type
+    starts: np.ndarray  # [B, U, 2]
+    types: np.ndarray  # [K] KIND
+    type_damage: np.ndarray  # [K, K]
+    weights: np.ndarray  # [K] cumulative
+    surrounded: float  # share of battles
+    cells: np.ndarray  # [C, 2] int64, see families.reflected_cells
+    pitch: float
+    block_columns: int
+    arm_columns: int
+    least_offset: float  # see families.surrounding_offsets
+    greatest_offset: float
 
 
 class Scratch(NamedTuple):
@@ -89,41 +121,107 @@ def build_scratch(scene: Scene, chunks: int) -> Scratch:
 
 
 def build_scene(scenario: Scenario, episode_limit: int) -> Scene:
-    units, sides = scenario.units, scenario.sides
-    kinds = np.zeros(len(units), KIND)
-    seen = {"ally": 0, "enemy": 0}
-    for kind, unit, side, (x, y) in zip(kinds, units, sides, place(scenario), strict=True):
-        kind["side"], kind["id_in_side"] = _SIDES[side], seen[side]
-        seen[side] += 1
-        kind["plane"] = _PLANES[unit.plane]
-        kind["targets"] = sum(_PLANES[plane] for plane in set(unit.targets))
-        kind["weapon"] = _WEAPONS[unit.weapon]
-        kind["type_index"] = scenario.type_names.index(unit.name) if scenario.type_names else 0
-        kind["max_hp"], kind["max_shield"], kind["max_energy"] = unit.hp, unit.shield, unit.energy
-        kind["start_energy"] = unit.starting_energy
-        kind["spawn_x"], kind["spawn_y"] = x, y
-        for name in ("attacks", "radius", "speed", "armor", "hp_regen", "scan_range", "attack_range", "cooldown"):
-            kind[name] = getattr(unit, name)
-        for name in ("blast_radius", "beam_width", "beam_length"):
-            kind[name] = getattr(unit, name)
+    """The scene of all battles. With a family, its kinds have no more than sides and ids; see build_roster."""
+    sides = scenario.sides
+    kinds = np.zeros(len(sides), KIND)
+    damage = np.zeros((len(sides), len(sides)))
+    if scenario.family is None:
+        kinds = _kinds(scenario.units, scenario)
+        kinds["spawn_x"], kinds["spawn_y"] = place(scenario).T
+        damage = _damage(scenario.units)
+    for side, number in _SIDES.items():
+        members = [i for i, s in enumerate(sides) if s == side]
+        kinds["side"][members], kinds["id_in_side"][members] = number, range(len(members))
     enemies = np.flatnonzero(kinds["side"] == ENEMY)
     health = kinds["max_hp"][enemies].sum() + kinds["max_shield"][enemies].sum()
+    possible = scenario.types("ally") + scenario.types("enemy")
     return Scene(
         kinds=kinds.view(np.recarray),
-        damage=np.array([[unit.damage_to(other) for other in units] for unit in units]),
+        damage=damage,
         allies=np.flatnonzero(kinds["side"] == ALLY),
         enemies=enemies,
         walls=wall_rectangles(scenario.ground),
         ground=np.ascontiguousarray(scenario.ground),
         attack_x=float(scenario.attack_point[0]),
         attack_y=float(scenario.attack_point[1]),
-        max_radius=float(kinds["radius"].max()),
+        max_radius=max(unit.radius for unit in possible),
         reward_scale=float((10 * len(enemies) + 200 + health) / 20),
         n_actions=scenario.n_actions,
         n_types=len(scenario.type_names),
         ally_shields=scenario.has_shields("ally"),
         enemy_shields=scenario.has_shields("enemy"),
-        ally_healers=any(unit.weapon == "heal" for unit in scenario.of_side("ally")),
+        ally_healers=any(unit.weapon == "heal" for unit in scenario.types("ally")),
         episode_limit=episode_limit,
         two=2.0,
+        sight=scenario.sight,
+        view_cosine=math.cos(math.radians(scenario.view_angle / 2)) if scenario.view_angle < FULL_TURN else -1.0,
+        facing=np.zeros((0, 2)),
     )
+
+
+def build_roster(scenario: Scenario, scene: Scene, num_battles: int) -> Roster:
+    family, agents = scenario.family, len(scene.allies) if scenario.view_angle < FULL_TURN else 0
+    facing = np.zeros((num_battles if agents else 1, agents, 2))
+    if family is None:
+        return Roster(
+            kinds=scene.kinds[None],
+            damage=scene.damage[None],
+            attack_points=np.array([[scene.attack_x, scene.attack_y]]),
+            reward_scales=np.array([scene.reward_scale]),
+            facing=facing,
+            cast=np.zeros((0, 0), np.int64),
+            starts=np.zeros((0, 0, 2)),
+            types=np.zeros(0, KIND).view(np.recarray),
+            type_damage=np.zeros((0, 0)),
+            weights=np.zeros(0),
+            surrounded=0.0,
+            cells=np.zeros((0, 2), np.int64),
+            pitch=0.0,
+            block_columns=0,
+            arm_columns=0,
+            least_offset=0.0,
+            greatest_offset=0.0,
+        )
+    n_units = len(scene.kinds)
+    least, greatest = families.surrounding_offsets(family, scenario.ground) or (0.0, 0.0)
+    return Roster(
+        kinds=np.zeros((num_battles, n_units), KIND).view(np.recarray),
+        damage=np.zeros((num_battles, n_units, n_units)),
+        attack_points=np.zeros((num_battles, 2)),
+        reward_scales=np.zeros(num_battles),
+        facing=facing,
+        cast=np.zeros((num_battles, max(family.allies, family.enemies)), np.int64),
+        starts=np.zeros((num_battles, n_units, 2)),
+        types=_kinds(family.types, scenario).view(np.recarray),
+        type_damage=_damage(family.types),
+        weights=np.cumsum(family.weights),
+        surrounded=family.surrounded,
+        cells=families.reflected_cells(family, scenario.ground),
+        pitch=families.pitch(family),
+        block_columns=families.block_columns(family.allies),
+        arm_columns=families.block_columns_of_arm(family),
+        least_offset=least,
+        greatest_offset=greatest,
+    )
+
+
+def _kinds(units: Sequence[UnitType], scenario: Scenario) -> np.ndarray:
+    """[len(units)] KIND without side, id and place."""
+    kinds = np.zeros(len(units), KIND)
+    for kind, unit in zip(kinds, units, strict=True):
+        kind["plane"] = _PLANES[unit.plane]
+        kind["targets"] = sum(_PLANES[plane] for plane in set(unit.targets))
+        kind["weapon"] = _WEAPONS[unit.weapon]
+        kind["type_index"] = scenario.type_names.index(unit.name) if scenario.type_names else 0
+        kind["max_hp"], kind["max_shield"], kind["max_energy"] = unit.hp, unit.shield, unit.energy
+        kind["start_energy"] = unit.starting_energy
+        for name in ("attacks", "radius", "speed", "armor", "hp_regen", "scan_range", "attack_range", "cooldown"):
+            kind[name] = getattr(unit, name)
+        for name in ("blast_radius", "beam_width", "beam_length"):
+            kind[name] = getattr(unit, name)
+    return kinds
+
+
+def _damage(units: Sequence[UnitType]) -> np.ndarray:
+    """[len(units), len(units)] of one attack of row on column."""
+    return np.array([[unit.damage_to(other) for other in units] for unit in units])

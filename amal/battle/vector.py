@@ -8,12 +8,14 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from amal.battle.battlefield import FIELD_SIZE, MOVE_ACTIONS, Scenario
+from amal.battle.casting import cast_battle, dress, scene_of
 from amal.battle.compilation import announced, kernel
 from amal.battle.dynamics import anyone_lives, fight, place_units
-from amal.battle.observer import clear_last_actions, observe, write_last_actions
+from amal.battle.observer import clear_last_actions, look_east, observe, write_last_actions
 from amal.battle.rival import Rival, scatter
-from amal.battle.scenario import FIELD_SIZE, MOVE_ACTIONS, Scenario, load_scenario
-from amal.battle.state import ATTACK_MOVE, BATTLE, ENEMY, HEAL, UNIT, Scene, build_scene, build_scratch
+from amal.battle.scenario import load_scenario
+from amal.battle.state import ATTACK_MOVE, BATTLE, ENEMY, HEAL, UNIT, Scene, build_roster, build_scene, build_scratch
 
 PARALLEL_UNITS = 1024  # with fewer in all, waking a second thread costs more than it saves
 CHUNKS = 8  # of battles, shared out among the threads
@@ -41,32 +43,39 @@ class Views(NamedTuple):
 
 
 @kernel
-def start_battle(units, battles, scene, e, positions, views):  # type: ignore[no-untyped-def]
-    """Places battle e at positions [U, 2], or where the scenario says if they are empty, and observes it."""
-    place_units(units[e], battles[e], scene, positions)
-    observe(units[e], scene, views.obs[e], views.state[e], views.available_actions[e])
-    clear_last_actions(scene, views.state[e])
+def start_battle(units, battles, scene, roster, e, positions, views):  # type: ignore[no-untyped-def]
+    """Places battle e at positions [U, 2], or where the scenario says if they are empty, and observes it.
+
+    A family's units are drawn anew only after a step: to start a battle twice is to start it once."""
+    if len(roster.weights) > 0 and (battles[e].over or battles[e].step > 0):
+        cast_battle(battles[e], scene, roster, e)
+    mine = scene_of(scene, roster, e)
+    place_units(units[e], battles[e], mine, positions)
+    look_east(mine)
+    observe(units[e], mine, views.obs[e], views.state[e], views.available_actions[e])
+    clear_last_actions(mine, views.state[e])
 
 
 @kernel
-def step_battle(units, battles, scene, e, actions, shuffle, auto_reset, views, scratch):  # type: ignore[no-untyped-def]
+def step_battle(units, battles, scene, roster, e, actions, shuffle, auto_reset, views, scratch):  # type: ignore[no-untyped-def]
     """Steps battle e. One that is over and not reset stands still and keeps its flags."""
     battle = battles[e]
     if battle.over:
         views.rewards[e] = 0.0
         return
-    views.rewards[e] = fight(units[e], battle, scene, actions[e], shuffle, scratch)
-    won = not anyone_lives(units[e], scene.enemies)
-    terminated = won or not anyone_lives(units[e], scene.allies)
-    truncated = not terminated and battle.step >= scene.episode_limit
+    mine = scene_of(scene, roster, e)
+    views.rewards[e] = fight(units[e], battle, mine, actions[e], shuffle, scratch)
+    won = not anyone_lives(units[e], mine.enemies)
+    terminated = won or not anyone_lives(units[e], mine.allies)
+    truncated = not terminated and battle.step >= mine.episode_limit
     battle.over = terminated or truncated
     views.terminated[e], views.truncated[e], views.won[e] = terminated, truncated, won
-    observe(units[e], scene, views.obs[e], views.state[e], views.available_actions[e])
-    clear_last_actions(scene, views.state[e])
-    write_last_actions(scene, views.state[e], actions[e])
+    observe(units[e], mine, views.obs[e], views.state[e], views.available_actions[e])
+    clear_last_actions(mine, views.state[e])
+    write_last_actions(mine, views.state[e], actions[e])
     if battle.over and auto_reset:
         keep_final(views, e)
-        start_battle(units, battles, scene, e, views.nowhere, views)
+        start_battle(units, battles, scene, roster, e, views.nowhere, views)
 
 
 @kernel
@@ -80,18 +89,18 @@ def keep_final(views, e):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def step_chunk(units, battles, scene, chunk, chunks, actions, shuffle, auto_reset, views, scratch):  # type: ignore[no-untyped-def]
+def step_chunk(units, battles, scene, roster, chunk, chunks, actions, shuffle, auto_reset, views, scratch):  # type: ignore[no-untyped-def]
     """Steps the battles of one of several equal chunks."""
     mine = (scratch.lines[chunk], scratch.projected[chunk], scratch.turns[chunk])
     for e in range(chunk * len(battles) // chunks, (chunk + 1) * len(battles) // chunks):
-        step_battle(units, battles, scene, e, actions, shuffle, auto_reset, views, mine)
+        step_battle(units, battles, scene, roster, e, actions, shuffle, auto_reset, views, mine)
 
 
 @kernel(parallel=True)
-def step_all(units, battles, scene, actions, shuffle, auto_reset, views, scratch):  # type: ignore[no-untyped-def]
+def step_all(units, battles, scene, roster, actions, shuffle, auto_reset, views, scratch):  # type: ignore[no-untyped-def]
     """Steps all battles on all threads."""
     for chunk in numba.prange(CHUNKS):
-        step_chunk(units, battles, scene, chunk, CHUNKS, actions, shuffle, auto_reset, views, scratch)
+        step_chunk(units, battles, scene, roster, chunk, CHUNKS, actions, shuffle, auto_reset, views, scratch)
 
 
 @kernel
@@ -113,9 +122,10 @@ class VectorBattle:
     Arrays are written in place by ``reset`` and ``step``: copy what you keep.
 
     Args:
-        scenario: a name from scenarios.yaml, or a Scenario.
+        scenario: a name from scenarios.yaml, the path of a YAML file, or a Scenario.
         num_battles: E.
-        seed: of the order in which units act within a tick, the only randomness where enemies follow their script.
+        seed: of the order in which units act within a tick and, in a family, of who fights where; where enemies follow
+            their script, nothing else is random.
         shuffle_units: draw that order anew every tick; otherwise units act by id.
         auto_reset: start the next episode in the step that ends one (its last views are in ``final_obs`` and
             ``final_state``); otherwise a battle that is over stands still until ``reset``.
@@ -147,17 +157,19 @@ class VectorBattle:
         self.num_battles = num_battles
         self.shuffle_units = shuffle_units
         self.auto_reset = auto_reset
-        self.scene: Scene = build_scene(self.scenario, self.spec.episode_limit)
-        shape = (num_battles, len(self.scene.kinds))
+        self._scene = build_scene(self.scenario, self.spec.episode_limit)
+        self._roster = build_roster(self.scenario, self._scene, num_battles)
+        shape = (num_battles, len(self._scene.kinds))
         self._units = np.zeros(shape, UNIT).view(np.recarray)
         self._battles = np.zeros(num_battles, BATTLE).view(np.recarray)
         self._battles.random_state = [
             np.random.SeedSequence(seed, spawn_key=(first_battle + k,)).generate_state(1, np.uint64)[0]
             for k in range(num_battles)
         ]
+        self._battles.over = True  # none has begun
         self._views = self._allocate_views()
-        self._scratch = build_scratch(self.scene, CHUNKS)
-        self._rival = Rival(self.scenario, self.scene, self.spec, num_battles) if driven_enemy else None
+        self._scratch = build_scratch(self._scene, CHUNKS)
+        self._rival = Rival(self.scenario, self._scene, self.spec, num_battles) if driven_enemy else None
         if _compiled and not driven_enemy:
             self.reset()
         else:
@@ -238,6 +250,32 @@ class VectorBattle:
         return self._battles.step
 
     @property
+    def scene(self) -> Scene:
+        """Constants of the first battle; without a family, of all."""
+        return self.scene_of(0)
+
+    def scene_of(self, e: int) -> Scene:
+        """Constants of battle e as it is fought now."""
+        roster, b = self._roster, min(e, len(self._roster.kinds) - 1)
+        return self._scene._replace(
+            kinds=roster.kinds[b],
+            damage=roster.damage[b],
+            attack_x=float(roster.attack_points[b, 0]),
+            attack_y=float(roster.attack_points[b, 1]),
+            reward_scale=float(roster.reward_scales[b]),
+            facing=roster.facing[min(e, len(roster.facing) - 1)],
+        )
+
+    def fought(self, e: int) -> Scenario:
+        """The scenario with the units of battle e; without a family, the scenario as it is."""
+        family = self.scenario.family
+        if family is None:
+            return self.scenario
+        cast = self._roster.cast[e]
+        pairs = [*range(family.allies), *range(family.enemies)]
+        return self.scenario.drawn([family.types[cast[i]] for i in pairs], self._roster.starts[e])
+
+    @property
     def units(self) -> np.ndarray:
         """[E, U, 9] float64: x, y, hp, shield, energy, cooldown, alive, target's global id or -1, shield delay."""
         u = self._units
@@ -246,14 +284,14 @@ class VectorBattle:
 
     def dead(self, side: str) -> np.ndarray:
         """[E] int64: how many units of side 'ally' or 'enemy' are dead."""
-        members = self.scene.allies if side == "ally" else self.scene.enemies
+        members = self._scene.allies if side == "ally" else self._scene.enemies
         return (self._units.hp[:, members] <= 0).sum(axis=1)
 
     def reset(self, positions: np.ndarray | None = None, battles: np.ndarray | None = None) -> None:
-        """Starts new episodes.
+        """Starts new episodes. A battle that was not stepped since it began begins again as it was.
 
         Args:
-            positions: [E, U, 2] start positions in global id order; by default the scenario's.
+            positions: [E, U, 2] start positions in global id order; by default the scenario's or, in a family, drawn.
             battles: [E] bool, which battles to restart; by default all.
         """
         shape = (*self._units.shape, 2)
@@ -266,7 +304,7 @@ class VectorBattle:
         chosen = range(self.num_battles) if battles is None else np.flatnonzero(battles)
         for e in chosen:
             start = np.ascontiguousarray(positions[e], dtype=np.float64)
-            start_battle(self._units, self._battles, self.scene, int(e), start, self._views)
+            start_battle(self._units, self._battles, self._scene, self._roster, int(e), start, self._views)
             self._views.rewards[e] = 0.0
             self._views.terminated[e] = self._views.truncated[e] = self._views.won[e] = False
         self._show_rival(np.isin(np.arange(self.num_battles), chosen) & (positions.shape[1] == 0))
@@ -275,7 +313,7 @@ class VectorBattle:
         """Ends a reset or step of driven battles, of which some, [E] bool, have begun at the scenario's places."""
         if self._rival is not None:
             views = (self._views.obs, self._views.state, self._views.available_actions)
-            scatter(self._units, self._battles, self.scene, began, *views)
+            scatter(self._units, self._battles, self._scene, began, *views)
             self._rival.observe(self._units, self._battles)
 
     def step(self, actions: np.ndarray, enemy_actions: np.ndarray | None = None) -> None:
@@ -286,7 +324,7 @@ class VectorBattle:
             enemy_actions: [E, M] of driven enemies, and only of those; their north is the allies' south.
 
         Raises UnavailableAction, before anything is stepped, naming the agent and what it could have done."""
-        actions = self._checked(actions, self.scene, self.available_actions)
+        actions = self._checked(actions, self._scene, self.available_actions)
         parallel = self._units.size >= PARALLEL_UNITS
         if self._rival is None and enemy_actions is None:
             self._step(actions, parallel)
@@ -307,21 +345,20 @@ class VectorBattle:
         """The actions of the team that is allied in that scene, as int64, if it can take them."""
         actions = np.asarray(actions)
         if actions.shape != available.shape[:2] or actions.dtype.kind not in "iu":
-            name, shape = ("actions", "[E, N]") if scene is self.scene else ("enemy_actions", "[E, M]")
+            name, shape = ("actions", "[E, N]") if scene is self._scene else ("enemy_actions", "[E, M]")
             expected = f"{name} must be integers of shape {shape} = {available.shape[:2]}"
             raise ValueError(f"{expected}, got {actions.dtype} {actions.shape}")
         actions = np.ascontiguousarray(actions, dtype=np.int64)
         e, agent = first_refused(self._battles, actions, available)
         if e >= 0:
             me = int(scene.allies[agent])
-            raise UnavailableAction(
-                f"battle {e}, {'agent' if scene is self.scene else 'enemy'} {agent} ({self.scenario.units[me].name}): "
-                f"{self._refusal(me, int(actions[e, agent]), available[e, agent])}"
-            )
+            team, name = "agent" if scene is self._scene else "enemy", self.fought(e).units[me].name
+            refusal = self._refusal(self.scene_of(e).kinds[me], int(actions[e, agent]), available[e, agent])
+            raise UnavailableAction(f"battle {e}, {team} {agent} ({name}): {refusal}")
         return actions
 
     def _step(self, actions: np.ndarray, parallel: bool) -> None:
-        battles = (self._units, self._battles, self.scene)
+        battles = (self._units, self._battles, self._scene, self._roster)
         rest = (actions, self.shuffle_units, self.auto_reset, self._views, self._scratch)
         if parallel:
             step_all(*battles, *rest)
@@ -339,16 +376,15 @@ class VectorBattle:
         self._battles.over = over
         _compiled.append(True)
 
-    def _refusal(self, me: int, action: int, available: np.ndarray) -> str:
-        choices = ", ".join(self._action_name(me, int(a)) for a in np.flatnonzero(available))
-        return f"action {self._action_name(me, action)} is not available; available: {choices}"
+    def _refusal(self, kind: np.record, action: int, available: np.ndarray) -> str:
+        choices = ", ".join(self._action_name(kind, int(a)) for a in np.flatnonzero(available))
+        return f"action {self._action_name(kind, action)} is not available; available: {choices}"
 
-    def _action_name(self, me: int, action: int) -> str:
+    def _action_name(self, kind: np.record, action: int) -> str:
         if not 0 <= action < self.spec.n_actions:
             return f"{action} (there are {self.spec.n_actions})"
         if action < MOVE_ACTIONS:
             return f"{action} {ACTION_NAMES[action]}"
-        kind = self.scene.kinds[me]
         side = "enemy" if (kind.weapon == HEAL) == (kind.side == ENEMY) else "ally"
         return f"{action} target {side} {action - MOVE_ACTIONS}"
 
@@ -360,7 +396,12 @@ class VectorBattle:
             "battles": self._battles.view(np.uint8).reshape(self.num_battles, -1).copy(),
             **{name: getattr(views, name).copy() for name in views._fields},
             **({} if self._rival is None else {"enemy_actions": self._rival.actions.copy()}),
+            **{name: getattr(self._roster, name).copy() for name in self._drawn()},
         }
+
+    def _drawn(self) -> list[str]:
+        """Fields of the roster that change from battle to battle and from which the others follow."""
+        return ["cast", "starts"] * (self.scenario.family is not None) + ["facing"] * (self._roster.facing.size > 0)
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """Restores ``state_dict`` of battles of the same scenario and number.
@@ -381,8 +422,13 @@ class VectorBattle:
         self._battles.view(np.uint8).reshape(self.num_battles, -1)[:] = state["battles"]
         for name in self._views._fields:
             getattr(self._views, name)[:] = state[name]
+        for name in self._drawn():
+            getattr(self._roster, name)[:] = state[name]
+        if self.scenario.family is not None:
+            for e in range(self.num_battles):
+                dress(self._scene, self._roster, e)
         if self._rival is None:
-            self._units.order[:, self.scene.enemies] = ATTACK_MOVE
+            self._units.order[:, self._scene.enemies] = ATTACK_MOVE
         else:
             self._rival.actions[:] = state.get("enemy_actions", 0)
             self._rival.observe(self._units, self._battles)

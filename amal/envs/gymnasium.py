@@ -22,7 +22,7 @@ class BattleEnv(gymnasium.Env[tuple[np.ndarray, ...], Any]):
     observes zeros and its only action is 0, no-op. A seed makes the episodes that it makes in the other interfaces.
 
     Args:
-        scenario: a name from scenarios.yaml.
+        scenario: a name from scenarios.yaml, or the path of a YAML file.
         seed: of the battles, until ``reset`` gets another; by default a random one.
         episode_limit: steps until truncation; by default the scenario's.
         strict: raise UnavailableAction where an agent cannot take its action now, rather than have it stop (no-op if
@@ -153,13 +153,20 @@ class BattleEnv(gymnasium.Env[tuple[np.ndarray, ...], Any]):
 
 
 def register_scenarios() -> list[str]:
-    """Registers every scenario that is not registered yet and returns all ids.
+    """Registers every scenario that ships and returns the ids."""
+    return [_register(name, name) for name in scenario_names()]
 
-    The limit of an episode is not given to Gymnasium, whose own limit would call a battle truncated that ends in its
-    last step.
-    """
-    ids = {f"{NAMESPACE}/{name}-v0": name for name in scenario_names()}
-    for env_id, name in ids.items():
-        if env_id not in gymnasium.registry:
-            gymnasium.register(env_id, entry_point=f"{__name__}:{BattleEnv.__name__}", kwargs={"scenario": name})
-    return list(ids)
+
+def register_scenario(path: str) -> str:
+    """Registers the scenario in a YAML file, ``amal/<file's stem>-v0``, and returns the id. Raises ScenarioError."""
+    scenario = load_scenario(path)
+    return _register(scenario.name, scenario.reference)
+
+
+def _register(name: str, reference: str) -> str:
+    """The limit of an episode is not given to Gymnasium, whose own limit would call a battle truncated that ends in its
+    last step."""
+    env_id = f"{NAMESPACE}/{name}-v0"
+    gymnasium.registry.pop(env_id, None)  # Gymnasium would warn that it is there already
+    gymnasium.register(env_id, entry_point=f"{__name__}:{BattleEnv.__name__}", kwargs={"scenario": reference})
+    return env_id

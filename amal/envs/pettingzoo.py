@@ -24,7 +24,7 @@ class ParallelBattleEnv(ParallelEnv[str, np.ndarray, int]):
     death).
 
     Args:
-        scenario: a name from scenarios.yaml.
+        scenario: a name from scenarios.yaml, or the path of a YAML file.
         seed: of the battles, until ``reset`` gets another; by default a random one.
         episode_limit: steps until truncation; by default the scenario's.
         strict: raise UnavailableAction where an agent cannot take its action now, rather than have it stop (no-op if
@@ -37,7 +37,7 @@ class ParallelBattleEnv(ParallelEnv[str, np.ndarray, int]):
         self, scenario: str, seed: int | None = None, *, episode_limit: int | None = None, strict: bool = False
     ) -> None:
         self._env = BattleEnv(scenario, seed, episode_limit=episode_limit, strict=strict)
-        self.metadata = {"name": f"amal_{scenario}_v0", "render_modes": [], "is_parallelizable": True}
+        self.metadata = {"name": f"amal_{self._env.scenario.name}_v0", "render_modes": [], "is_parallelizable": True}
         self.possible_agents = [f"agent_{agent}" for agent in range(self._env.n_agents)]
         self.agents: list[str] = []
         self.observation_spaces = {

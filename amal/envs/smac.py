@@ -13,8 +13,9 @@ import numpy as np
 from amal import backends
 from amal.backends.battles import EpisodeLost, WorkerBattles
 from amal.battle import VectorBattle
+from amal.battle.battlefield import Scenario
 from amal.battle.dynamics import VICTORY_REWARD
-from amal.battle.scenario import Scenario, nearest
+from amal.battle.entries import nearest
 from amal.types import Battles, BattleSpec
 
 BACKENDS = ("embedded", *backends.BACKENDS)
@@ -52,7 +53,7 @@ class SMACWrapper:
     """One battle at a time. Every agent gets the team's reward; a dead agent's only action is 0, no-op.
 
     Args:
-        scenario_name: a name from scenarios.yaml, or of the back end's own.
+        scenario_name: a name from scenarios.yaml, the path of a YAML file, or a name of the back end's own.
         seed: of the battles; in the embedded simulator equal seeds and actions make equal battles.
         backend: what runs the battle: 'embedded', the compiled simulator; 'starcraft2', the original SMAC; or
             'smaclite', the original SMAClite, which has no reward options. The latter two run in a process of their

@@ -8,7 +8,7 @@ from itertools import groupby
 from rich.box import SIMPLE
 from rich.table import Table
 
-from amal.battle.scenario import MOVE_ACTIONS, Scenario
+from amal.battle.battlefield import MOVE_ACTIONS, Scenario
 from amal.battle.vector import ACTION_NAMES
 
 
@@ -31,11 +31,11 @@ def layout(scenario: Scenario) -> list[Table]:
 
 def action_rows(scenario: Scenario) -> list[tuple[str, str]]:
     """(index, what it does)."""
-    allies = scenario.of_side("ally")
-    healers = [unit.name for unit in allies if unit.weapon == "heal"]
-    targets = [("target", "enemy", len(scenario.of_side("enemy")))]
+    healers = [unit.name for unit in scenario.types("ally") if unit.weapon == "heal"]
+    targets = [("target", "enemy", scenario.n_enemies)]
     if healers:
-        targets.append((f"a {healers[0]} instead: heal", "ally", min(len(allies), scenario.n_actions - MOVE_ACTIONS)))
+        healed = min(scenario.n_agents, scenario.n_actions - MOVE_ACTIONS)
+        targets.append((f"a {healers[0]} instead: heal", "ally", healed))
     rows = [(str(index), name) for index, name in enumerate(ACTION_NAMES)]
     for verb, side, number in targets:
         span = _span(MOVE_ACTIONS, MOVE_ACTIONS + number - 1)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from amal.battle.scenario import Scenario, ScenarioError, Side, load_scenario, scenario_names
+from amal.battle.battlefield import Scenario, Side
+from amal.battle.entries import ScenarioError
+from amal.battle.scenario import load_scenario, scenario_names
 from amal.study.arguments import OneLineParser, fail
 from amal.study.layout import layout
 
@@ -16,17 +19,21 @@ from amal.study.layout import layout
 def main(args: list[str]) -> None:
     parser = OneLineParser(
         prog="python cli.py scenarios",
-        description="List the scenarios, or describe one: its actions, observation, state.",
+        description="List the scenarios, or describe some: their actions, observation, state.",
     )
-    parser.add_argument("scenario", nargs="?", metavar="NAME", help="the one to describe")
-    name = parser.parse_args(args).scenario
-    if name is None:
-        list_all()
-        return
+    parser.add_argument(
+        "scenarios", nargs="*", metavar="NAME|FILE", help="those to describe; a file of your own is checked"
+    )
+    names = parser.parse_args(args).scenarios
     try:
-        describe(load_scenario(name))
+        scenarios = [load_scenario(name) for name in names or scenario_names()]
     except ScenarioError as error:
         fail(str(error))
+    if not names:
+        print_all(scenarios)
+        return
+    for scenario in scenarios:
+        describe(scenario)
 
 
 def describe(scenario: Scenario) -> None:
@@ -37,7 +44,7 @@ def describe(scenario: Scenario) -> None:
         console.print(table)
 
 
-def list_all() -> None:
+def print_all(scenarios: Sequence[Scenario]) -> None:
     """Prints the scenarios with their armies and sizes."""
     table = Table(title="Scenarios for --data.scenario", title_justify="left", box=SIMPLE)
     table.add_column("scenario", no_wrap=True)
@@ -45,15 +52,18 @@ def list_all() -> None:
     table.add_column("enemies")
     for column in ("actions", "obs", "state", "limit"):
         table.add_column(column, justify="right")
-    for name in scenario_names():
-        scenario = load_scenario(name)
+    for scenario in scenarios:
         spec = scenario.spec()
         sizes = (spec.n_actions, spec.obs_dim, spec.state_dim, spec.episode_limit)
-        table.add_row(name, army(scenario, "ally"), army(scenario, "enemy"), *map(str, sizes))
+        table.add_row(scenario.name, army(scenario, "ally"), army(scenario, "enemy"), *map(str, sizes))
     Console().print(table)
 
 
 def army(scenario: Scenario, side: Side) -> str:
-    """'2 stalker, 3 zealot'."""
+    """'2 stalker, 3 zealot', or '5 of 45 % stalker, 55 % zealot' where they are drawn by weight."""
+    family = scenario.family
+    if family is not None:
+        shares = (f"{weight:.0%} {unit.name}" for unit, weight in zip(family.types, family.weights, strict=True))
+        return f"{family.allies if side == 'ally' else family.enemies} of {', '.join(shares)}"
     counts = Counter(unit.name for unit in scenario.of_side(side))
     return ", ".join(f"{count} {name}" for name, count in counts.items())

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from amal.battle import VectorBattle
-from amal.battle.scenario import load_scenario, place, scenario_names
+from amal.battle.scenario import load_scenario, place
+from tests.conftest import SMAC
 
 RECORDINGS = Path(__file__).parent / "recordings"
 NAMES = sorted(path.stem for path in RECORDINGS.glob("*.npz"))
@@ -81,7 +82,7 @@ def short_battles() -> dict[str, np.ndarray]:
 def test_every_scenario_is_recorded_with_every_policy() -> None:
     assert len(NAMES) == 92
     recorded = {tuple(name.rsplit("-", 2)[:2]) for name in NAMES}
-    assert recorded == {(scenario, policy) for scenario in scenario_names() for policy in POLICIES}
+    assert recorded == {(scenario, policy) for scenario in SMAC for policy in POLICIES}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from amal.battle import UnavailableAction, VectorBattle
-from amal.battle.scenario import FIELD_SIZE, load_scenario, place, scenario_names
+from amal.battle.battlefield import FIELD_SIZE, Scenario, place
+from amal.battle.scenario import load_scenario
+from tests.conftest import SMAC
 
 HP, ENERGY, ALIVE = 2, 4, 6
 VIEWS = ("obs", "state", "available_actions")
 EQUAL = [
     name
-    for name in scenario_names()
+    for name in SMAC
     if sorted(unit.name for unit in load_scenario(name).of_side("ally"))
     == sorted(unit.name for unit in load_scenario(name).of_side("enemy"))
 ]
 
 
-def driven(scenario: str, num_battles: int = 2, **options: bool) -> VectorBattle:
+def driven(scenario: str | Scenario, num_battles: int = 2, **options: bool) -> VectorBattle:
     return VectorBattle(scenario, num_battles, **{"auto_reset": False, "driven_enemy": True, **options})
 
 
@@ -195,6 +199,19 @@ def test_battles_can_change_hands() -> None:
 def test_unequal_teams_are_refused(scenario: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         driven(scenario)
+
+
+def test_enemies_of_which_one_scene_does_not_tell_all_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^terran_5_vs_5: enemies that are drawn for every battle cannot be driven"):
+        driven("terran_5_vs_5")
+    with pytest.raises(ValueError, match=r"^3m: enemies cannot be driven where agents see only 90°"):
+        driven(replace(load_scenario("3m"), view_angle=90.0))
+
+
+def test_enemies_of_a_changed_scenario_are_driven_by_its_rules() -> None:
+    battle = driven(replace(load_scenario("3m"), sight=30.0))
+    own = battle.scenario.obs_features().index("enemy0.distance")
+    assert (battle.enemy_obs[:, :, own] > 0).all(), "everybody is in sight"
 
 
 def test_whoever_confuses_driven_and_scripted_enemies_is_told() -> None:

@@ -24,6 +24,7 @@ from amal.battle.scenario import (
     unit_types,
     wall_rectangles,
 )
+from tests.conftest import SMAC
 
 # scenario: agents, enemies, actions, observation, state, episode limit; all but the limits follow from SMAClite's rules
 SIZES = {
@@ -73,10 +74,10 @@ def changed(entry: Mapping[str, Any], path: tuple[Any, ...], value: Any) -> Any:
 
 
 def skirmish(entry: Any = SKIRMISH) -> Scenario:
-    return parse_scenario("mine", entry, unit_types(), terrains(), "scenarios.yaml")
+    return parse_scenario("mine", entry, unit_types(), terrains(), "scenarios.yaml: mine")
 
 
-@pytest.mark.parametrize("name", scenario_names())
+@pytest.mark.parametrize("name", SMAC)
 def test_scenario_ships_complete_and_on_open_ground(name: str) -> None:
     scenario = load_scenario(name)
     assert scenario.name == name and scenario.spec().scenario == name
@@ -85,9 +86,10 @@ def test_scenario_ships_complete_and_on_open_ground(name: str) -> None:
     assert scenario.ground[positions[:, 1].astype(int), positions[:, 0].astype(int)].all()
 
 
-def test_all_twenty_three_scenarios_ship() -> None:
-    assert len(scenario_names()) == 23
-    assert set(SIZES) < set(scenario_names())
+def test_all_twenty_three_scenarios_and_six_families_ship() -> None:
+    assert len(SMAC) == 23 and set(SIZES) < set(SMAC)
+    families = {f"{race}_{n}_vs_{n}" for race in ("terran", "protoss", "zerg") for n in (5, 10)}
+    assert set(scenario_names()) == {*SMAC, *families}
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -257,7 +259,7 @@ def test_new_scenario_needs_an_entry_and_nothing_else() -> None:
 def test_new_unit_type_fights_with_its_own_numbers() -> None:
     tank = parse_unit("tank", {**MARINE, "hp": 500, "damage": 60, "cooldown": 0.5}, "units.yaml")
     entry = changed(SKIRMISH, ("groups", 0, "units"), {"tank": 2})
-    scenario = parse_scenario("mine", entry, {**unit_types(), "tank": tank}, terrains(), "scenarios.yaml")
+    scenario = parse_scenario("mine", entry, {**unit_types(), "tank": tank}, terrains(), "scenarios.yaml: mine")
     battle = VectorBattle(scenario, 1, auto_reset=False)
     assert battle.units[0, 0, 2] == 500
     while not (battle.terminated[0] or battle.truncated[0]):

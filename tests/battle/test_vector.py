@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from amal.battle import UnavailableAction, VectorBattle
-from amal.battle.scenario import FIELD_SIZE, MOVE_ACTIONS, scenario_names, wall_rectangles
+from amal.battle.battlefield import FIELD_SIZE, MOVE_ACTIONS
+from amal.battle.scenario import scenario_names, wall_rectangles
 
 SCENARIOS = scenario_names()
 HP, SHIELD, ENERGY, COOLDOWN, ALIVE, SHIELD_DELAY = 2, 3, 4, 5, 6, 8
@@ -49,14 +50,18 @@ def focus_actions(battle: VectorBattle) -> np.ndarray:
     return np.where(battle.available_actions[:, :, 0], 0, np.where(in_reach.any(axis=2), target, east))
 
 
+def facts(battle: VectorBattle, name: str) -> np.ndarray:
+    """[E, U] a fact of the types of the units that fight now."""
+    return np.array([[getattr(unit, name) for unit in battle.fought(e).units] for e in range(battle.num_battles)])
+
+
 def wall_depth(battle: VectorBattle) -> np.ndarray:
     """[E, U] how far a living ground unit's rim reaches into a wall."""
     walls, xy = wall_rectangles(battle.scenario.ground), battle.units[:, :, None, :2]
     outside = np.maximum(np.maximum(walls[:, :2] - xy, xy - walls[:, 2:]), 0)
-    distance = np.linalg.norm(outside, axis=-1).min(axis=-1)
-    on_ground = np.array([unit.plane == "ground" for unit in battle.scenario.units])
-    radius = np.array([unit.radius for unit in battle.scenario.units])
-    return np.where((battle.units[..., ALIVE] > 0) & on_ground, np.maximum(radius - distance, 0), 0)
+    distance = np.linalg.norm(outside, axis=-1).min(axis=-1, initial=np.inf)
+    on_ground = facts(battle, "plane") == "ground"
+    return np.where((battle.units[..., ALIVE] > 0) & on_ground, np.maximum(facts(battle, "radius") - distance, 0), 0)
 
 
 def snapshot(battle: VectorBattle) -> dict[str, np.ndarray]:
@@ -84,7 +89,6 @@ def course(battle: VectorBattle, steps: int, first_battle: int = 0) -> Iterator[
 def test_every_quantity_stays_within_its_bounds_in_random_battles(scenario: str, walking: str) -> None:
     battle = VectorBattle(scenario, 4, seed=1)
     rng = np.random.default_rng(0)
-    types = battle.scenario.units
     deepest = wall_depth(battle)[0] + ROUNDING
     alive = battle.units[..., ALIVE]
     directions = rng.integers(2, MOVE_ACTIONS, battle.available_actions.shape[:2])
@@ -100,11 +104,11 @@ def test_every_quantity_stays_within_its_bounds_in_random_battles(scenario: str,
         for name in ("obs", "state", "rewards", "units"):
             assert np.isfinite(getattr(battle, name)).all(), name
         for column, most in (
-            (HP, [unit.hp for unit in types]),
-            (SHIELD, [unit.shield for unit in types]),
-            (ENERGY, [unit.energy for unit in types]),
-            (COOLDOWN, [unit.cooldown for unit in types]),
-            (SHIELD_DELAY, [10.0 * (unit.shield > 0) for unit in types]),
+            (HP, facts(battle, "hp")),
+            (SHIELD, facts(battle, "shield")),
+            (ENERGY, facts(battle, "energy")),
+            (COOLDOWN, facts(battle, "cooldown")),
+            (SHIELD_DELAY, 10.0 * (facts(battle, "shield") > 0)),
         ):
             assert (units[..., column] >= 0).all() and (units[..., column] <= most).all()
         np.testing.assert_array_equal(units[..., ALIVE] > 0, units[..., HP] > 0)
@@ -222,7 +226,7 @@ def test_every_available_action_is_accepted_and_every_other_refused_by_name(scen
             with pytest.raises(UnavailableAction) as refusal:
                 battle.step(actions)
             message = str(refusal.value)
-            assert message.startswith(f"battle 1, agent {agent} ({battle.scenario.of_side('ally')[agent].name}): ")
+            assert message.startswith(f"battle 1, agent {agent} ({battle.fought(1).of_side('ally')[agent].name}): ")
             refused, choices = message.split("; available: ")
             assert f"action {action} " in refused
             listed = [int(choice.split()[0]) for choice in choices.split(", ")]

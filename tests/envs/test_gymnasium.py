@@ -49,7 +49,7 @@ def play(env: BattleEnv, seed: int | None = None) -> list[float]:
 
 def test_all_scenarios_are_registered() -> None:
     assert tuple(f"amal/{name}-v0" for name in scenario_names()) == GYMNASIUM_IDS
-    assert len(GYMNASIUM_IDS) == 23
+    assert len(GYMNASIUM_IDS) == 29
     assert set(GYMNASIUM_IDS) <= set(gymnasium.registry)
 
 

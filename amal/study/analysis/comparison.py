@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from amal.battle.scenario import nearest
+from amal.battle.entries import nearest
 from amal.study.analysis.scores import (
     FloatArray,
     Run,

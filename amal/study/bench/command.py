@@ -13,7 +13,8 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from amal.battle.scenario import ScenarioError, load_scenario, nearest
+from amal.battle.entries import ScenarioError, nearest
+from amal.battle.scenario import load_scenario
 from amal.study.arguments import OneLineParser, fail
 from amal.study.atomic import replacing
 from amal.study.bench.simulator import SimulatorSpeed, measure_simulator
@@ -48,13 +49,13 @@ def _parser() -> argparse.ArgumentParser:
         prog="python cli.py bench",
         description="Measure how fast battles and training are, and where the time goes. Nothing else should run.",
     )
-    parser.add_argument("--scenarios", nargs="*", default=["3m", "2s3z", "3s5z", "MMM"], metavar="NAME")
+    parser.add_argument("--scenarios", nargs="*", default=["3m", "2s3z", "3s5z", "MMM"], metavar="NAME|FILE")
     parser.add_argument("--battles", type=int, default=1024, help="battles at once (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=3.0, help="for each scenario (default %(default)s)")
     parser.add_argument(
         "--algorithms", nargs="*", default=["mappo"], metavar="NAME", help="for configs/NAME.yaml (default mappo)"
     )
-    parser.add_argument("--training_scenario", default="2s3z", metavar="NAME", help="(default %(default)s)")
+    parser.add_argument("--training_scenario", default="2s3z", metavar="NAME|FILE", help="(default %(default)s)")
     parser.add_argument("--env_steps", type=int, default=30_000, help="of each training (default %(default)s)")
     parser.add_argument(
         "--scaling", action="store_true", help="also over battles, agents, unit pairs and threads (several minutes)"

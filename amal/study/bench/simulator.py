@@ -11,6 +11,7 @@ import numpy as np
 
 from amal.battle import VectorBattle
 from amal.battle.compilation import kernel
+from amal.battle.scenario import name_of
 
 SLICE_SECONDS = 0.2  # the median over slices forgives what else the machine does
 
@@ -79,4 +80,4 @@ def measure_simulator(scenario: str, battles: int, seconds: float, threads: int 
         numba.set_num_threads(most)
     units = VectorBattle(scenario, 1).units.shape[1]
     figures = (statistics.median(speeds), min(speeds), max(speeds))
-    return SimulatorSpeed(scenario, battles, threads, units * (units - 1) // 2, *figures)
+    return SimulatorSpeed(name_of(scenario), battles, threads, units * (units - 1) // 2, *figures)

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from amal.battle.scenario import name_of
+
 STOPWATCH = "amal.study.bench.stopwatch.Stopwatch"
 RESULT = "bench.json"
 PARTS = ("battles", "acting", "update")
@@ -88,7 +90,7 @@ def _speed(algorithm: str, scenario: str, measured: dict[str, Any], start: float
     speed = measured["env_steps_per_second"]
     return TrainingSpeed(
         algorithm=algorithm,
-        scenario=scenario,
+        scenario=name_of(scenario),
         threads=measured["threads"],
         env_steps_per_second=speed,
         startup=measured["first_update"] - start,

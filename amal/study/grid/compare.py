@@ -14,7 +14,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from amal.battle.scenario import ScenarioError, load_scenario, nearest
+from amal.battle.entries import ScenarioError, nearest
+from amal.battle.scenario import load_scenario
 from amal.study.arguments import OneLineParser, add_code_option, fail
 from amal.study.grid.board import Board
 from amal.study.grid.launchers import CellInUse, Launcher, LocalLauncher, RayLauncher, import_ray
@@ -59,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME[:FILE,...]",
         help="NAME for configs/NAME.yaml, or NAME:FILE[,FILE...] for those files, later over earlier",
     )
-    parser.add_argument("--scenarios", nargs="+", required=True, metavar="NAME")
+    parser.add_argument("--scenarios", nargs="+", required=True, metavar="NAME|FILE")
     parser.add_argument(
         "--seeds", nargs="+", type=int, default=[5], metavar="N", help="how many, or several by value (default 5)"
     )
@@ -84,9 +85,8 @@ def grid_of(options: argparse.Namespace) -> Grid:
         if label in algorithms:
             raise StudyError(f"--algorithms: {label!r} is named twice")
         algorithms[label] = configs
-    for name in options.scenarios:
-        load_scenario(name)
-    _refuse_repeated("--scenarios", options.scenarios)
+    scenarios = [load_scenario(name) for name in options.scenarios]
+    _refuse_repeated("--scenarios", [scenario.name for scenario in scenarios])
     if options.env_steps < 1:
         raise StudyError(f"--env_steps must be at least 1, got {options.env_steps}")
     for override in options.overrides:
@@ -95,9 +95,9 @@ def grid_of(options: argparse.Namespace) -> Grid:
             raise StudyError(f"--overrides: expected KEY=VALUE, got {override!r}")
         if key in GRIDS_OWN:
             raise StudyError(f"--overrides: {key} is set by the study itself")
-    return Grid(
-        algorithms, options.scenarios, _seeds(options.seeds), options.env_steps, options.overrides, options.allow_code
-    )
+    references = [scenario.reference for scenario in scenarios]
+    seeds, overrides = _seeds(options.seeds), options.overrides
+    return Grid(algorithms, references, seeds, options.env_steps, overrides, options.allow_code)
 
 
 def _algorithm(word: str) -> tuple[str, list[Path]]:

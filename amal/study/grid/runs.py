@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from amal.battle.scenario import is_file, name_of
 from amal.study.atomic import replacing
 from amal.study.versions import code_version
 
@@ -84,7 +85,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """What ``compare`` was asked to run; ``algorithms`` maps labels to config files.
+    """What ``compare`` was asked to run; ``algorithms`` maps labels to config files, ``scenarios`` are names or paths
+    of files.
 
     ``allowed_code`` is no part of a study: whoever goes on with it has to allow it again."""
 
@@ -101,7 +103,7 @@ class Grid:
             Cell(
                 study.resolve(),
                 algorithm,
-                scenario,
+                name_of(scenario),
                 seed,
                 self._fit_arguments(configs, scenario),
                 tuple(self.allowed_code),
@@ -124,11 +126,9 @@ class Grid:
         return {
             "env_steps": self.env_steps,
             "overrides": list(self.overrides),
-            "algorithms": {
-                name: [{"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()} for path in paths]
-                for name, paths in self.algorithms.items()
-            },
-            "scenarios": list(self.scenarios),
+            "algorithms": {name: [_fingerprint(path) for path in paths] for name, paths in self.algorithms.items()},
+            "scenarios": [name_of(scenario) for scenario in self.scenarios],
+            "scenario_files": {name_of(path): [_fingerprint(Path(path))] for path in self.scenarios if is_file(path)},
             "seeds": list(self.seeds),
         }
 
@@ -140,7 +140,7 @@ class Grid:
             stray = next((cell.folder for cell in self.cells(study) if cell.folder.exists()), None)
             if stray is not None:
                 raise StudyError(f"{stray} exists, but no {study / 'study.yaml'} that tells how it was made")
-            empty: dict[str, Any] = {"algorithms": {}, "scenarios": [], "seeds": []}
+            empty: dict[str, Any] = {"algorithms": {}, "scenarios": [], "scenario_files": {}, "seeds": []}
             old = {"created": _now(), **new, **empty, "history": []}
         _check_same(study, old, new)
         added = {axis: [x for x in new[axis] if x not in old[axis]] for axis in ("algorithms", "scenarios", "seeds")}
@@ -149,6 +149,7 @@ class Grid:
             added = {axis: names for axis, names in added.items() if names}
             old["history"].append({"date": _now(), "code_version": code, "added": added})
         old["algorithms"] = {**new["algorithms"], **old["algorithms"]}
+        old["scenario_files"] = {**new["scenario_files"], **old.get("scenario_files", {})}
         old["scenarios"] += added.get("scenarios", [])
         old["seeds"] = sorted({*old["seeds"], *new["seeds"]})
         return old
@@ -180,10 +181,15 @@ def _check_same(study: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> 
         if old[key] != new[key]:
             was, now = (" ".join(v) or "none" if isinstance(v, list) else v for v in (old[key], new[key]))
             raise StudyError(f"{study} was begun with {option} {was}, not {now}; choose another --out")
-    for name, configs in new["algorithms"].items():
-        if name not in old["algorithms"]:
+    _check_same_files(study, old["algorithms"], new["algorithms"])
+    _check_same_files(study, old.get("scenario_files", {}), new["scenario_files"])
+
+
+def _check_same_files(study: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    for name, configs in new.items():
+        if name not in old:
             continue
-        before = old["algorithms"][name]
+        before = old[name]
         if len(before) != len(configs):
             was = ", ".join(config["path"] for config in before)
             raise StudyError(f"{study} was begun with {was} as {name!r}; choose another label or another --out")
@@ -194,6 +200,10 @@ def _check_same(study: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> 
                     f"{study} was begun with {was['path']} as {name!r}, which {what}; "
                     "choose another label or another --out"
                 )
+
+
+def _fingerprint(path: Path) -> dict[str, str]:
+    return {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def last_row(path: Path) -> dict[str, float]:

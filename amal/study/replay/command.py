@@ -12,7 +12,7 @@ from amal.study.arguments import OneLineParser, add_code_option, fail
 if TYPE_CHECKING:  # --help must not wait for what plays and draws
     import numpy as np
 
-    from amal.battle.scenario import Scenario
+    from amal.battle.battlefield import Scenario
     from amal.study.replay.player import Decisions
 
 SUFFIXES = (".gif", ".mp4", ".html")
@@ -86,7 +86,6 @@ def check_output(out: Path) -> None:
 
 def make_replay(options: argparse.Namespace) -> str:
     """Plays the battle and draws it; a summary of it. Raises ValueError or OSError."""
-    from amal.battle.scenario import load_scenario
     from amal.foreign_code import allow_only
     from amal.players import load_opponent, load_player
     from amal.rollout import record_battle
@@ -95,14 +94,13 @@ def make_replay(options: argparse.Namespace) -> str:
     from amal.study.replay.witness import Witness
 
     allow_only(options.allow_code)
-    module, spec = load_player(options.ckpt_path, options.config)
-    scenario, enemy = load_scenario(spec.scenario), None
-    title = f"{type(module).__name__} · {options.ckpt_path.name}"
+    module, scenario = load_player(options.ckpt_path, options.config)
+    enemy, title = None, f"{type(module).__name__} · {options.ckpt_path.name}"
     if options.enemy is not None:
-        enemy = load_opponent(options.enemy, spec)
+        enemy = load_opponent(options.enemy, scenario)
         title += f" against {type(enemy).__name__} · {options.enemy.name}"
     witness = Witness(module)
-    units = record_battle(witness, spec, options.seed, options.battle, enemy)
+    scenario, units = record_battle(witness, scenario, options.seed, options.battle, enemy)
     title += f" · battle {options.battle} of seed {options.seed}"
     _draw(scenario, units, witness.decisions(), options.out, title)
     steps = len(units) - 1

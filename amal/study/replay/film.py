@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from amal.battle.scenario import Scenario
+from amal.battle.battlefield import Scenario
 from amal.study.atomic import replacing
 from amal.study.replay.replays import FRAME_MS, Replay
 

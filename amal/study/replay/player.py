@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from amal.battle.scenario import MOVE_ACTIONS, Scenario, UnitType
+from amal.battle.battlefield import MOVE_ACTIONS, Scenario, UnitType
 from amal.battle.vector import ACTION_NAMES
 from amal.study.atomic import replacing
 from amal.study.replay import replays

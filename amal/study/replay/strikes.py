@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from amal.battle.scenario import Scenario
+from amal.battle.battlefield import Scenario
 
 X, Y, HP, SHIELD, ENERGY, COOLDOWN, ALIVE, TARGET = range(8)  # columns of a recording
 

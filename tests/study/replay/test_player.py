@@ -18,7 +18,7 @@ from PIL import Image
 from amal.algorithms.amal import AMAL
 from amal.algorithms.mappo import MAPPO
 from amal.battle import VectorBattle
-from amal.battle.scenario import load_scenario, place, scenario_names
+from amal.battle.scenario import load_scenario, place
 from amal.networks import GRUPolicy
 from amal.players import load_player
 from amal.rollout import EpisodeRecorder, record_battle
@@ -27,7 +27,7 @@ from amal.study.replay.command import main as replay
 from amal.study.replay.player import Decisions, action_names, battle_data, fill_page, render_html
 from amal.study.replay.strikes import ALIVE, HP, SHIELD
 from amal.study.replay.witness import Witness
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SMAC
 
 
 class Elements(HTMLParser):
@@ -113,7 +113,7 @@ def test_the_dead_have_no_health_and_a_time_of_death() -> None:
     assert data["verdict"] == "victory"
 
 
-@pytest.mark.parametrize("name", scenario_names())
+@pytest.mark.parametrize("name", SMAC)
 def test_every_action_has_a_name_and_every_target_a_unit(name: str) -> None:
     scenario = load_scenario(name)
     data = battle_data(scenario, *recording(name, 1), "")
@@ -202,7 +202,7 @@ def test_every_algorithm_plays_as_in_its_rollouts(tmp_path: Path, kind: str) -> 
         module = AMAL(**dims, **init_args)
         init_args["replay_capacity"] = 10**12  # more than any machine has: playing must not ask for it
     checkpoint = save(tmp_path, module, init_args)
-    player, spec = load_player(checkpoint, tmp_path / "config.yaml")
+    player, scenario = load_player(checkpoint, tmp_path / "config.yaml")
     witness = Witness(player)
     batch = EpisodeRecorder(VectorBattle("3m", 1, 0, auto_reset=False), 1).play(witness, 1)
     decisions = witness.decisions()
@@ -213,12 +213,14 @@ def test_every_algorithm_plays_as_in_its_rollouts(tmp_path: Path, kind: str) -> 
     chosen = np.take_along_axis(decisions.probabilities, decisions.actions[..., None], axis=-1)[..., 0]
     np.testing.assert_allclose(chosen, batch.log_probs[0].exp(), rtol=1e-5)
     trained: Any = module
-    np.testing.assert_array_equal(record_battle(trained, spec, 0), record_battle(Witness(player), spec, 0))
+    np.testing.assert_array_equal(
+        record_battle(trained, scenario, 0)[1], record_battle(Witness(player), scenario, 0)[1]
+    )
 
 
 def test_battles_of_one_seed_differ(run: Path) -> None:
-    player, spec = load_player(run / "checkpoints" / "best.ckpt", run / "config.yaml")
-    first, same, other = (record_battle(Witness(player), spec, 0, number) for number in (0, 0, 1))
+    player, scenario = load_player(run / "checkpoints" / "best.ckpt", run / "config.yaml")
+    first, same, other = (record_battle(Witness(player), scenario, 0, number)[1] for number in (0, 0, 1))
     np.testing.assert_array_equal(first, same)
     assert first.shape != other.shape or (first != other).any()
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from amal.battle.scenario import Scenario, load_scenario, place, scenario_names
+from amal.battle.scenario import Scenario, load_scenario, place
 from amal.study.replay import replays
 from amal.study.replay.replays import FRAME_MS, FRAMES_PER_STEP, HEADER, HOLD_MS, TEAM, render_gif
 from amal.study.replay.strikes import ALIVE, COOLDOWN, HP, SHIELD, TARGET, X
+from tests.conftest import SMAC
 
 
 def record(scenario: Scenario, steps: int, dead: str = "") -> np.ndarray:
@@ -74,7 +75,7 @@ def test_ends_with_the_outcome(tmp_path: Path, dead: str, colour: tuple[int, int
     assert count(frames[-1], colour) > count(frames[0], colour) + 300  # the word is large
 
 
-@pytest.mark.parametrize("name", scenario_names())
+@pytest.mark.parametrize("name", SMAC)
 def test_every_scenario_can_be_drawn(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     scenario = load_scenario(name)
     monkeypatch.setattr(replays, "FRAMES_PER_STEP", 2)  # enough here, and quicker

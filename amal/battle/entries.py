@@ -1,0 +1,60 @@
+"""Checks of what is read from YAML. Every refusal names the place, the key and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+class ScenarioError(ValueError):
+    """A scenario or unit that cannot be fought; the message names file and key."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """' (did you mean X?)' for the closest known word, or nothing."""
+    match = difflib.get_close_matches(str(word), list(known), n=1)
+    return f" (did you mean {match[0]}?)" if match else ""
+
+
+def check_keys(entry: Any, where: str, required: Iterable[str], known: list[str] | None) -> None:
+    """Refuses what is no mapping, lacks a required key or has one that is not known (None: any)."""
+    if not isinstance(entry, Mapping):
+        raise ScenarioError(f"{where}: expected a mapping, got {entry!r}")
+    for key in required:
+        if key not in entry:
+            raise ScenarioError(f"{where}: missing key {key!r}")
+    for key in entry:
+        if known is not None and key not in known:
+            raise ScenarioError(f"{where}: unknown key {key!r}{nearest(key, known)}; known: {', '.join(known)}")
+
+
+def word(value: Any, where: str, known: Iterable[str] | None) -> Any:
+    """The value, if it is one of the known words (None: any word)."""
+    if not isinstance(value, str) or (known is not None and value not in known):
+        allowed = f"{nearest(value, known)}; known: {', '.join(known)}" if known is not None else "; expected a word"
+        raise ScenarioError(f"{where}: unknown value {value!r}{allowed}")
+    return value
+
+
+def number(value: Any, where: str, most: float = math.inf) -> float:
+    """The value, if it is a finite number from 0 to ``most``."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most or value == math.inf:
+        span = "of at least 0" if most == math.inf else f"from 0 to {most:g}"
+        raise ScenarioError(f"{where}: expected a number {span}, got {value!r}")
+    return float(value)
+
+
+def count(value: Any, where: str) -> int:
+    """The value, if it is a whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ScenarioError(f"{where}: expected a whole number of at least 1, got {value!r}")
+    return value
+
+
+def point(value: Any, where: str) -> tuple[float, float]:
+    """The value, if it is a list of two numbers of at least 0."""
+    if not isinstance(value, list) or len(value) != 2:
+        raise ScenarioError(f"{where}: expected [x, y], got {value!r}")
+    return number(value[0], where), number(value[1], where)
