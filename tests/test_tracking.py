@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,14 +19,27 @@ Cli = Callable[..., None]
 QUICK = ("fit", "--config", "configs/quickstart.yaml", "--data.env_steps", "3000")
 
 
-def records(file: Path) -> Iterator[Record]:
+def finished_records(file: Path, seconds: float = 30.0) -> list[Record]:
+    """All that wandb wrote, which it goes on doing for a moment after the run."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = list(records(file.read_bytes()))
+        if any(record.HasField("exit") for record in found):
+            return found
+        assert time.monotonic() < deadline, "wandb did not finish its file"
+        time.sleep(0.1)
+
+
+def records(data: bytes) -> Iterator[Record]:
     """Of wandb's own offline format: LevelDB's log, in blocks of 32 KiB after a header of 7 bytes."""
-    data, at, whole = file.read_bytes(), 7, b""
+    at, whole = 7, b""
     while at < len(data):
         if 32768 - at % 32768 < 7:
             at += 32768 - at % 32768
             continue
-        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+        length, kind = int.from_bytes(data[at + 4 : at + 6], "little"), int.from_bytes(data[at + 6 : at + 7], "little")
+        if at + 7 + length > len(data):
+            return
         whole += data[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):  # whole, or the last part
@@ -41,7 +55,7 @@ def test_wandb_gets_steps_as_the_axis_the_config_the_version_a_table_and_a_battl
     config: dict[str, Any] = {}
     history: list[dict[str, Any]] = []
     axes: dict[str, str] = {}
-    for record in records(file):
+    for record in finished_records(file):
         config |= {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.config.update}
         if record.HasField("metric"):
             axes[record.metric.glob_name or record.metric.name] = record.metric.step_metric

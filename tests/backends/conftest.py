@@ -27,17 +27,23 @@ class StandIns:
         for folder in Path("/proc").iterdir():
             try:
                 if folder.name.isdecimal() and str(self.faults).encode() in (folder / "environ").read_bytes():
-                    found.append((folder / "comm").read_text().strip())
+                    name = (folder / "comm").read_text().strip()
+                    found.append("python" if name.startswith("python") else name)
             except OSError:  # it has ended meanwhile, or is another user's
                 continue
         return sorted(found)
 
-    def ended(self, seconds: float = 5.0) -> bool:
-        """Whether all of them end within that time."""
+    def soon(self, number: int, seconds: float = 5.0) -> bool:
+        """Whether within that time there are exactly so many workers, each with a guard and a game, and no others."""
+        expected = sorted(number * ["python", "sh", "sleep"])
         deadline = time.monotonic() + seconds
-        while self.processes() and time.monotonic() < deadline:
+        while self.processes() != expected and time.monotonic() < deadline:
             time.sleep(0.05)
-        return not self.processes()
+        return self.processes() == expected
+
+    def ended(self) -> bool:
+        """Whether all of them soon end."""
+        return self.soon(0)
 
 
 @pytest.fixture

@@ -18,8 +18,6 @@ from amal.battle import UnavailableAction, VectorBattle
 from tests.backends.conftest import StandIns
 from tests.conftest import ROOT
 
-ONE_BATTLE = ["python", "sh", "sleep"]  # worker, guard and game
-
 
 def first_available(battles: WorkerBattles) -> np.ndarray:
     return battles.available_actions.argmax(axis=2)
@@ -29,10 +27,6 @@ def step_until_lost(battles: WorkerBattles) -> None:
     with pytest.raises(EpisodeLost, match="the episodes of battles .* were lost"):
         for _ in range(4):
             battles.step(first_available(battles))
-
-
-def names(stand_ins: StandIns) -> list[str]:
-    return sorted("python" if name.startswith("python") else name for name in stand_ins.processes())
 
 
 def test_they_play_as_the_simulator_does_side_by_side(stand_ins: StandIns) -> None:
@@ -73,7 +67,7 @@ def test_a_crash_is_reported_and_replaced_and_the_others_live_on(
     battles.reset()
     for _ in range(5):
         battles.step(first_available(battles))
-    assert names(stand_ins) == sorted(2 * ONE_BATTLE)  # the game of the crashed one is gone too
+    assert stand_ins.soon(2)  # the game of the crashed one is gone too
     stand_ins.let_happen("lose_the_game")  # SMAC returns an ending that was none
     battles.reset()
     step_until_lost(battles)
@@ -92,7 +86,7 @@ def test_a_worker_that_hangs_deaf_to_signals_is_killed_in_time(
     assert time.monotonic() - started < 60
     battles.reset()
     battles.step(first_available(battles))
-    assert names(stand_ins) == ONE_BATTLE
+    assert stand_ins.soon(1)
 
 
 def test_restarts_are_bounded_and_the_last_error_is_told(stand_ins: StandIns) -> None:
@@ -138,7 +132,7 @@ def test_nothing_outlives_a_killed_parent(stand_ins: StandIns, hung: bool) -> No
     assert parent.stdout is not None and parent.stdout.readline() == "ready\n"
     while hung and any(stand_ins.faults.iterdir()):
         time.sleep(0.05)
-    assert len(stand_ins.processes()) == 1 + 2 * len(ONE_BATTLE)
+    assert len(stand_ins.processes()) >= 1 + 2 * 2  # the parent, workers and guards; games as soon as they are seen
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     assert stand_ins.ended()
@@ -147,6 +141,6 @@ def test_nothing_outlives_a_killed_parent(stand_ins: StandIns, hung: bool) -> No
 def test_they_end_with_their_battles(stand_ins: StandIns) -> None:
     battles = WorkerBattles("starcraft2", "3m", 1)
     battles.reset()
-    assert names(stand_ins) == ONE_BATTLE
+    assert stand_ins.soon(1)
     del battles
     assert stand_ins.ended()
