@@ -23,7 +23,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from amal.algorithms.mappo import MAPPO, NonFiniteLoss
 from amal.battle.scenario import check_same_content, is_file, load_scenario, name_of
 from amal.distributed import check_processes, rank
-from amal.foreign_code import allow_only, check_sources, denied_import, taken_permissions
+from amal.foreign_code import OPTION, allow_only, check_sources, denied_import, taken_permissions
 from amal.machine import keep_freed_memory
 from amal.study.atomic import remove_unfinished, replacing
 from amal.study.checkpoints import WholeCheckpoints, check_fits, read_checkpoint
@@ -119,6 +119,7 @@ class TrainingCLI(LightningCLI):
                 fail(str(denied))
             command = next((word for word in sys.argv if word in SUBCOMMANDS), "fit")
             fail(str(error), suggestion(str(error), self._subcommand_parsers[command]))
+        sys.argv += [f"{OPTION}={name}" for name in self.allowed_code]  # for the processes that Lightning launches
         seed = self.config[self.config.subcommand].seed_everything
         if not 0 <= seed <= LARGEST_SEED:
             fail(f"seed_everything must be between 0 and {LARGEST_SEED}, got {seed}")

@@ -164,7 +164,7 @@ def install_peer(environment: Path) -> None:
 
 def compare_simulators(peer: Peer, scenario: str, rounds: int, seconds: float) -> Comparison:
     """Medians over slices of both, which take turns."""
-    from amal.study.bench import env_steps_per_second
+    from amal.study.bench.simulator import env_steps_per_second
 
     peer.env_steps_per_second(scenario, 0)
     theirs, ours = [], []

@@ -1,6 +1,7 @@
 """Training in two processes, by the shipped command line on the shipped configs."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,15 +22,15 @@ TWO = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.acceler
 # 8 episodes in each of 2 processes, 3 times, and 3 more that are rounded up to 4
 SHORT = ("--data.scenario", "3m", "--data.episodes_per_update", "8", "--data.episodes", "51")
 SETTINGS = (*TWO, *SHORT, "--evaluation.every_n_episodes", "16", "--checkpoint.every_n_episodes", "32")
+WATCHED = ("--trainer.callbacks+=tests.fingerprints.Fingerprints", "--allow_code", "tests.fingerprints")
 RANKS = (0, 1)
 ALGORITHMS = ("mappo", "mappo_gru", "amal")
 
 
 def fit(algorithm: str, out: Path, *args: str) -> list[str]:
-    watched = ("--trainer.callbacks+=tests.fingerprints.Fingerprints",)
     # AMAL's second generation, and the audit after it, come after the checkpoint that is resumed
     amal = ("--trainer.callbacks.evolution_frequency", "3") if algorithm == "amal" else ()
-    return ["fit", "--config", f"configs/{algorithm}.yaml", *SETTINGS, *amal, *watched, "--out", str(out), *args]
+    return ["fit", "--config", f"configs/{algorithm}.yaml", *SETTINGS, *amal, *WATCHED, "--out", str(out), *args]
 
 
 def fingerprints(run: Path) -> list[pd.DataFrame]:
@@ -41,23 +42,29 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Each algorithm's run, uninterrupted and resumed from its checkpoint, one after the other in two processes that
     were not started by Lightning, as a cluster would start them."""
     folder = tmp_path_factory.mktemp("runs")
-    commands = []
+    sums = f"from tests.fingerprints import save_sums\nsave_sums({str(folder)!r})"
+    run_in_two([fit(name, folder / name) for name in ALGORITHMS], sums)
+    resumed = []
     for name in ALGORITHMS:
-        commands.append(fit(name, folder / name))
-        checkpoint = folder / name / "checkpoints" / "episode_32.ckpt"
-        commands.append(fit(name, folder / f"{name}_resumed", "--ckpt_path", str(checkpoint)))
+        copy = folder / f"{name}_resumed"
+        shutil.copytree(folder / name, copy, ignore=shutil.ignore_patterns("rank_*.csv"))
+        checkpoint = copy / "checkpoints" / "episode_32.ckpt"
+        resumed.append(fit(name, copy, "--ckpt_path", str(checkpoint)))
+    run_in_two(resumed)
+    return folder
+
+
+def run_in_two(commands: list[list[str]], afterwards: str = "") -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    sums = f"from tests.fingerprints import save_sums\nsave_sums({str(folder)!r})"
-    code = f"from cli import main\nfor args in {commands}: main(args)\n{sums}"
+    code = f"from cli import main\nfor args in {commands}: main(args)\n{afterwards}"
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     started = [
         subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=os.environ | meeting | {"LOCAL_RANK": str(r)})
         for r in RANKS
     ]
     assert [process.wait() for process in started] == [0, 0]
-    return folder
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -84,7 +91,7 @@ def test_one_process_evaluates_and_writes(runs: Path, algorithm: str) -> None:
     assert evaluations["episodes"].tolist() == [16, 32, 48, 52]
     names = {path.name for path in (runs / algorithm).iterdir()}
     assert names == {
-        *("checkpoints", "config.yaml", "evaluations.csv", "metrics.csv", "run.json"),
+        *(".lock", "checkpoints", "config.yaml", "evaluations.csv", "metrics.csv", "run.json"),
         *("rank_0.csv", "rank_1.csv"),
     }
 
@@ -115,10 +122,10 @@ def test_another_number_of_processes_is_refused(
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     with pytest.raises(SystemExit) as stop:
         resumed = ("--ckpt_path", run / "checkpoints" / "last.ckpt", *ONE)
-        cli("fit", "--config", run / "config.yaml", *resumed)
+        cli("fit", "--config", run / "config.yaml", *resumed, *WATCHED[1:])
     message = capsys.readouterr().err
     assert stop.value.code == 2 and message.count("\n") == 1
-    assert message.startswith("error: ") and "in 2 process(es)" in message and "--trainer.devices" in message
+    assert message.startswith("error: ") and "trainer.devices was '2' and is now '1'" in message
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
@@ -127,12 +134,12 @@ def test_one_process_can_validate_what_two_have_trained(
 ) -> None:
     run = runs / "amal"
     checkpoint = ("--ckpt_path", run / "checkpoints" / "last.ckpt")
-    cli("validate", "--config", run / "config.yaml", *checkpoint, *ONE)
+    cli("validate", "--config", run / "config.yaml", *checkpoint, *ONE, *WATCHED[1:])
     assert "eval/win_rate" in capsys.readouterr().out
 
 
 def test_the_command_starts_the_processes_and_a_signal_to_one_stops_both_in_the_same_update(tmp_path: Path) -> None:
-    args = (*TWO, *SHORT, "--data.episodes", "100000", "--trainer.callbacks+=tests.fingerprints.Fingerprints")
+    args = (*TWO, *SHORT, "--data.episodes", "100000", *WATCHED)
     command = [sys.executable, str(ROOT / "cli.py"), "fit", "--config", str(ROOT / "configs/mappo.yaml"), *args]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     run = tmp_path / "runs" / "mappo-3m-seed0"

@@ -39,7 +39,8 @@ def main(args: list[str]) -> None:
 def describe(scenario: Scenario) -> None:
     """Prints the layout of a scenario's actions, observation and state."""
     console = Console()
-    console.print(f"{scenario.name}: {army(scenario, 'ally')} against {army(scenario, 'enemy')}\n", highlight=False)
+    teams = f"{army(scenario, 'ally')} against {army(scenario, 'enemy')}"
+    console.print(f"{scenario.name}: {teams}\n", highlight=False, soft_wrap=True)
     for table in layout(scenario):
         console.print(table)
 
