@@ -220,12 +220,14 @@ class TrainingCLI(LightningCLI):
 
 def agreed_run_folder(config: Namespace) -> Path:
     """The first process chooses, and tells those that it launches: by then the name that was free may be taken."""
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        told = os.environ.get(RUN_FOLDER)
-        return run_folder(config) if told is None else Path(told)
-    folder = run_folder(config)
-    os.environ[RUN_FOLDER] = str(folder)
-    return folder
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        folder = run_folder(config)
+        os.environ[RUN_FOLDER] = str(folder)
+        return folder
+    if config.ckpt_path is None and config.out is not None:
+        return Path(config.out)  # whether it is free is for the first process to see
+    told = os.environ.get(RUN_FOLDER)
+    return run_folder(config) if config.ckpt_path is not None or told is None else Path(told)
 
 
 def run_folder(config: Namespace) -> Path:
