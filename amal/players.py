@@ -13,9 +13,9 @@ from lightning import LightningModule
 from amal.battle.battlefield import Scenario
 from amal.battle.rival import check_equal_teams
 from amal.battle.scenario import check_same_content, load_scenario
+from amal.checkpoints import CheckpointError, check_fits, read_checkpoint
 from amal.foreign_code import check_sources, denied_import
 from amal.rollout import Actor
-from amal.study.checkpoints import CheckpointError, check_fits, read_checkpoint
 from amal.types import BattleSpec
 
 DIMENSIONS = ("n_agents", "n_actions", "obs_dim", "state_dim")

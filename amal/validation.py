@@ -1,5 +1,7 @@
 """Checks of constructor arguments: one line that names the argument, what is allowed and what came."""
 
+LARGEST_SEED = 2**32 - 1  # that Lightning takes
+
 
 def check_at_least(lowest: float, **arguments: float) -> None:
     """Raise ValueError for the first argument below ``lowest`` (or NaN)."""

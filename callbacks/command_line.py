@@ -21,13 +21,15 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from amal.algorithms.mappo import MAPPO, NonFiniteLoss
+from amal.atomic import remove_unfinished, replacing
 from amal.battle.scenario import check_same_content, is_file, load_scenario, name_of
+from amal.checkpoints import WholeCheckpoints, check_fits, read_checkpoint
 from amal.distributed import check_processes, rank
 from amal.foreign_code import OPTION, allow_only, check_sources, denied_import, taken_permissions
 from amal.machine import keep_freed_memory
-from amal.study.atomic import remove_unfinished, replacing
-from amal.study.checkpoints import WholeCheckpoints, check_fits, read_checkpoint
+from amal.players import DIMENSIONS
 from amal.study.locks import FolderNotOurs, locked
+from amal.validation import LARGEST_SEED
 from callbacks.checkpoint import RunCheckpoint
 from callbacks.evaluation import Evaluation
 from callbacks.evolution import Evolution
@@ -42,7 +44,6 @@ from datamodules.rollout import RolloutDataModule
 RUN_FOLDER = "AMAL_RUN_FOLDER"  # environment variable
 FILES_OF_A_RUN = ("config.yaml", "run.json", "evaluations.csv", "metrics.csv", "checkpoints")
 SUBCOMMANDS = ("fit", "validate", "test")
-DIMENSIONS = ("n_agents", "n_actions", "obs_dim", "state_dim")
 PARSER_OPTIONS = {"exit_on_error": False, "allow_abbrev": False}
 TRAINER_DEFAULTS = {
     "devices": 1,  # several are for those who ask for them
@@ -62,7 +63,6 @@ NO_OTHER_END = {
     "overfit_batches": 0.0,
     "fast_dev_run": False,
 }
-LARGEST_SEED = 2**32 - 1
 
 # Mostly Lightning's advice for data that is loaded from disk; ours is played in this process.
 _NOT_FOR_USERS = (

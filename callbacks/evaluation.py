@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 from lightning import Callback, LightningModule, Trainer
 
+from amal.atomic import replacing
 from amal.evaluation import BattleStatistics
-from amal.study.atomic import replacing
 from amal.validation import check_at_least
 from datamodules.rollout import RolloutDataModule, data_of
 

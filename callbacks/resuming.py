@@ -16,7 +16,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from amal.battle.compilation import simulator_hash
-from amal.study.checkpoints import CheckpointError
+from amal.checkpoints import CheckpointError
 
 SETTINGS = "settings"  # their key in a checkpoint
 # What a run's numbers depend on. The rest says where files go, what is shown and how often it is saved.

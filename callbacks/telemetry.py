@@ -18,8 +18,8 @@ import pandas as pd
 import torch
 from lightning import Callback, LightningModule, Trainer
 
+from amal.atomic import replacing
 from amal.battle.compilation import simulator_hash
-from amal.study.atomic import replacing
 from amal.study.versions import code_version
 from datamodules.rollout import data_of
 

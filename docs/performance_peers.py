@@ -186,7 +186,7 @@ def compare_recurrent_training(scenario: str, env_steps: int) -> Comparison:
 
 
 def keep(comparisons: list[Comparison], path: Path) -> None:
-    from amal.study.atomic import replacing
+    from amal.atomic import replacing
 
     rows = [{**asdict(row), "ratio": row.ratio} for row in comparisons]
     with replacing(path) as part:

@@ -53,7 +53,7 @@ def main() -> None:
     from amal.algorithms.amal import AMAL
     from amal.algorithms.mappo import MAPPO
     from amal.battle import vector
-    from amal.study.checkpoints import WholeCheckpoints
+    from amal.checkpoints import WholeCheckpoints
     from callbacks import Evaluation
     from datamodules import RolloutDataModule
 

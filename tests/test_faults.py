@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from amal.battle import VectorBattle
-from amal.study.checkpoints import WholeCheckpoints, read_checkpoint
+from amal.checkpoints import WholeCheckpoints, read_checkpoint
 from amal.types import EpisodeBatch
 from datamodules import RolloutDataModule
 from tests.conftest import ROOT

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from amal.study.checkpoints import CheckpointError, read_checkpoint
+from amal.checkpoints import CheckpointError, read_checkpoint
 
 Cli = Callable[..., None]
 TINY = ("--data.env_steps", "300", "--data.episodes_per_update", "8", "--evaluation.every_n_episodes", "8")

@@ -13,10 +13,10 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from amal.atomic import replacing
 from amal.battle.entries import ScenarioError, nearest
 from amal.battle.scenario import load_scenario
 from amal.study.arguments import OneLineParser, fail
-from amal.study.atomic import replacing
 from amal.study.bench.simulator import SimulatorSpeed, measure_simulator
 from amal.study.bench.training import BenchError, TrainingSpeed, measure_training
 

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from amal.study.atomic import replacing
+from amal.atomic import replacing
 from amal.study.figures import FAINT, INK, OTHER_COLOURS
 
 DASHES = ("--", "-", ":", "-.")

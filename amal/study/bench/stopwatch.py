@@ -16,10 +16,10 @@ from lightning import Callback, LightningModule, Trainer
 from torch.utils.flop_counter import FlopCounterMode
 
 from amal.battle import VectorBattle
+from amal.study.bench.training import RESULT
 
 WARM_UP_UPDATES = 3
 WIDTH = 256  # of the shipped networks
-RESULT = "bench.json"
 
 
 class Stopwatch(Callback):
@@ -37,6 +37,7 @@ class Stopwatch(Callback):
         self.start = self.end = 0.0
         self.start_steps = self.env_steps = 0
         self.first_update = 0.0
+        self.threads = torch.get_num_threads()
         self.products: FlopCounterMode | None = None
         self.product_steps = 0
 
@@ -77,8 +78,8 @@ class Stopwatch(Callback):
             "seconds_of_parts": self.parts,
             "first_update": self.first_update,
             "product_flops_per_env_step": self.products.get_total_flops() / self.product_steps,
-            "product_flops_per_second": product_speed(max(rows, 1), torch.get_num_threads()),
-            "threads": torch.get_num_threads(),
+            "product_flops_per_second": product_speed(max(rows, 1)),
+            "threads": self.threads,
             "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         }
         (Path(trainer.default_root_dir) / RESULT).write_text(json.dumps(result, indent=2))
@@ -98,7 +99,6 @@ class Stopwatch(Callback):
         return timed
 
     def _start_counting(self) -> None:
-        self.threads = torch.get_num_threads()
         torch.set_num_threads(1)  # the counter sees one thread only
         self.products = FlopCounterMode(display=False)
         self.products.__enter__()
@@ -110,15 +110,12 @@ class Stopwatch(Callback):
         self.product_steps = env_steps - self.env_steps
 
 
-def product_speed(rows: int, threads: int, repeats: int = 200) -> float:
-    """Floating-point operations per second of [rows, 256] · [256, 256] on so many threads; the median of repeats."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+def product_speed(rows: int, repeats: int = 200) -> float:
+    """Floating-point operations per second of [rows, 256] · [256, 256] on torch's threads; the median of repeats."""
     a, b, product = torch.randn(rows, WIDTH), torch.randn(WIDTH, WIDTH), torch.empty(rows, WIDTH)
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
         torch.mm(a, b, out=product)
         seconds.append(time.perf_counter() - start)
-    torch.set_num_threads(before)
     return 2.0 * rows * WIDTH * WIDTH / statistics.median(seconds)

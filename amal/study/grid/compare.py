@@ -21,9 +21,9 @@ from amal.study.grid.board import Board
 from amal.study.grid.launchers import CellInUse, Launcher, LocalLauncher, RayLauncher, import_ray
 from amal.study.grid.runs import Grid, StudyError, write_record
 from amal.study.locks import FolderNotOurs, locked
+from amal.validation import LARGEST_SEED
 
 TICK_SECONDS = 0.2
-LARGEST_SEED = 2**32 - 1
 GRIDS_OWN = ("config", "ckpt_path", "out", "seed_everything", "data.scenario", "data.env_steps", "data.episodes")
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
+from amal.atomic import replacing
 from amal.battle.scenario import is_file, name_of
-from amal.study.atomic import replacing
 from amal.study.versions import code_version
 
 START_MARK = "=== "  # begins the line of a log that says when and how a session of its cell was started

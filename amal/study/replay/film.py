@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from amal.atomic import replacing
 from amal.battle.battlefield import Scenario
-from amal.study.atomic import replacing
 from amal.study.replay.replays import FRAME_MS, Replay
 
 

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from amal.atomic import replacing
 from amal.battle.battlefield import MOVE_ACTIONS, Scenario, UnitType
 from amal.battle.vector import ACTION_NAMES
-from amal.study.atomic import replacing
 from amal.study.replay import replays
 from amal.study.replay.field import GROUND_COLOUR, SUPERSAMPLING, WIDTH, Camera, aim_camera, draw_field
 from amal.study.replay.strikes import ALIVE, HP, SHIELD, STEP_SECONDS, TARGET, find_strikes, headings, times_of_death

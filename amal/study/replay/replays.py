@@ -17,8 +17,8 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from amal.atomic import replacing
 from amal.battle.battlefield import Scenario, UnitType
-from amal.study.atomic import replacing
 from amal.study.replay.field import GROUND_COLOUR, SUPERSAMPLING, WIDTH, Camera, Colour, aim_camera, draw_field
 from amal.study.replay.strikes import (
     ALIVE,

@@ -121,7 +121,7 @@ def _write_tables(
 
 
 def _write(path: Path, text: str) -> None:
-    from amal.study.atomic import replacing
+    from amal.atomic import replacing
 
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")

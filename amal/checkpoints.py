@@ -18,7 +18,7 @@ from lightning import LightningModule
 from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
-from amal.study.atomic import replacing
+from amal.atomic import replacing
 
 
 class CheckpointError(ValueError):
