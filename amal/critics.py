@@ -33,6 +33,12 @@ class Critic(nn.Module):
             [..., N].
         """
 
+    def some(self, state: Tensor, obs: Tensor, wanted: Tensor) -> Tensor:
+        """The same where only the rows ``wanted`` [R] int64 of the flattened [... · N] are needed; the others' may be
+        anything finite. A critic that can save work overrides it."""
+        values: Tensor = self(state, obs)
+        return values
+
 
 class MAPPOCritic(Critic):
     """Centralised critic: MLP on global state ⊕ agent id (MAPPO, Yu et al. 2022, arXiv:2103.01955).
@@ -58,8 +64,12 @@ class MAPPOCritic(Critic):
         self.layers = AgentMLP(state_dim + obs_dim * joint_obs, n_agents, hidden_sizes, 1, output_gain=1.0)
 
     def forward(self, state: Tensor, obs: Tensor) -> Tensor:
+        return self.some(state, obs, wanted=None)
+
+    def some(self, state: Tensor, obs: Tensor, wanted: Tensor | None) -> Tensor:
         shared = state.unsqueeze(-2)  # one row per step: the agents share its product with the weight
-        values: Tensor = self.layers(shared, obs) if self.joint_obs else self.layers(shared)
+        parts = (shared, obs) if self.joint_obs else (shared,)
+        values: Tensor = self.layers(*parts, wanted=wanted)
         return values.squeeze(-1)
 
 
@@ -78,7 +88,10 @@ class IPPOCritic(Critic):
         self.layers = AgentMLP(obs_dim, n_agents, hidden_sizes, 1, output_gain=1.0)
 
     def forward(self, state: Tensor, obs: Tensor) -> Tensor:
-        values: Tensor = self.layers(obs)
+        return self.some(state, obs, wanted=None)
+
+    def some(self, state: Tensor, obs: Tensor, wanted: Tensor | None) -> Tensor:
+        values: Tensor = self.layers(obs, wanted=wanted)
         return values.squeeze(-1)
 
 

@@ -63,12 +63,13 @@ def share_cores(n_processes: int) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Lets glibc keep the memory of freed tensors for the next ones, instead of returning it to the system after each
-    use, which costs page faults on every large one. Without glibc it does nothing."""
-    trim_threshold, mmap_threshold = -1, -3  # names of malloc.h
+    """Lets glibc keep the memory of freed tensors for the next ones, of whichever thread, instead of returning it to the
+    system after each use, which costs page faults on every large one. Without glibc it does nothing."""
+    trim_threshold, mmap_threshold, arena_max = -1, -3, -8  # names of malloc.h
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return
     mallopt(mmap_threshold, 2**30)
     mallopt(trim_threshold, 2**31 - 1)
+    mallopt(arena_max, 1)

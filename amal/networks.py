@@ -78,10 +78,13 @@ class AgentLinear(nn.Module):
             output = F.linear(part, weight) + output
         return output
 
-    def some(self, features: Tensor, agents: Tensor) -> Tensor:
-        """The same for single rows: features [R, F] of agents [R] int64 → [R, out]."""
-        ids = F.one_hot(agents, self.n_agents).to(features.dtype)
-        return F.linear(torch.cat([features, ids], dim=-1), self.weight, self.bias)
+    def some(self, wanted: Tensor, *parts: Tensor) -> Tensor:
+        """Only the rows ``wanted`` [R] int64 of the flattened [... · N] → [R, out]."""
+        if any(part.shape[-2] != self.n_agents for part in parts):  # a shared product is taken once, then its rows
+            return self.forward(*parts).flatten(0, -2).index_select(0, wanted)
+        own = [part.flatten(0, -2).index_select(0, wanted) for part in parts]
+        ids = F.one_hot(wanted % self.n_agents, self.n_agents).to(own[0].dtype)
+        return F.linear(torch.cat([*own, ids], dim=-1), self.weight, self.bias)
 
 
 class AgentMLP(nn.Module):
@@ -106,20 +109,28 @@ class AgentMLP(nn.Module):
         self.middle = nn.ModuleList(orthogonal_linear(width, following, RELU_GAIN) for width, following in widths)
         self.last = orthogonal_linear(hidden_sizes[-1], out_features, output_gain)
 
-    def forward(self, *parts: Tensor) -> Tensor:
-        """[..., N, F_i] or [..., 1, F_i] each → [..., N, out]."""
-        hidden = F.relu(self.first(*parts), inplace=True)
-        # two dimensions from here on: on more, a linear layer returns a view, which autograd copies before the ReLU can
-        # overwrite it
-        output = self._after_first(hidden.flatten(0, -2))
-        return output.view(*hidden.shape[:-1], -1)
+    def forward(self, *parts: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """[..., N, F_i] or [..., 1, F_i] each → [..., N, out].
 
-    def some(self, features: Tensor, agents: Tensor) -> Tensor:
-        """The same for single rows: features [R, F] of agents [R] int64 → [R, out]."""
-        return self._after_first(F.relu(self.first.some(features, agents), inplace=True))
+        Args:
+            parts: of the input, as of ``AgentLinear``.
+            wanted: [R] int64, rows of the flattened [... · N] whose output is needed; the others cost as little as
+                possible and get zeros.
+        """
+        if wanted is None:
+            hidden = self.first(*parts)
+            output = self._after_first(hidden.flatten(0, -2))
+            return output.view(*hidden.shape[:-1], -1)
+        first = self.first.some(wanted, *parts)
+        output = self._after_first(first)
+        leading = (*parts[0].shape[:-2], self.first.n_agents)
+        everywhere = output.new_zeros(math.prod(leading), output.shape[-1]).index_copy(0, wanted, output)
+        return everywhere.view(*leading, -1)
 
     def _after_first(self, hidden: Tensor) -> Tensor:
-        """[R, hidden] → [R, out]."""
+        """[R, hidden] → [R, out]; of two dimensions, for on more a linear layer returns a view, which autograd copies
+        before the ReLU can overwrite it."""
+        hidden = F.relu(hidden, inplace=True)
         for layer in self.middle:
             hidden = F.relu(layer(hidden), inplace=True)
         output: Tensor = self.last(hidden)
@@ -171,12 +182,7 @@ class MLPPolicy(Policy):
         return next(self.parameters()).new_empty(batch_size, self.n_agents, 0)
 
     def forward(self, obs: Tensor, hidden: Tensor, wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        if wanted is None:
-            return self.layers(obs), hidden
-        # the dead are a third of all in 2s3z, and cost nothing
-        some = self.layers.some(obs.flatten(0, -2).index_select(0, wanted), wanted % self.n_agents)
-        logits = some.new_zeros(math.prod(obs.shape[:-1]), some.shape[-1]).index_copy(0, wanted, some)
-        return logits.view(*obs.shape[:-1], -1), hidden
+        return self.layers(obs, wanted=wanted), hidden  # the dead are a third of all in 2s3z
 
 
 class GRUPolicy(Policy):

@@ -61,6 +61,24 @@ def test_a_row_has_the_value_it_has_alone(factory: Factory) -> None:
 
 
 @all_critics
+@pytest.mark.parametrize("leading", [(40,), (8, 5)], ids=str)
+def test_some_rows_have_the_values_and_gradients_they_have_among_all(
+    factory: Factory, leading: tuple[int, ...]
+) -> None:
+    critic = factory(STATE_DIM, OBS_DIM, N_AGENTS)
+    state, obs = rows(*leading)
+    wanted = (torch.rand(*leading, N_AGENTS) < 0.6).flatten().nonzero().squeeze(-1)
+    outcomes = []
+    for values in (critic(state, obs), critic.some(state, obs, wanted)):
+        assert values.shape == (*leading, N_AGENTS)
+        assert values.isfinite().all()
+        chosen = values.flatten()[wanted]
+        outcomes.append([chosen, *torch.autograd.grad(chosen.square().sum(), list(critic.parameters()))])
+    for among_all, alone in zip(*outcomes, strict=True):
+        torch.testing.assert_close(alone, among_all, rtol=1e-5, atol=1e-5)
+
+
+@all_critics
 @pytest.mark.parametrize("rubbish", [1e3, float("nan")])
 def test_nothing_leaks_between_steps_or_episodes(factory: Factory, rubbish: float) -> None:
     critic = factory(STATE_DIM, OBS_DIM, N_AGENTS)

@@ -213,7 +213,7 @@ class MAPPO(LightningModule):
             ]
 
         def teach_critic() -> list[dict[str, Tensor]]:
-            return [self.critic_step(transitions[minibatch.rows]) for minibatch in minibatches]
+            return [self.critic_step(transitions[minibatch.rows], minibatch.living) for minibatch in minibatches]
 
         policy_steps, critic_steps = side_by_side(teach_policy, teach_critic)  # they share no parameters
         return averages(policy_steps) | averages(critic_steps)
@@ -226,9 +226,9 @@ class MAPPO(LightningModule):
         loss, metrics = self.policy_loss(logits, transitions)
         return metrics | self.optimize("policy", loss if further_loss is None else loss + further_loss)
 
-    def critic_step(self, transitions: Transitions) -> dict[str, Tensor]:
-        """One step of the critic on the ``transitions`` of a minibatch; its metrics."""
-        loss = self.critic_loss(transitions)
+    def critic_step(self, transitions: Transitions, living: Tensor) -> dict[str, Tensor]:
+        """One step of the critic on the ``transitions`` of a minibatch and their ``living_rows``; its metrics."""
+        loss = self.critic_loss(transitions, living)
         return {"train/value_loss": loss.detach()} | self.optimize("critic", loss)
 
     @torch.no_grad()
@@ -262,7 +262,7 @@ class MAPPO(LightningModule):
 
         def shuffled() -> Iterator[Minibatch]:
             if self.policy.recurrent:
-                return shuffled_episodes(batch.mask, n_minibatch, self.generator)
+                return shuffled_episodes(batch.mask, transitions.alive, n_minibatch, self.generator)
             return shuffled_transitions(transitions.alive, n_minibatch, self.generator)
 
         return [minibatch for _ in range(self.n_epochs) for minibatch in shuffled()]
@@ -290,9 +290,9 @@ class MAPPO(LightningModule):
             }
         return -surrogate - self.entropy_coef * entropy, metrics
 
-    def critic_loss(self, transitions: Transitions) -> Tensor:
-        """Clipped value loss over alive agents."""
-        values = self.critic(transitions.state, transitions.obs)
+    def critic_loss(self, transitions: Transitions, living: Tensor) -> Tensor:
+        """Clipped value loss over alive agents, whose rows are the ``living``."""
+        values = self.critic.some(transitions.state, transitions.obs, living)
         loss = clipped_value_loss(
             values, transitions.values, transitions.targets, self.value_clip, self.value_loss, self.huber_delta
         )

@@ -41,7 +41,7 @@ class Minibatch:
     """
 
     rows: Tensor  # [m] int64, into Transitions
-    living: Tensor  # [r] int64, rows of the alive in [m · N]; empty for recurrent policies
+    living: Tensor  # [r] int64, rows of the alive in [m · N]
     episodes: Tensor  # [b] int64, into EpisodeBatch; empty for feed-forward policies
     slots: Tensor  # [m] int64, where the rows lie in the episodes' [b · T] slots; empty for feed-forward policies
 
@@ -70,15 +70,22 @@ def shuffled_transitions(alive: Tensor, n_minibatch: int, generator: torch.Gener
         yield Minibatch(rows, living_rows(alive[rows]), episodes=nothing, slots=nothing)
 
 
-def shuffled_episodes(mask: Tensor, n_minibatch: int, generator: torch.Generator) -> Iterator[Minibatch]:
-    """One epoch of random disjoint sets of whole episodes, for policies with a memory; ``mask`` is [B, T]."""
-    nothing = torch.empty(0, dtype=torch.int64, device=mask.device)
+def shuffled_episodes(mask: Tensor, alive: Tensor, n_minibatch: int, generator: torch.Generator) -> Iterator[Minibatch]:
+    """One epoch of random disjoint sets of whole episodes, for policies with a memory.
+
+    Args:
+        mask: [B, T], which steps happened.
+        alive: [M, N], of the M steps that did.
+        n_minibatch: how many sets.
+        generator: source of the order.
+    """
     row = mask.flatten().cumsum(0).view(mask.shape) - 1
     order = torch.randperm(mask.shape[0], generator=generator).to(mask.device)
     for episodes in order.tensor_split(n_minibatch):
         happened = mask[episodes]
         slots = happened.flatten().nonzero().squeeze(-1)
-        yield Minibatch(row[episodes][happened], living=nothing, episodes=episodes, slots=slots)
+        rows = row[episodes][happened]
+        yield Minibatch(rows, living_rows(alive[rows]), episodes=episodes, slots=slots)
 
 
 def every_nth(transitions: Transitions, n: int) -> list[tuple[Transitions, Tensor]]:

@@ -10,6 +10,7 @@ from lightning import Trainer, seed_everything
 from torch.utils.data import DataLoader
 
 from amal.algorithms.mappo import MAPPO, NonFiniteLoss, check_finite
+from amal.algorithms.minibatches import living_rows
 from amal.critics import IPPOCritic, MAPPOCritic, evaluate_critic
 from amal.networks import GRUPolicy, IndependentPolicies, MLPPolicy
 from amal.ops.returns import generalized_advantages, n_step_returns
@@ -124,7 +125,7 @@ def test_losses_and_targets_leave_dead_agents_out() -> None:
     outcomes = []
     for case in (transitions, replace(transitions, **dead)):
         logits, _ = module.policy(case.obs.unsqueeze(1), module.policy.initial_hidden(len(case.obs)))
-        loss = module.policy_loss(logits.squeeze(1), case)[0] + module.critic_loss(case)
+        loss = module.policy_loss(logits.squeeze(1), case)[0] + module.critic_loss(case, living_rows(case.alive))
         outcomes.append([loss, *torch.autograd.grad(loss, [*module.policy.parameters(), *module.critic.parameters()])])
     assert all(torch.equal(before, after) for before, after in zip(*outcomes, strict=True))
 
