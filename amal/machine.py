@@ -63,7 +63,7 @@ def share_cores(n_processes: int) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Lets glibc keep the memory of freed tensors for the next ones, of whichever thread, instead of returning it to the
+    """Lets glibc keep the memory of freed tensors for the next ones, on any thread, instead of returning it to the
     system after each use, which costs page faults on every large one. Without glibc it does nothing."""
     trim_threshold, mmap_threshold, arena_max = -1, -3, -8  # names of malloc.h
     try:
