@@ -6,6 +6,7 @@ Letters: B episodes, T time, N agents, O observation size, A actions, F features
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import cast
 
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from amal.machine import one_thread
+from amal.ops.recurrence import gated_recurrence
 from amal.validation import check_at_least
 
 RELU_GAIN = math.sqrt(2.0)
@@ -37,6 +39,16 @@ def orthogonal_linear(in_features: int, out_features: int, gain: float) -> nn.Li
     orthogonal_(layer.weight, gain)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def scattered(values: Tensor, rows: Tensor, shape: Sequence[int]) -> Tensor:
+    """Values [R, F] put where they belong, at rows [R] int64 of the flattened shape [... · N]; zeros elsewhere.
+
+    Returns:
+        [..., N, F].
+    """
+    everywhere = values.new_zeros(math.prod(shape), values.shape[-1]).index_copy(0, rows, values)
+    return everywhere.view(*shape, -1)
 
 
 class AgentLinear(nn.Module):
@@ -121,11 +133,8 @@ class AgentMLP(nn.Module):
             hidden = self.first(*parts)
             output = self._after_first(hidden.flatten(0, -2))
             return output.view(*hidden.shape[:-1], -1)
-        first = self.first.some(wanted, *parts)
-        output = self._after_first(first)
-        leading = (*parts[0].shape[:-2], self.first.n_agents)
-        everywhere = output.new_zeros(math.prod(leading), output.shape[-1]).index_copy(0, wanted, output)
-        return everywhere.view(*leading, -1)
+        output = self._after_first(self.first.some(wanted, *parts))
+        return scattered(output, wanted, (*parts[0].shape[:-2], self.first.n_agents))
 
     def _after_first(self, hidden: Tensor) -> Tensor:
         """[R, hidden] → [R, out]; of two dimensions, for on more a linear layer returns a view, which autograd copies
@@ -135,6 +144,26 @@ class AgentMLP(nn.Module):
             hidden = F.relu(layer(hidden), inplace=True)
         output: Tensor = self.last(hidden)
         return output
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Which rows of M transitions of N agents a policy learns from. One with a memory follows agents from the beginning
+    of an episode, many side by side; without a memory every row is a sequence of its own.
+    """
+
+    rows: Tensor
+    """[R] int64 into [M · N]: the first step of all sequences, the second of those that have one, and so on; longer
+    sequences come first."""
+    running: Tensor
+    """[T, N] int64, on the CPU: how many sequences of each agent have a t-th step."""
+
+    def by_agent(self) -> list["Sequences"]:
+        """Those of each agent, with rows into [M]."""
+        n_agents = self.running.shape[1]
+        order = (self.rows % n_agents).argsort(stable=True)
+        rows = (self.rows[order] // n_agents).split(self.running.sum(dim=0).tolist())
+        return [Sequences(own, self.running[:, i : i + 1]) for i, own in enumerate(rows)]
 
 
 class Policy(nn.Module):
@@ -147,17 +176,24 @@ class Policy(nn.Module):
         """[B, N, H], the hidden state at the start of an episode."""
 
     @abstractmethod
-    def forward(self, obs: Tensor, hidden: Tensor, wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Logits of whole sequences.
+    def forward(self, obs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of B battles for T steps.
 
         Args:
             obs: [B, T, N, O].
             hidden: [B, N, H], before the first step.
-            wanted: [R] int64, whose logits are needed, as rows of the flattened [B · T · N]; the others' may be
-                anything finite.
 
         Returns:
             Logits [B, T, N, A], and the hidden state [B, N, H] after the last step.
+        """
+
+    @abstractmethod
+    def some(self, obs: Tensor, sequences: Sequences) -> Tensor:
+        """Logits [M, N, A] of what happened in training, where only some rows are needed; the others' mean nothing.
+
+        Args:
+            obs: [M, N, O].
+            sequences: the rows, each sequence from its beginning.
         """
 
 
@@ -181,8 +217,12 @@ class MLPPolicy(Policy):
     def initial_hidden(self, batch_size: int) -> Tensor:
         return next(self.parameters()).new_empty(batch_size, self.n_agents, 0)
 
-    def forward(self, obs: Tensor, hidden: Tensor, wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.layers(obs, wanted=wanted), hidden  # the dead are a third of all in 2s3z
+    def forward(self, obs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        return self.layers(obs), hidden
+
+    def some(self, obs: Tensor, sequences: Sequences) -> Tensor:
+        logits: Tensor = self.layers(obs, wanted=sequences.rows)
+        return logits
 
 
 class GRUPolicy(Policy):
@@ -203,7 +243,7 @@ class GRUPolicy(Policy):
         self.n_agents = n_agents
         self.hidden_size = hidden_size
         self.encoder = AgentLinear(obs_dim, n_agents, hidden_size)
-        self.gru = nn.GRU(hidden_size, hidden_size)
+        self.gru = nn.GRUCell(hidden_size, hidden_size)  # its parameters; all steps together are faster than its calls
         for name, parameter in self.gru.named_parameters():
             if name.startswith("bias"):
                 nn.init.zeros_(parameter)
@@ -215,12 +255,23 @@ class GRUPolicy(Policy):
     def initial_hidden(self, batch_size: int) -> Tensor:
         return next(self.parameters()).new_zeros(batch_size, self.n_agents, self.hidden_size)
 
-    def forward(self, obs: Tensor, hidden: Tensor, wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        batch_size, n_steps = obs.shape[:2]
-        features = F.relu(self.encoder(obs.transpose(0, 1)), inplace=True)  # time first, as the GRU walks it
-        outputs, last = self.gru(features.flatten(1, 2), hidden.reshape(1, -1, self.hidden_size))
-        logits = self.head(outputs).view(n_steps, batch_size, self.n_agents, -1).transpose(0, 1)
-        return logits, last.view(batch_size, self.n_agents, self.hidden_size)
+    def forward(self, obs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        battles, n_steps = obs.shape[:2]
+        features = self.encoder(obs.transpose(0, 1)).flatten(0, 2)  # time first, as the GRU walks it
+        outputs = self._walk(features, hidden.flatten(0, 1), [battles * self.n_agents] * n_steps)
+        logits = self.head(outputs).view(n_steps, battles, self.n_agents, -1).transpose(0, 1)
+        return logits, outputs.view(n_steps, *hidden.shape)[-1]
+
+    def some(self, obs: Tensor, sequences: Sequences) -> Tensor:
+        running = [n for n in sequences.running.sum(dim=1).tolist() if n > 0]
+        features = self.encoder.some(sequences.rows, obs)
+        outputs = self._walk(features, features.new_zeros(running[0], self.hidden_size), running)
+        return scattered(self.head(outputs), sequences.rows, obs.shape[:-1])
+
+    def _walk(self, features: Tensor, hidden: Tensor, running: list[int]) -> Tensor:
+        """Hidden states [L, H] after each of L steps, arranged as ``gated_recurrence`` wants them."""
+        inputs = F.linear(F.relu(features, inplace=True), self.gru.weight_ih, self.gru.bias_ih)
+        return gated_recurrence(inputs, hidden, self.gru.weight_hh, self.gru.bias_hh, running)
 
 
 class IndependentPolicies(Policy):
@@ -243,7 +294,14 @@ class IndependentPolicies(Policy):
         hiddens = [cast(Policy, policy).initial_hidden(batch_size) for policy in self.policies]
         return torch.cat(hiddens, dim=1)
 
-    def forward(self, obs: Tensor, hidden: Tensor, wanted: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, obs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         outputs = [policy(obs[:, :, i : i + 1], hidden[:, i : i + 1]) for i, policy in enumerate(self.policies)]
         logits, hiddens = zip(*outputs, strict=True)
         return torch.cat(logits, dim=2), torch.cat(hiddens, dim=1)
+
+    def some(self, obs: Tensor, sequences: Sequences) -> Tensor:
+        logits = [
+            cast(Policy, policy).some(obs[:, i : i + 1], own)
+            for i, (policy, own) in enumerate(zip(self.policies, sequences.by_agent(), strict=True))
+        ]
+        return torch.cat(logits, dim=1)

@@ -5,6 +5,9 @@ a figure recorded for JaxMARL's recurrent MAPPO, because no package on PyPI hold
 
 Usage: python docs/performance_peers.py [--scenarios NAME ...] [--rounds N] [--seconds S] [--folder FOLDER]
 
+SMAX is compiled for one XLA device, as JaxMARL's users have it, and again for as many devices as there are cores.
+The recurrent policy trains with the peer's settings: 128 battles at a time and about 128 steps of each per update.
+
 The peer runs in a Python environment of its own, FOLDER/venv, made on first use with PEER_PACKAGES from PyPI
 (tried with Python 3.11). FOLDER also gets the peer's compiled programs, its log and the figures, figures.json.
 """
@@ -29,6 +32,7 @@ PEER_PACKAGES = ["jaxmarl==0.2.0", "jax==0.10.2", "jaxlib==0.10.2", "flax==0.12.
 SERVE = "--serve-peer"  # how this file calls itself in the peer's Python
 BATTLES = 512
 BLOCK_STEPS = 32  # that the peer plays in one compiled call
+PEER_SETTINGS = ["--data.num_envs=128", "--data.episodes_per_update=360"]  # of 45 steps each, about 128 × 128
 RECORDED_MAPPO = 1990  # env-steps/s of JaxMARL's recurrent MAPPO (128 environments, 128 steps) on another such machine
 
 
@@ -108,11 +112,11 @@ def serve_peer() -> None:
 class Peer:
     """The peer's process. It does nothing between two requests."""
 
-    def __init__(self, folder: Path) -> None:
-        self._log = folder / "peer.log"
+    def __init__(self, folder: Path, devices: int) -> None:
+        self._log = folder / f"peer_{devices}.log"
         environment = {
             **os.environ,
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={device_count()}",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
             "JAX_PLATFORMS": "cpu",
             "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
         }
@@ -141,10 +145,10 @@ class Peer:
         self._process.communicate()
 
 
-def device_count() -> int:
-    """XLA devices that BATTLES are shared out among: a core each, if that comes out even."""
+def device_counts() -> list[int]:
+    """How many XLA devices BATTLES are shared out among: one, and a core each, if that comes out even."""
     cores = os.cpu_count() or 1
-    return cores if BATTLES % cores == 0 else 1
+    return [1, cores] if cores > 1 and BATTLES % cores == 0 else [1]
 
 
 def python_of(environment: Path) -> str:
@@ -162,16 +166,26 @@ def install_peer(environment: Path) -> None:
     installed.write_text("\n".join(PEER_PACKAGES))
 
 
-def compare_simulators(peer: Peer, scenario: str, rounds: int, seconds: float) -> Comparison:
-    """Medians over slices of both, which take turns."""
+def compare_simulators(peers: dict[int, Peer], scenario: str, rounds: int, seconds: float) -> list[Comparison]:
+    """Medians over slices of ours and of each peer, by its number of devices; all take turns."""
     from amal.study.bench.simulator import env_steps_per_second
 
-    peer.env_steps_per_second(scenario, 0)
-    theirs, ours = [], []
+    theirs: dict[int, list[float]] = {devices: [] for devices in peers}
+    ours: list[float] = []
+    for peer in peers.values():
+        peer.env_steps_per_second(scenario, 0)
     for _ in range(rounds):
-        theirs += peer.env_steps_per_second(scenario, seconds)
+        for devices, peer in peers.items():
+            theirs[devices] += peer.env_steps_per_second(scenario, seconds)
         ours += env_steps_per_second(scenario, BATTLES, seconds)
-    return Comparison(f"simulator, {scenario}", statistics.median(ours), statistics.median(theirs))
+    return [
+        Comparison(
+            f"simulator, {scenario} ({devices} XLA device{'s' * (devices > 1)})",
+            statistics.median(ours),
+            statistics.median(speeds),
+        )
+        for devices, speeds in theirs.items()
+    ]
 
 
 def compare_recurrent_training(scenario: str, env_steps: int) -> Comparison:
@@ -179,7 +193,7 @@ def compare_recurrent_training(scenario: str, env_steps: int) -> Comparison:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder, "run")
         command = [sys.executable, "cli.py", "fit", "--config=configs/mappo_gru.yaml", f"--out={run}"]
-        command += [f"--data.scenario={scenario}", f"--data.env_steps={env_steps}"]
+        command += [f"--data.scenario={scenario}", f"--data.env_steps={env_steps}", *PEER_SETTINGS]
         subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
         ours = json.loads((run / "run.json").read_text())["totals"]["env_steps_per_second"]
     return Comparison(f"recurrent MAPPO, {scenario} (peer: recorded, not run)", ours, RECORDED_MAPPO)
@@ -215,7 +229,7 @@ def main(args: list[str]) -> None:
     parser.add_argument("--scenarios", nargs="+", default=["3m", "2s3z", "3s5z"], metavar="NAME")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each simulator (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each turn (default %(default)s)")
-    parser.add_argument("--env_steps", type=int, default=20_000, help="of recurrent training (default %(default)s)")
+    parser.add_argument("--env_steps", type=int, default=60_000, help="of recurrent training (default %(default)s)")
     parser.add_argument("--folder", type=Path, default=ROOT / "runs" / "peers", help="default %(default)s")
     options = parser.parse_args(args)
     folder = options.folder.resolve()
@@ -225,14 +239,15 @@ def main(args: list[str]) -> None:
             load_scenario(name)
         folder.mkdir(parents=True, exist_ok=True)
         install_peer(folder / "venv")
-        rows = []
-        peer = Peer(folder)
+        rows: list[Comparison] = []
+        peers = {devices: Peer(folder, devices) for devices in device_counts()}
         try:
             for name in options.scenarios:
-                rows.append(compare_simulators(peer, name, options.rounds, options.seconds))
+                rows += compare_simulators(peers, name, options.rounds, options.seconds)
                 keep(rows, folder / "figures.json")  # at once: the rest takes minutes
         finally:
-            peer.stop()
+            for peer in peers.values():
+                peer.stop()
         for name in options.scenarios:
             rows.append(compare_recurrent_training(name, options.env_steps))
             keep(rows, folder / "figures.json")

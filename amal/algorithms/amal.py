@@ -21,11 +21,12 @@ import torch
 from torch import Tensor
 
 from amal.algorithms.mappo import MAPPO, check_finite
-from amal.algorithms.minibatches import Transitions, every_nth, living_rows, step_logits
+from amal.algorithms.minibatches import Transitions, every_nth, single_steps
 from amal.distributed import averaged, collected, of_first, of_this_process, rank
 from amal.evolution import evolve
 from amal.imagination import imagine
 from amal.isolation import IsolationAudit, fit_world_model
+from amal.networks import Sequences
 from amal.ops.bonus import capped_bonus, decayed, standardized_bonus
 from amal.ops.cem import CrossEntropyMethod
 from amal.ops.information import InformationEstimator, MutualInformationEstimator
@@ -211,7 +212,7 @@ class AMAL(MAPPO):
         shares = [] if replayed is None else every_nth(replayed, len(minibatches))  # real ones first, a fair share each
         with self._timed("policy"):
             replay_losses = (self.off_policy_loss(*share) for share in shares)
-            metrics |= self.learn(batch, transitions, minibatches, replay_losses)
+            metrics |= self.learn(transitions, minibatches, replay_losses)
 
         metrics = averaged(metrics | replay_metrics | {"train/explained_variance": critic_fit})
         check_finite(metrics)
@@ -301,7 +302,7 @@ class AMAL(MAPPO):
             return None, {}
         with self._timed("replay"):
             drawn = self.replay.sample_mixed(n_minibatch * self.replay_batch_size, self.aux_ratio).to(self.device)
-            logits = step_logits(self.policy, drawn.obs, living_rows(drawn.alive))
+            logits = self.policy.some(drawn.obs, single_steps(drawn.alive))
             log_probs = chosen_log_probs(logits, drawn.available_actions, drawn.actions)
             log_ratio = torch.where(drawn.alive, log_probs - drawn.log_probs, 0.0)
             values = self.critic(drawn.state, drawn.obs)
@@ -331,9 +332,9 @@ class AMAL(MAPPO):
             "train/replay_imagined_share": (drawn.provenance != REAL).float().mean(),
         }
 
-    def off_policy_loss(self, replayed: Transitions, living: Tensor) -> Tensor:
+    def off_policy_loss(self, replayed: Transitions, sequences: Sequences) -> Tensor:
         """Clipped surrogate on replayed and imagined steps, to be minimised; it trains the policy only."""
-        logits = step_logits(self.policy, replayed.obs, living)
+        logits = self.policy.some(replayed.obs, sequences)
         log_probs = chosen_log_probs(logits, replayed.available_actions, replayed.actions)
         log_ratio = torch.where(replayed.alive, log_probs - replayed.log_probs, 0.0)
         surrogate = clipped_surrogate(log_ratio, replayed.advantages, self.clip_param)

@@ -16,7 +16,6 @@ from amal.algorithms.minibatches import (
     Minibatch,
     Transitions,
     gather_transitions,
-    minibatch_logits,
     shuffled_episodes,
     shuffled_transitions,
 )
@@ -24,7 +23,7 @@ from amal.critics import Critic, MAPPOCritic, TargetCritic, evaluate_critic
 from amal.distributed import average_gradients, averaged, collected, of_this_process, without_reducer
 from amal.evaluation import BattleStatistics
 from amal.machine import side_by_side
-from amal.networks import IndependentPolicies, MLPPolicy, Policy
+from amal.networks import IndependentPolicies, MLPPolicy, Policy, Sequences
 from amal.ops.losses import (
     approx_kl,
     categorical_entropy,
@@ -184,14 +183,13 @@ class MAPPO(LightningModule):
         transitions, critic_fit = self.estimate_advantages(batch)
 
         # nothing in it waits for the device; the check is the update's one synchronisation
-        metrics = self.learn(batch, transitions, self.minibatches(batch, transitions))
+        metrics = self.learn(transitions, self.minibatches(batch, transitions))
         metrics = averaged(metrics | {"train/explained_variance": critic_fit})
         check_finite(metrics)
         self.log_update(batch, metrics)
 
     def learn(
         self,
-        batch: EpisodeBatch,
         transitions: Transitions,
         minibatches: list[Minibatch],
         further_losses: Iterable[Tensor] = (),
@@ -199,8 +197,7 @@ class MAPPO(LightningModule):
         """One step of the policy and one of the critic on each minibatch; averages of the steps' metrics.
 
         Args:
-            batch: the episodes.
-            transitions: all that happened in them.
+            transitions: all that happened in the episodes.
             minibatches: which of them each step learns from.
             further_losses: the policy's losses of other origin, one for each step or none; each is asked for when its
                 step is due.
@@ -208,7 +205,7 @@ class MAPPO(LightningModule):
 
         def teach_policy() -> list[dict[str, Tensor]]:
             return [
-                self.policy_step(batch, transitions[minibatch.rows], minibatch, loss)
+                self.policy_step(transitions[minibatch.rows], minibatch.sequences, loss)
                 for minibatch, loss in zip_longest(minibatches, further_losses)
             ]
 
@@ -219,10 +216,10 @@ class MAPPO(LightningModule):
         return averages(policy_steps) | averages(critic_steps)
 
     def policy_step(
-        self, batch: EpisodeBatch, transitions: Transitions, minibatch: Minibatch, further_loss: Tensor | None
+        self, transitions: Transitions, sequences: Sequences, further_loss: Tensor | None
     ) -> dict[str, Tensor]:
-        """One step of the policy on the ``transitions`` of a minibatch; its metrics."""
-        logits = minibatch_logits(self.policy, batch, transitions, minibatch)
+        """One step of the policy on the ``transitions`` of a minibatch, from its ``sequences``; its metrics."""
+        logits = self.policy.some(transitions.obs, sequences)
         loss, metrics = self.policy_loss(logits, transitions)
         return metrics | self.optimize("policy", loss if further_loss is None else loss + further_loss)
 
@@ -262,7 +259,7 @@ class MAPPO(LightningModule):
 
         def shuffled() -> Iterator[Minibatch]:
             if self.policy.recurrent:
-                return shuffled_episodes(batch.mask, transitions.alive, n_minibatch, self.generator)
+                return shuffled_episodes(batch.mask, batch.alive, n_minibatch, self.generator)
             return shuffled_transitions(transitions.alive, n_minibatch, self.generator)
 
         return [minibatch for _ in range(self.n_epochs) for minibatch in shuffled()]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from amal.networks import Policy
+from amal.networks import Sequences
 from amal.ops.losses import standardize
 from amal.types import EpisodeBatch
 
@@ -35,15 +35,14 @@ class Transitions:
 
 @dataclass(frozen=True)
 class Minibatch:
-    """Which m transitions to learn from. A recurrent policy walks whole episodes (b of them) to reach them.
+    """Which m transitions to learn from.
 
     All that depends on what happened is found here, in advance: the update itself never waits for a device.
     """
 
     rows: Tensor  # [m] int64, into Transitions
     living: Tensor  # [r] int64, rows of the alive in [m · N]
-    episodes: Tensor  # [b] int64, into EpisodeBatch; empty for feed-forward policies
-    slots: Tensor  # [m] int64, where the rows lie in the episodes' [b · T] slots; empty for feed-forward policies
+    sequences: Sequences  # what the policy learns from: those rows, for one with a memory as it walks them
 
 
 def gather_transitions(batch: EpisodeBatch, advantages: Tensor, values: Tensor, targets: Tensor) -> Transitions:
@@ -64,10 +63,10 @@ def gather_transitions(batch: EpisodeBatch, advantages: Tensor, values: Tensor, 
 
 def shuffled_transitions(alive: Tensor, n_minibatch: int, generator: torch.Generator) -> Iterator[Minibatch]:
     """One epoch of random disjoint sets of transitions, of sizes that differ by at most one; ``alive`` is [M, N]."""
-    nothing = torch.empty(0, dtype=torch.int64, device=alive.device)
     order = torch.randperm(len(alive), generator=generator).to(alive.device)
     for rows in order.tensor_split(n_minibatch):
-        yield Minibatch(rows, living_rows(alive[rows]), episodes=nothing, slots=nothing)
+        sequences = single_steps(alive[rows])
+        yield Minibatch(rows, sequences.rows, sequences)
 
 
 def shuffled_episodes(mask: Tensor, alive: Tensor, n_minibatch: int, generator: torch.Generator) -> Iterator[Minibatch]:
@@ -75,43 +74,48 @@ def shuffled_episodes(mask: Tensor, alive: Tensor, n_minibatch: int, generator: 
 
     Args:
         mask: [B, T], which steps happened.
-        alive: [M, N], of the M steps that did.
+        alive: [B, T, N].
         n_minibatch: how many sets.
         generator: source of the order.
     """
     row = mask.flatten().cumsum(0).view(mask.shape) - 1
     order = torch.randperm(mask.shape[0], generator=generator).to(mask.device)
     for episodes in order.tensor_split(n_minibatch):
-        happened = mask[episodes]
-        slots = happened.flatten().nonzero().squeeze(-1)
-        rows = row[episodes][happened]
-        yield Minibatch(rows, living_rows(alive[rows]), episodes=episodes, slots=slots)
+        happened, lives = mask[episodes], alive[episodes]
+        yield Minibatch(row[episodes][happened], living_rows(lives[happened]), lifelines(happened, lives))
 
 
-def every_nth(transitions: Transitions, n: int) -> list[tuple[Transitions, Tensor]]:
-    """The transitions k, k + n, k + 2n, … and their ``living_rows``, for each k < n."""
+def lifelines(mask: Tensor, alive: Tensor) -> Sequences:
+    """The agents' lives, each from the beginning of its episode to its last step alive.
+
+    Args:
+        mask: [b, T], which steps happened; the transitions are those, one episode after the other.
+        alive: [b, T, N].
+    """
+    n_steps, n_agents = alive.shape[1:]
+    time = torch.arange(n_steps, device=mask.device)
+    lengths = (alive * (time + 1).unsqueeze(-1)).amax(dim=1)  # [b, N]
+    first_transition = mask.sum(dim=1).cumsum(0) - mask.sum(dim=1)
+    first_row = first_transition.unsqueeze(-1) * n_agents + torch.arange(n_agents, device=mask.device)
+    longest_first = lengths.flatten().argsort(descending=True, stable=True)
+    runs = time.unsqueeze(-1) < lengths.flatten()[longest_first]  # [T, b · N]
+    rows = first_row.flatten()[longest_first] + n_agents * time.unsqueeze(-1)
+    running = (time.view(-1, 1, 1) < lengths).sum(dim=1)
+    return Sequences(rows[runs], running[running.sum(dim=1) > 0].cpu())
+
+
+def single_steps(alive: Tensor) -> Sequences:
+    """The agents that are alive [m, N], each step for itself."""
+    return Sequences(living_rows(alive), alive.sum(dim=0, keepdim=True).cpu())
+
+
+def every_nth(transitions: Transitions, n: int) -> list[tuple[Transitions, Sequences]]:
+    """The transitions k, k + n, k + 2n, … and their ``single_steps``, for each k < n."""
     rows = torch.arange(len(transitions.alive), device=transitions.alive.device)
     parts = [transitions[rows[k::n]] for k in range(n)]
-    return [(part, living_rows(part.alive)) for part in parts]
+    return [(part, single_steps(part.alive)) for part in parts]
 
 
 def living_rows(alive: Tensor) -> Tensor:
     """Where ``alive`` [M, N] holds, as rows [r] int64 of [M · N]."""
     return alive.flatten().nonzero().squeeze(-1)
-
-
-def minibatch_logits(policy: Policy, batch: EpisodeBatch, transitions: Transitions, minibatch: Minibatch) -> Tensor:
-    """Logits [m, N, A] of the minibatch's ``transitions``; a recurrent policy starts from each episode's beginning."""
-    logits: Tensor
-    if policy.recurrent:
-        obs = batch.obs[:, :-1].index_select(0, minibatch.episodes)
-        logits, _ = policy(obs, policy.initial_hidden(len(obs)))
-        return logits.flatten(0, 1).index_select(0, minibatch.slots)
-    return step_logits(policy, transitions.obs, minibatch.living)
-
-
-def step_logits(policy: Policy, obs: Tensor, living: Tensor) -> Tensor:
-    """Logits [M, N, A] of a feed-forward policy for single steps obs [M, N, O]; those of rows that are not among the
-    ``living_rows`` mean nothing."""
-    logits, _ = policy(obs.unsqueeze(1), policy.initial_hidden(len(obs)), wanted=living)
-    return logits.squeeze(1)

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from amal.algorithms.mappo import MAPPO, NonFiniteLoss, check_finite
 from amal.algorithms.minibatches import living_rows
 from amal.critics import IPPOCritic, MAPPOCritic, evaluate_critic
-from amal.networks import GRUPolicy, IndependentPolicies, MLPPolicy
+from amal.networks import GRUPolicy, IndependentPolicies, MLPPolicy, Sequences
 from amal.ops.returns import generalized_advantages, n_step_returns
 from amal.types import EpisodeBatch
 from tests.algorithms.episodes import (
@@ -267,30 +267,42 @@ def test_minibatches_cover_the_valid_steps_once_per_epoch(policy: Any) -> None:
     assert not torch.equal(minibatches[0].rows, minibatches[5].rows)
 
 
-def test_recurrent_minibatches_pair_logits_with_their_transitions() -> None:
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "independent"])
+def test_recurrent_minibatches_give_the_logits_of_whole_episodes(shared: bool) -> None:
+    """Walking only the living, packed by the length of their lives, is walking everything from the beginning."""
     batch = random_batch(0)
-    numbers = torch.arange(batch.mask.numel()).view(batch.mask.shape)
-    module = small(policy=SMALL_GRU)
-    for minibatch in module.minibatches(batch, module.estimate_advantages(batch)[0]):
-        walked = numbers[minibatch.episodes].flatten()[minibatch.slots]
-        assert torch.equal(walked, numbers[batch.mask][minibatch.rows])
+    module = small(policy=SMALL_GRU, share_parameters=shared)
+    transitions, _ = module.estimate_advantages(batch)
+    padded, _ = module.policy(batch.obs[:, :-1], module.policy.initial_hidden(len(batch.mask)))
+    expected = padded[batch.mask]
+    assert not transitions.alive.all()
+    for minibatch in module.minibatches(batch, transitions):
+        part = transitions[minibatch.rows]
+        logits = module.policy.some(part.obs, minibatch.sequences)
+        torch.testing.assert_close(logits[part.alive], expected[minibatch.rows][part.alive], rtol=1e-5, atol=1e-6)
+        assert len(minibatch.sequences.rows) == part.alive.sum()
 
 
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "independent"])
 @pytest.mark.parametrize("policy", [SMALL_MLP, SMALL_GRU], ids=["mlp", "gru"])
-def test_learning_never_waits_for_the_device(policy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_learning_never_waits_for_the_device(policy: Any, shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the meta device tensors have no values: whatever asks for one (item, cpu, nonzero, a bool mask) raises."""
 
     def valueless(record: Any) -> Any:
-        return type(record)(**{f.name: getattr(record, f.name).to("meta") for f in fields(record)})
+        if isinstance(record, torch.Tensor):
+            return record.to("meta")
+        if isinstance(record, Sequences):
+            return replace(record, rows=record.rows.to("meta"))  # the counts are on the CPU, on purpose
+        return type(record)(**{f.name: valueless(getattr(record, f.name)) for f in fields(record)})
 
-    batch, module = random_batch(0), small(policy=policy)
+    batch, module = random_batch(0), small(policy=policy, share_parameters=shared)
     transitions, _ = module.estimate_advantages(batch)
     minibatches = [valueless(minibatch) for minibatch in module.minibatches(batch, transitions)]
     module.to("meta")
     optimizers = [torch.optim.Adam(network.parameters()) for network in (module.policy, module.critic)]
     monkeypatch.setattr(module, "both_optimizers", lambda: optimizers)
     monkeypatch.setattr(module, "backward_of", lambda network, loss: loss.backward())
-    metrics = module.learn(batch.to("meta"), valueless(transitions), minibatches)
+    metrics = module.learn(valueless(transitions), minibatches)
     assert all(value.is_meta for value in metrics.values())
     with pytest.raises(RuntimeError):
         check_finite(metrics)
