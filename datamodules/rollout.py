@@ -266,7 +266,7 @@ class RolloutDataModule(LightningDataModule):
         """The battles of another back end, which training and evaluation share."""
         if self._workers is None:
             scenario, episode_limit, options = self._worker_arguments
-            seed = self._stream_seed("battles")
+            seed = self._stream_seed("battles") + rank()
             self._workers = WorkerBattles(self.backend, scenario, self.num_envs, seed, episode_limit, options)
         return self._workers
 

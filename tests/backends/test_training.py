@@ -6,13 +6,16 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from amal.algorithms.mappo import MAPPO
-from datamodules import RolloutDataModule
+from amal.backends.battles import WorkerBattles
+from datamodules import RolloutDataModule, rollout
 from tests.backends.conftest import StandIns
 
 Cli = Callable[..., None]
@@ -101,3 +104,21 @@ def test_a_back_end_that_cannot_be_used_is_one_line_and_leaves_nothing(
     assert stop.value.code == 2
     assert message.startswith("error: ") and words in message and message.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_processes_that_train_together_play_different_battles(
+    stand_ins: StandIns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[int] = []
+    start = rollout.WorkerBattles
+
+    def watched(backend: Any, scenario: str, num_battles: int, seed: int, *more: Any) -> WorkerBattles:
+        seeds.append(seed)
+        return start(backend, scenario, num_battles, seed, *more)
+
+    monkeypatch.setattr(rollout, "WorkerBattles", watched)
+    for rank in (0, 1, 0):
+        monkeypatch.setattr(rollout, "rank", lambda rank=rank: rank)
+        torch.manual_seed(7)
+        RolloutDataModule("3m", episodes=4, num_envs=1, backend="smaclite").teardown("fit")
+    assert seeds[0] == seeds[2] != seeds[1]

@@ -22,6 +22,7 @@ from amal.study.bench.training import BenchError, TrainingSpeed, measure_trainin
 
 SCALING_BATTLES = (8, 64, 512, 4096)
 SCALING_AGENTS = ("3m", "8m", "25m")
+COLUMNS = 4  # of runs, that fit into a terminal side by side
 CROWDS = ("3m", "8m", "25m", "27m_vs_30m", "2c_vs_64zg")
 
 
@@ -95,8 +96,8 @@ def _scaling(configs: list[Path], options: argparse.Namespace, console: Console)
     console.print(simulator_table(f"Over units, {options.battles} battles", crowds))
     runs = [(config, name, t) for config in configs for name in SCALING_AGENTS for t in threads]
     agents = [measure_training(config, name, options.env_steps, t) for config, name, t in runs]
-    if agents:
-        console.print(training_table("Over agents and threads", agents))
+    for i in range(0, len(agents), COLUMNS):
+        console.print(training_table("Over agents and threads", agents[i : i + COLUMNS]))
     return {
         "over_battles": [speed.record() for speed in battles],
         "over_units": [speed.record() for speed in crowds],

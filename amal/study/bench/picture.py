@@ -24,20 +24,23 @@ def draw_scaling(result: dict[str, Any], path: Path) -> None:
     FigureCanvasAgg(figure)
     over_battles, over_units, over_agents = figure.subplots(1, 3)
     _lines(over_battles, battles, "battles", "median")
-    over_battles.set(xscale="log", yscale="log", xlabel="battles at once", title="simulator, env-steps/s")
+    over_battles.set(xscale="log", xlabel="battles at once", title="simulator, env-steps/s")
     ordered = units.sort_values("pairs")
     pairs, micros = ordered["pairs"].to_numpy(float), 1e6 / ordered["median"].to_numpy(float)
     over_units.plot(pairs, micros, "o-", color=INK, markersize=3, linewidth=1)
-    for name, *place in zip(ordered["scenario"], pairs, micros, strict=True):
-        over_units.annotate(name, place, (3, -7), fontsize=6, textcoords="offset points")
+    for number, (name, *place) in enumerate(zip(ordered["scenario"], pairs, micros, strict=True)):
+        offset, side = ((4, -5), "left") if number % 2 == 0 and number + 1 < len(ordered) else ((-4, 1), "right")
+        over_units.annotate(name, place, offset, fontsize=6, ha=side, textcoords="offset points")
     over_units.set(xscale="log", yscale="log", xlabel="pairs of units", title="simulator, µs per env step")
+    over_units.margins(x=0.15)
     if result["over_agents"]:
         training = pd.DataFrame(result["over_agents"])
         for number, (label, rows) in enumerate(training.groupby("algorithm")):
             _lines(over_agents, rows, "scenario", "env_steps_per_second", OTHER_COLOURS[number], f"{label}, ")
     over_agents.set(xlabel="scenario", title="training, env-steps/s")
-    over_agents.yaxis.set_major_formatter(EngFormatter(sep=""))
-    over_agents.set_ylim(bottom=0)
+    for axes in (over_battles, over_agents):
+        axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.set_ylim(bottom=0)
     for axes in (over_battles, over_units, over_agents):
         _plain(axes)
     with replacing(path) as part:
