@@ -70,6 +70,7 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return
-    mallopt(mmap_threshold, 2**30)
+    if not mallopt(mmap_threshold, 2**28):  # larger ones, as the copy of a replay buffer, do go back to the system
+        mallopt(mmap_threshold, 2**25)  # the most that older versions of glibc take
     mallopt(trim_threshold, 2**31 - 1)
     mallopt(arena_max, 1)

@@ -309,9 +309,24 @@ def test_bench_measures_the_scenarios_it_is_given(cli: Cli, capsys: pytest.Captu
     battles, _, median, slowest, fastest, _ = (float(word.replace(",", "")) for word in row.split()[1:])
     assert battles == 16
     assert 0 < slowest <= median <= fastest
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (("--scenarios", "2m_vs_1x"), "did you mean 2m_vs_1z?"),
+        (("--seconds", "-1"), "--seconds must be greater than 0, got -1.0"),
+        (("--battles", "0"), "--battles must be at least 1, got 0"),
+        (("--algorithms", "mapo"), "did you mean mappo?"),
+    ],
+)
+def test_bench_refuses_bad_input_at_once(
+    args: tuple[str, ...], named: str, cli: Cli, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stop:
-        cli("bench", "--scenarios", "2m_vs_1x")
-    assert stop.value.code == 2 and "did you mean 2m_vs_1z?" in capsys.readouterr().err
+        cli("bench", *args)
+    told = capsys.readouterr()
+    assert stop.value.code == 2 and named in told.err and told.err.count("\n") == 1 and told.out == ""
 
 
 def test_bench_tells_where_the_time_of_training_goes(

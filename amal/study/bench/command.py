@@ -19,6 +19,7 @@ from amal.battle.scenario import load_scenario
 from amal.study.arguments import OneLineParser, fail
 from amal.study.bench.simulator import SimulatorSpeed, measure_simulator
 from amal.study.bench.training import BenchError, TrainingSpeed, measure_training
+from amal.validation import check_at_least, check_positive
 
 SCALING_BATTLES = (8, 64, 512, 4096)
 SCALING_AGENTS = ("3m", "8m", "25m")
@@ -30,6 +31,8 @@ def main(args: list[str]) -> None:
     options = _parser().parse_args(args)
     console = Console()
     try:
+        check_at_least(1, **{"--battles": options.battles, "--env_steps": options.env_steps})
+        check_positive(**{"--seconds": options.seconds})
         configs = [_config(name) for name in options.algorithms]
         for name in [*options.scenarios, options.training_scenario]:
             load_scenario(name)
