@@ -76,12 +76,12 @@ def cell_scores(runs: Sequence[Run], metric: str = "win_rate") -> FloatArray:
     return final_scores(runs, metric)[runs[0].algorithm][:, 0]
 
 
-def read_comparison(study: Path, baseline: str, only: Sequence[str] = ()) -> Comparison:
+def read_comparison(study: Path, baseline: str | None = None, only: Sequence[str] = ()) -> Comparison:
     """Reads a study and chooses what is compared.
 
     Args:
         study: folder of the runs; scenarios that its study.yaml lists as ``tuned_on`` do not count.
-        baseline: the algorithm that the others are compared with.
+        baseline: the algorithm that the others are compared with; by default the one in study.yaml, else "mappo".
         only: the algorithms to compare beside the baseline, by default all.
 
     Raises:
@@ -89,6 +89,7 @@ def read_comparison(study: Path, baseline: str, only: Sequence[str] = ()) -> Com
     """
     record = read_record(study)
     runs, absent = _read_cells(study, record or {})
+    baseline = baseline or (record or {}).get("baseline") or "mappo"
     known = sorted({run.algorithm for run in runs} | {algorithm for algorithm, _, _ in absent})
     for option, name in [("--baseline", baseline), *(("--algorithms", name) for name in only)]:
         if name not in known:

@@ -19,6 +19,7 @@ from amal.battle.scenario import load_scenario
 from amal.study.arguments import OneLineParser, add_code_option, fail
 from amal.study.grid.board import Board
 from amal.study.grid.launchers import CellInUse, Launcher, LocalLauncher, RayLauncher, import_ray
+from amal.study.grid.protocol import with_protocol
 from amal.study.grid.runs import Grid, StudyError, write_record
 from amal.study.locks import FolderNotOurs, locked
 from amal.validation import LARGEST_SEED
@@ -28,8 +29,8 @@ GRIDS_OWN = ("config", "ckpt_path", "out", "seed_everything", "data.scenario", "
 
 
 def main(args: list[str]) -> None:
-    options = _parser().parse_args(args)
     try:
+        options = read_options(args)
         grid = grid_of(options)
         if options.launcher == "ray":
             import_ray()
@@ -66,6 +67,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--env_steps", type=int, required=True, metavar="N", help="budget of every run")
     parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the study's folder")
+    parser.add_argument("--baseline", metavar="NAME", help="whom report compares the others with (default mappo)")
+    parser.add_argument(
+        "--tuned_on",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="scenarios used for tuning: shown, but not concluded on",
+    )
+    parser.add_argument("--protocol", metavar="FILE", help="YAML file with these settings, fixed before the first run")
     parser.add_argument(
         "--parallel", type=int, metavar="N", help="runs at a time, which share the cores (default: one a core)"
     )
@@ -75,6 +85,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_code_option(parser)
     return parser
+
+
+def read_options(args: list[str]) -> argparse.Namespace:
+    """The options, with those of a protocol. Raises StudyError."""
+    return _parser().parse_args(with_protocol(args))
 
 
 def grid_of(options: argparse.Namespace) -> Grid:
@@ -95,9 +110,16 @@ def grid_of(options: argparse.Namespace) -> Grid:
             raise StudyError(f"--overrides: expected KEY=VALUE, got {override!r}")
         if key in GRIDS_OWN:
             raise StudyError(f"--overrides: {key} is set by the study itself")
-    references = [scenario.reference for scenario in scenarios]
-    seeds, overrides = _seeds(options.seeds), options.overrides
-    return Grid(algorithms, references, seeds, options.env_steps, overrides, options.allow_code)
+    return Grid(
+        algorithms,
+        [scenario.reference for scenario in scenarios],
+        _seeds(options.seeds),
+        options.env_steps,
+        options.overrides,
+        options.allow_code,
+        options.baseline,
+        [load_scenario(name).name for name in options.tuned_on],
+    )
 
 
 def _algorithm(word: str) -> tuple[str, list[Path]]:

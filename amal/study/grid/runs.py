@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from amal.atomic import replacing
+from amal.battle.entries import nearest
 from amal.battle.scenario import is_file, name_of
 from amal.study.versions import code_version
 
@@ -88,7 +89,8 @@ class Grid:
     """What ``compare`` was asked to run; ``algorithms`` maps labels to config files, ``scenarios`` are names or paths
     of files.
 
-    ``allowed_code`` is no part of a study: whoever goes on with it has to allow it again."""
+    ``allowed_code`` is no part of a study: whoever goes on with it has to allow it again. ``baseline`` and ``tuned_on``
+    are for the report: whom the others are compared with, and the scenarios on which nothing is concluded."""
 
     algorithms: Mapping[str, Sequence[Path]]
     scenarios: Sequence[str]
@@ -96,6 +98,8 @@ class Grid:
     env_steps: int
     overrides: Sequence[str] = ()
     allowed_code: Sequence[str] = ()
+    baseline: str | None = None
+    tuned_on: Sequence[str] = ()
 
     def cells(self, study: Path) -> list[Cell]:
         """All cells, in an order in which the algorithms advance together and a first seed is complete early."""
@@ -130,6 +134,8 @@ class Grid:
             "scenarios": [name_of(scenario) for scenario in self.scenarios],
             "scenario_files": {name_of(path): [_fingerprint(Path(path))] for path in self.scenarios if is_file(path)},
             "seeds": list(self.seeds),
+            "baseline": self.baseline,
+            "tuned_on": list(self.tuned_on),
         }
 
     def joined(self, study: Path) -> dict[str, Any]:
@@ -149,6 +155,9 @@ class Grid:
             added = {axis: names for axis, names in added.items() if names}
             old["history"].append({"date": _now(), "code_version": code, "added": added})
         old["algorithms"] = {**new["algorithms"], **old["algorithms"]}
+        if self.baseline is not None and self.baseline not in old["algorithms"]:
+            hint = nearest(self.baseline, list(old["algorithms"]))
+            raise StudyError(f"--baseline: {self.baseline!r} is not among --algorithms{hint}")
         old["scenario_files"] = {**new["scenario_files"], **old.get("scenario_files", {})}
         old["scenarios"] += added.get("scenarios", [])
         old["seeds"] = sorted({*old["seeds"], *new["seeds"]})
@@ -177,10 +186,11 @@ def write_record(study: Path, record: Mapping[str, Any]) -> None:
 
 
 def _check_same(study: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    for key, option in (("env_steps", "--env_steps"), ("overrides", "--overrides")):
-        if old[key] != new[key]:
-            was, now = (" ".join(v) or "none" if isinstance(v, list) else v for v in (old[key], new[key]))
-            raise StudyError(f"{study} was begun with {option} {was}, not {now}; choose another --out")
+    for key in ("env_steps", "overrides", "baseline", "tuned_on"):
+        was, now = (" ".join(v) if isinstance(v, list) else v for v in (old.get(key), new[key]))
+        if (was or None) != (now or None):
+            was, now = was or "none", now or "none"
+            raise StudyError(f"{study} was begun with --{key} {was}, not {now}; choose another --out")
     _check_same_files(study, old["algorithms"], new["algorithms"])
     _check_same_files(study, old.get("scenario_files", {}), new["scenario_files"])
 

@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
         "missing or unfinished are listed and left out.",
     )
     parser.add_argument("study", type=Path, metavar="STUDY", help="folder of the study, as compare writes it")
-    parser.add_argument("--baseline", default="mappo", metavar="NAME", help="compared with (default %(default)s)")
+    parser.add_argument("--baseline", metavar="NAME", help="compared with (default: the study's, else mappo)")
     parser.add_argument("--algorithms", nargs="+", default=[], metavar="NAME", help="only these beside the baseline")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default STUDY/report")
     parser.add_argument("--resamples", type=int, default=RESAMPLES, metavar="N", help="default %(default)s")

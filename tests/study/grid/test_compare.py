@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from amal.study.grid.compare import main
+from amal.study.grid.compare import grid_of, main, read_options
 from amal.study.grid.launchers import CellInUse, launch
 from amal.study.grid.runs import Cell, Grid, StudyError, last_row, write_record
 from tests.conftest import ROOT
@@ -158,6 +158,8 @@ def test_a_study_grows_but_its_settings_stay(tmp_path: Path) -> None:
     for other, words in (
         (Grid({"mine": [config]}, ["3m"], [0], 2000), "--env_steps 1000, not 2000"),
         (Grid({"mine": [config]}, ["3m"], [0], 1000, ["model.lr=1"]), "--overrides none, not model.lr=1"),
+        (Grid({"mine": [config]}, ["3m"], [0], 1000, tuned_on=["8m"]), "--tuned_on none, not 8m"),
+        (Grid({"mine": [config]}, ["3m"], [0], 1000, baseline="mine"), "--baseline none, not mine"),
         (Grid({"mine": [config, config]}, ["3m"], [0], 1000), "choose another label"),
     ):
         with pytest.raises(StudyError, match=words):
@@ -191,6 +193,11 @@ def test_runs_of_unknown_origin_are_refused(tmp_path: Path) -> None:
         (("--parallel", "0"), "--parallel must be at least 1, got 0"),
         (("--overrides", "model.lr"), "expected KEY=VALUE, got 'model.lr'"),
         (("--overrides", "data.env_steps=5"), "data.env_steps is set by the study itself"),
+        (("--baseline", "mapo"), "--baseline: 'mapo' is not among --algorithms (did you mean mappo?)"),
+        (("--tuned_on", "2s3x"), "unknown scenario '2s3x' (did you mean 2s3z?)"),
+        (("--protocol", "configs/study/critiks.yaml"), "did you mean configs/study/critics.yaml?"),
+        (("--protocol", "configs/study/critics.yaml"), "--algorithms is set by --protocol configs/study/critics.yaml"),
+        (("--protocol", "configs/mappo.yaml"), "unknown setting 'model'"),
         (("--out", "README.md"), "--out README.md cannot be written to: File exists"),
         (("--launcher", "slurm"), "slurm"),
         (("--launcher", "ray"), "pip install 'amal[ray]'"),
@@ -206,6 +213,30 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     monkeypatch.setitem(sys.modules, "ray", None)  # type: ignore[arg-type]
     assert words in refusal(capsys, arguments(tmp_path / "study", *change))
     assert not (tmp_path / "study").exists()
+
+
+def test_a_protocol_sets_what_the_options_would(tmp_path: Path) -> None:
+    protocol = tmp_path / "protocol.yaml"
+    settings = {
+        "algorithms": ["mappo", "tuned:configs/mappo_tuned.yaml"],
+        "scenarios": ["3m", "8m"],
+        "seeds": 3,
+        "env_steps": 1000,
+        "overrides": [],
+        "baseline": "tuned",
+        "tuned_on": ["3m"],
+    }
+    protocol.write_text(yaml.safe_dump(settings))
+    grid = grid_of(read_options(["--out", "runs/x", "--protocol", str(protocol)]))
+    tuned = {"mappo": [Path("configs/mappo.yaml")], "tuned": [Path("configs/mappo_tuned.yaml")]}
+    assert grid == Grid(tuned, ["3m", "8m"], [0, 1, 2], 1000, [], [], "tuned", ["3m"])
+    assert grid.joined(tmp_path)["tuned_on"] == ["3m"]
+
+
+def test_the_shipped_protocols_describe_a_grid() -> None:
+    for protocol in sorted(Path("configs/study").glob("*.yaml")):
+        grid = grid_of(read_options(["--out", "runs/x", "--protocol", str(protocol)]))
+        assert (grid.baseline or "mappo") in grid.algorithms and set(grid.tuned_on) != set(grid.scenarios)
 
 
 def test_a_second_compare_on_a_study_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
