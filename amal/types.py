@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # the battle and the study commands use this module without paying for torch
+    from collections.abc import Callable
+
     import numpy as np
     import torch
 
@@ -110,5 +112,16 @@ class EpisodeBatch:
 
     def to(self, *args: object, **kwargs: object) -> EpisodeBatch:
         """Move every tensor as ``Tensor.to`` would, keeping dtypes; Lightning calls this for the device transfer."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "progress"}
-        return replace(self, **{name: tensor.to(*args, **kwargs) for name, tensor in tensors.items()})
+        return self._each(lambda tensor: tensor.to(*args, **kwargs))
+
+    def clone(self) -> EpisodeBatch:
+        """A copy with memory of its own."""
+        return self._each(lambda tensor: tensor.clone())
+
+    def __getitem__(self, episodes: slice) -> EpisodeBatch:
+        """Some of the episodes, padded as they are."""
+        return self._each(lambda tensor: tensor[episodes])
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> EpisodeBatch:
+        tensors = {f.name: change(getattr(self, f.name)) for f in fields(self) if f.name != "progress"}
+        return replace(self, **tensors)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,7 +22,8 @@ import torch
 from torch import Tensor
 
 from amal.algorithms.mappo import MAPPO, check_finite
-from amal.algorithms.minibatches import Transitions, every_nth, single_steps
+from amal.algorithms.minibatches import Transitions, every_nth, gather_transitions, single_steps
+from amal.critics import evaluate_critic
 from amal.distributed import averaged, collected, of_first, of_this_process, rank
 from amal.evolution import evolve
 from amal.imagination import imagine
@@ -39,8 +41,9 @@ from amal.ops.losses import (
     standardize,
     truncated_importance,
 )
+from amal.ops.returns import generalized_advantages
 from amal.population import flat_parameters
-from amal.replay import REAL, AsymmetricReplayBuffer, RealExperience
+from amal.replay import REAL, AsymmetricReplayBuffer, Experience, RealExperience
 from amal.types import EpisodeBatch
 from amal.validation import check_at_least, check_choice, check_positive, check_share
 from amal.world_model import WorldModel, WorldModelEnsemble, open_loop_errors
@@ -75,6 +78,9 @@ class AMAL(MAPPO):
         bonus_cap: most that an episode's shaped bonuses add up to, in shares of the mean return.
         replay_coef: weight of the off-policy part of the policy loss; 0 turns replay off.
         replay_batch_size: replayed transitions in each minibatch step.
+        replay_window: replay the real steps of this many rollouts before the last, with V-trace's advantages; 0: any
+            step that is kept, with one-step advantages.
+        replay_critic: the critic learns from what is replayed too.
         aux_ratio: share of them that are imagined.
         importance_cap: where importance weights of replayed actions are truncated.
         replay_capacity: real transitions that are kept.
@@ -82,6 +88,8 @@ class AMAL(MAPPO):
         num_auxiliary_agents: I; 0 turns them off.
         imagination_starts: real states from which each auxiliary agent starts, per update.
         imagination_horizon: steps that it then takes in the world model.
+        imagination_disagreement: where imagination ends, as the members' standard deviation of the next observations.
+        only_advantageous: of what was imagined, only actions of positive advantage are replayed.
         cem_population_size: candidates of each generation.
         cem_elite_fraction: share of them that the next generation is drawn around.
         cem_initial_std: standard deviation of the first generation's parameters around those of the policy.
@@ -112,6 +120,8 @@ class AMAL(MAPPO):
         bonus_cap: float = 0.1,
         replay_coef: float = 1.0,
         replay_batch_size: int = 256,
+        replay_window: int = 0,
+        replay_critic: bool = False,
         aux_ratio: float = 0.3,
         importance_cap: float = 1.0,
         replay_capacity: int = 100_000,
@@ -119,6 +129,8 @@ class AMAL(MAPPO):
         num_auxiliary_agents: int = 16,
         imagination_starts: int = 16,
         imagination_horizon: int = 5,
+        imagination_disagreement: float = math.inf,
+        only_advantageous: bool = False,
         cem_population_size: int = 100,
         cem_elite_fraction: float = 0.2,
         cem_initial_std: float = 0.1,
@@ -133,6 +145,8 @@ class AMAL(MAPPO):
         check_at_least(1, world_model_batch_size=world_model_batch_size, replay_batch_size=replay_batch_size)
         check_at_least(1, imagination_starts=imagination_starts, imagination_horizon=imagination_horizon)
         check_at_least(0, num_auxiliary_agents=num_auxiliary_agents, world_model_steps=world_model_steps)
+        check_at_least(0, replay_window=replay_window)
+        check_positive(imagination_disagreement=imagination_disagreement)
         check_at_least(0.0, lambda_info=lambda_info, replay_coef=replay_coef, bonus_cap=bonus_cap)
         check_at_least(0.0, distance_weight=distance_weight)
         check_positive(world_model_lr=world_model_lr, bonus_std_floor=bonus_std_floor, importance_cap=importance_cap)
@@ -157,11 +171,15 @@ class AMAL(MAPPO):
         self.bonus_cap = bonus_cap
         self.replay_coef = replay_coef
         self.replay_batch_size = replay_batch_size
+        self.replay_window = replay_window
+        self.replay_critic = replay_critic
         self.aux_ratio = aux_ratio
         self.importance_cap = importance_cap
         self.num_auxiliary_agents = num_auxiliary_agents
         self.imagination_starts = imagination_starts
         self.imagination_horizon = imagination_horizon
+        self.imagination_disagreement = imagination_disagreement
+        self.only_advantageous = only_advantageous
         self.distance_weight = distance_weight
         self.distance_band = distance_band
 
@@ -187,6 +205,7 @@ class AMAL(MAPPO):
         self.register_buffer("auxiliary", torch.zeros(num_auxiliary_agents, n_parameters))
         self.first_diversity: Tensor
         self.register_buffer("first_diversity", torch.zeros(()))  # of generation 0
+        self.window: deque[EpisodeBatch] = deque(maxlen=replay_window)
         self.evolution_metrics: dict[str, Tensor] = {}
         self.has_evolved = False  # since the last update
         self.isolation_kl = torch.zeros(())  # as of the last audit
@@ -211,8 +230,10 @@ class AMAL(MAPPO):
         replayed, replay_metrics = self.replayed_transitions(len(minibatches))
         shares = [] if replayed is None else every_nth(replayed, len(minibatches))  # real ones first, a fair share each
         with self._timed("policy"):
-            replay_losses = (self.off_policy_loss(*share) for share in shares)
-            metrics |= self.learn(transitions, minibatches, replay_losses)
+            policy_losses = (self.off_policy_loss(*share) for share in shares)
+            critic_losses = (self.critic_loss(share, sequences.rows) for share, sequences in shares)
+            metrics |= self.learn(transitions, minibatches, policy_losses, critic_losses if self.replay_critic else ())
+        self.window.append(batch.clone())  # the rollout's arrays are written over by the next
 
         metrics = averaged(metrics | replay_metrics | {"train/explained_variance": critic_fit})
         check_finite(metrics)
@@ -289,12 +310,13 @@ class AMAL(MAPPO):
                 starts.to(self.device),
                 self.imagination_horizon,
                 self.imagination_generator,
+                self.imagination_disagreement,
             )
             self.replay.add_auxiliary_batch(imagined.to("cpu"))
 
     @torch.no_grad()
     def replayed_transitions(self, n_minibatch: int) -> tuple[Transitions | None, dict[str, Tensor]]:
-        """Replayed and imagined steps for all minibatches, with one-step advantages of the critic as it is now.
+        """Replayed and imagined steps for all minibatches, real ones first, with the critic's advantages as it is now.
 
         Their importance weights min(π_φ / μ, ρ̄) are multiplied into the advantages; ``log_probs`` are of π_φ as it is
         now, around which the ratio of the surrogate is clipped."""
@@ -302,20 +324,77 @@ class AMAL(MAPPO):
             return None, {}
         with self._timed("replay"):
             drawn = self.replay.sample_mixed(n_minibatch * self.replay_batch_size, self.aux_ratio).to(self.device)
-            logits = self.policy.some(drawn.obs, single_steps(drawn.alive))
-            log_probs = chosen_log_probs(logits, drawn.available_actions, drawn.actions)
-            log_ratio = torch.where(drawn.alive, log_probs - drawn.log_probs, 0.0)
-            values = self.critic(drawn.state, drawn.obs)
-            following = self.value_normalizer.denormalize(self.critic(drawn.next_state, drawn.next_obs))
-            bootstrap = torch.where(drawn.done.unsqueeze(-1), 0.0, self.gamma * following)
-            rewards = drawn.rewards
-            if self.reward_normalizer is not None:
-                rewards = self.reward_normalizer.normalize(rewards)
-            targets = rewards + bootstrap
-            advantages = standardize(targets - self.value_normalizer.denormalize(values), drawn.alive)
-            weights = truncated_importance(log_ratio, self.importance_cap)
+            imagined = drawn.provenance != REAL
+            if self.window:
+                n_real = int((~imagined).sum())
+                replayed, log_ratio = self._from_window(n_real)
+                if n_real < len(drawn):
+                    others = self._from_buffer(drawn[imagined.nonzero().squeeze(-1)])
+                    replayed, log_ratio = (
+                        Transitions.concatenate([replayed, others[0]]),
+                        torch.cat([log_ratio, others[1]]),
+                    )
+                imagined = torch.arange(len(log_ratio), device=self.device) >= len(log_ratio) - (len(drawn) - n_real)
+            else:
+                replayed, log_ratio = self._from_buffer(drawn)
+            if self.only_advantageous:
+                useful = ~imagined.unsqueeze(-1) | (replayed.advantages > 0)
+                replayed = replace(replayed, alive=replayed.alive & useful)
         truncated = (log_ratio > math.log(self.importance_cap)).to(log_ratio.dtype)
-        replayed = Transitions(
+        return replayed, {
+            "train/importance_truncated": masked_mean(truncated, replayed.alive),
+            "train/replay_effective_share": effective_sample_share(log_ratio, replayed.alive),
+            "train/replay_imagined_share": imagined.float().mean(),
+        }
+
+    def _from_window(self, n_transitions: int) -> tuple[Transitions, Tensor]:
+        """Some steps of the newest rollouts but the last, with V-trace's advantages and targets."""
+        revisited = [self._revisited(batch) for batch in self.window]
+        whole = Transitions.concatenate([transitions for transitions, _ in revisited])
+        log_ratio = torch.cat([ratio for _, ratio in revisited])
+        advantages = standardize(whole.advantages, whole.alive)
+        rows = torch.randperm(len(whole.alive), generator=self.generator)[:n_transitions].to(self.device)
+        return replace(whole, advantages=advantages)[rows], log_ratio[rows]
+
+    def _revisited(self, batch: EpisodeBatch) -> tuple[Transitions, Tensor]:
+        """All steps of older episodes, with V-trace's advantages, and log π_φ − log μ."""
+        values = evaluate_critic(self.critic, batch)
+        estimates = self.value_normalizer.denormalize(values)
+        rewards = batch.rewards
+        if self.reward_normalizer is not None:
+            rewards = self.reward_normalizer.normalize(rewards)
+        lived = batch.mask.nonzero()
+        steps = [x[lived[:, 0], lived[:, 1]] for x in (batch.obs, batch.available_actions)]
+        alive = ~steps[1][..., 0]
+        logits = self.policy.some(steps[0], single_steps(alive))
+        now = chosen_log_probs(logits, steps[1], batch.actions[batch.mask])
+        log_probs = torch.zeros_like(batch.log_probs)
+        log_probs[batch.mask] = now
+        log_ratio = torch.where(batch.alive, log_probs - batch.log_probs, 0.0)
+        weights = truncated_importance(log_ratio, self.importance_cap)
+        advantages = generalized_advantages(
+            rewards, estimates, batch.terminated, batch.mask, self.gamma, self.gae_lambda, weights
+        )
+        targets = self.value_normalizer.normalize(advantages + estimates[:, :-1])
+        old = replace(batch, log_probs=log_probs)
+        transitions = gather_transitions(old, advantages, values[:, :-1], targets)
+        return replace(transitions, advantages=advantages[batch.mask]), log_ratio[batch.mask]
+
+    def _from_buffer(self, drawn: Experience) -> tuple[Transitions, Tensor]:
+        """Single steps, with one-step advantages, and log π_φ − log μ."""
+        logits = self.policy.some(drawn.obs, single_steps(drawn.alive))
+        log_probs = chosen_log_probs(logits, drawn.available_actions, drawn.actions)
+        log_ratio = torch.where(drawn.alive, log_probs - drawn.log_probs, 0.0)
+        values = self.critic(drawn.state, drawn.obs)
+        following = self.value_normalizer.denormalize(self.critic(drawn.next_state, drawn.next_obs))
+        bootstrap = torch.where(drawn.done.unsqueeze(-1), 0.0, self.gamma * following)
+        rewards = drawn.rewards
+        if self.reward_normalizer is not None:
+            rewards = self.reward_normalizer.normalize(rewards)
+        targets = rewards + bootstrap
+        advantages = standardize(targets - self.value_normalizer.denormalize(values), drawn.alive)
+        weights = truncated_importance(log_ratio, self.importance_cap)
+        return Transitions(
             obs=drawn.obs,
             state=drawn.state,
             available_actions=drawn.available_actions,
@@ -325,12 +404,7 @@ class AMAL(MAPPO):
             advantages=weights * advantages,
             values=values,
             targets=self.value_normalizer.normalize(targets),
-        )
-        return replayed, {
-            "train/importance_truncated": masked_mean(truncated, drawn.alive),
-            "train/replay_effective_share": effective_sample_share(log_ratio, drawn.alive),
-            "train/replay_imagined_share": (drawn.provenance != REAL).float().mean(),
-        }
+        ), log_ratio
 
     def off_policy_loss(self, replayed: Transitions, sequences: Sequences) -> Tensor:
         """Clipped surrogate on replayed and imagined steps, to be minimised; it trains the policy only."""
@@ -383,6 +457,7 @@ class AMAL(MAPPO):
             return  # it is for playing, not for going on
         state = {
             "replay": self.replay.state_dict(),
+            "window": [vars(batch) for batch in self.window],
             "evolution_generator": self.evolution_generator.get_state(),
             "imagination_generator": self.imagination_generator.get_state(),
             "evolution_metrics": self.evolution_metrics,
@@ -397,6 +472,7 @@ class AMAL(MAPPO):
             return
         state = of_this_process(checkpoint["amal"])
         self.replay.load_state_dict(state["replay"])
+        self.window.extend(EpisodeBatch(**kept).to(self.device) for kept in state["window"])
         self.evolution_generator.set_state(state["evolution_generator"].cpu())
         self.imagination_generator.set_state(state["imagination_generator"].cpu())
         self.evolution_metrics, self.isolation_kl = state["evolution_metrics"], state["isolation_kl"]

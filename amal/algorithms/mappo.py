@@ -192,25 +192,29 @@ class MAPPO(LightningModule):
         self,
         transitions: Transitions,
         minibatches: list[Minibatch],
-        further_losses: Iterable[Tensor] = (),
+        policy_losses: Iterable[Tensor] = (),
+        critic_losses: Iterable[Tensor] = (),
     ) -> dict[str, Tensor]:
         """One step of the policy and one of the critic on each minibatch; averages of the steps' metrics.
 
         Args:
             transitions: all that happened in the episodes.
             minibatches: which of them each step learns from.
-            further_losses: the policy's losses of other origin, one for each step or none; each is asked for when its
-                step is due.
+            policy_losses, critic_losses: of other origin, one for each step or none; each is asked for when its step
+                is due.
         """
 
         def teach_policy() -> list[dict[str, Tensor]]:
             return [
                 self.policy_step(transitions[minibatch.rows], minibatch.sequences, loss)
-                for minibatch, loss in zip_longest(minibatches, further_losses)
+                for minibatch, loss in zip_longest(minibatches, policy_losses)
             ]
 
         def teach_critic() -> list[dict[str, Tensor]]:
-            return [self.critic_step(transitions[minibatch.rows], minibatch.living) for minibatch in minibatches]
+            return [
+                self.critic_step(transitions[minibatch.rows], minibatch.living, loss)
+                for minibatch, loss in zip_longest(minibatches, critic_losses)
+            ]
 
         policy_steps, critic_steps = side_by_side(teach_policy, teach_critic)  # they share no parameters
         return averages(policy_steps) | averages(critic_steps)
@@ -223,10 +227,11 @@ class MAPPO(LightningModule):
         loss, metrics = self.policy_loss(logits, transitions)
         return metrics | self.optimize("policy", loss if further_loss is None else loss + further_loss)
 
-    def critic_step(self, transitions: Transitions, living: Tensor) -> dict[str, Tensor]:
+    def critic_step(self, transitions: Transitions, living: Tensor, further_loss: Tensor | None) -> dict[str, Tensor]:
         """One step of the critic on the ``transitions`` of a minibatch and their ``living_rows``; its metrics."""
         loss = self.critic_loss(transitions, living)
-        return {"train/value_loss": loss.detach()} | self.optimize("critic", loss)
+        whole = loss if further_loss is None else loss + further_loss
+        return {"train/value_loss": loss.detach()} | self.optimize("critic", whole)
 
     @torch.no_grad()
     def estimate_advantages(self, batch: EpisodeBatch) -> tuple[Transitions, Tensor]:
