@@ -167,7 +167,7 @@ class AsymmetricReplayBuffer:
         self._primary = _Ring(rows["primary"])
         self._auxiliary = [_Ring(part) for part in self._imagined.reshape(num_auxiliary_agents, auxiliary_capacity)]
         seeds = (np.random.SeedSequence([seed, stream]) for stream in (0, 1))
-        self.primary_stream, self._mixed_stream = map(np.random.default_rng, seeds)
+        self.primary_stream, self.mixed_stream = map(np.random.default_rng, seeds)
 
     def _map_files(self, lengths: Mapping[str, int], needed: int, parent: Path) -> dict[str, NDArray[np.void]]:
         try:
@@ -278,10 +278,10 @@ class AsymmetricReplayBuffer:
         total = int(stored.sum())
         real = batch_size - round(batch_size * aux_ratio) if total else batch_size
         rows = np.empty(batch_size, self._record)
-        chosen = self._mixed_stream.integers(self.primary_size, size=real)
+        chosen = self.mixed_stream.integers(self.primary_size, size=real)
         _gather(self._primary.rows, chosen, rows[:real])
         if real < batch_size:
-            chosen = self._mixed_stream.integers(total, size=batch_size - real)
+            chosen = self.mixed_stream.integers(total, size=batch_size - real)
             ends = stored.cumsum()
             agent_ids = ends.searchsorted(chosen, side="right")
             slots = chosen - (ends - stored)[agent_ids] + agent_ids * self._sizes["auxiliary_capacity"]
@@ -301,7 +301,7 @@ class AsymmetricReplayBuffer:
             "sizes": dict(self._sizes),
             "written": [ring.written for ring in rings],
             "rows": {name: torch.from_numpy(np.concatenate([r.rows[name][: len(r)] for r in rings])) for name in names},
-            "streams": [stream.bit_generator.state for stream in (self.primary_stream, self._mixed_stream)],
+            "streams": [stream.bit_generator.state for stream in (self.primary_stream, self.mixed_stream)],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -315,7 +315,7 @@ class AsymmetricReplayBuffer:
             for name, column in state["rows"].items():
                 ring.rows[name][: len(ring)] = column[start : start + len(ring)].numpy()
             start += len(ring)
-        self.primary_stream.bit_generator.state, self._mixed_stream.bit_generator.state = state["streams"]
+        self.primary_stream.bit_generator.state, self.mixed_stream.bit_generator.state = state["streams"]
 
     def close(self) -> None:
         """Drops everything stored and removes the files, if there are any; the buffer is of no use afterwards."""

@@ -5,8 +5,8 @@ Letters: B episodes, T time, N agents, U units, A actions, O observation size, S
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:  # the battle and the study commands use this module without paying for torch
     from collections.abc import Callable
@@ -122,6 +122,6 @@ class EpisodeBatch:
         """Some of the episodes, padded as they are."""
         return self._each(lambda tensor: tensor[episodes])
 
-    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> EpisodeBatch:
+    def _each(self, change: Callable[[Any], torch.Tensor]) -> EpisodeBatch:
         tensors = {f.name: change(getattr(self, f.name)) for f in fields(self) if f.name != "progress"}
-        return replace(self, **tensors)
+        return EpisodeBatch(**tensors, progress=self.progress)

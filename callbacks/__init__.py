@@ -1,6 +1,7 @@
 """Lightning callbacks: evaluation, checkpoints, and what a run tells and leaves behind."""
 
 from callbacks.checkpoint import RunCheckpoint
+from callbacks.diagnosis import Diagnosis
 from callbacks.evaluation import Evaluation
 from callbacks.evolution import Evolution
 from callbacks.pictures import Pictures
@@ -8,4 +9,13 @@ from callbacks.progress import TrainingProgress
 from callbacks.telemetry import Telemetry
 from callbacks.tracking import Tracking
 
-__all__ = ["Evaluation", "Evolution", "Pictures", "RunCheckpoint", "Telemetry", "Tracking", "TrainingProgress"]
+__all__ = [
+    "Diagnosis",
+    "Evaluation",
+    "Evolution",
+    "Pictures",
+    "RunCheckpoint",
+    "Telemetry",
+    "Tracking",
+    "TrainingProgress",
+]

@@ -31,6 +31,7 @@ from amal.players import DIMENSIONS
 from amal.study.locks import FolderNotOurs, locked
 from amal.validation import LARGEST_SEED
 from callbacks.checkpoint import RunCheckpoint
+from callbacks.diagnosis import Diagnosis
 from callbacks.evaluation import Evaluation
 from callbacks.evolution import Evolution
 from callbacks.faults import fault
@@ -174,12 +175,12 @@ class TrainingCLI(LightningCLI):
             super().instantiate_classes()
             if self.subcommand == "fit":
                 # all raise, before anything is written: without a budget, for a checkpoint of another number of
-                # processes, and for a module that has no generations
+                # processes, and for a module that has nothing of what a callback is for
                 self.datamodule.max_updates  # noqa: B018
                 if isinstance(self.model, MAPPO):
                     self.model.check_episodes(self.datamodule.episodes_per_update)
                 for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-                    if isinstance(callback, Evolution):
+                    if isinstance(callback, Diagnosis | Evolution):
                         callback.check(self.model)
             self.trainer.strategy.checkpoint_io = WholeCheckpoints()
             if self.checkpoint is not None:
@@ -192,6 +193,8 @@ class TrainingCLI(LightningCLI):
         except (ValueError, TypeError, OSError, ImportError, MisconfigurationException) as error:
             fail(str(error))
         except (RuntimeError, MemoryError) as error:
+            if str(error).startswith("Found more than one stateful callback"):
+                fail(f"trainer.callbacks: {str(error).partition('.')[0]}; a later file replaces an earlier one's list")
             if (why := fault(error)) is None:
                 raise
             fail(why)

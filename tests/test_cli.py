@@ -213,6 +213,10 @@ def test_a_finished_run_is_not_overwritten(cli: Cli, tmp_path: Path, capsys: pyt
         (("--seed_everything", "99999999999"), "seed_everything must be between 0 and 4294967295"),
         (("--data.scenario", ""), "unknown scenario ''"),
         (("--data.env_steps", "1e3"), "data.env_steps"),
+        (
+            ("--config", "configs/amal.yaml", "--trainer.callbacks+=callbacks.Evolution"),
+            "trainer.callbacks: Found more than one stateful callback of type `Evolution`",
+        ),
         (("--config", "configs"), "configs"),
         (("--trainer.max_steps", "3"), "trainer.max_steps must stay -1, got 3: data.env_steps ends training"),
         (("--trainer.max_epochs", "0"), "trainer.max_epochs must stay 1, got 0"),

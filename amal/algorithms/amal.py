@@ -329,14 +329,14 @@ class AMAL(MAPPO):
                 n_real = int((~imagined).sum())
                 replayed, log_ratio = self._from_window(n_real)
                 if n_real < len(drawn):
-                    others = self._from_buffer(drawn[imagined.nonzero().squeeze(-1)])
+                    others = self.one_step_transitions(drawn[imagined.nonzero().squeeze(-1)])
                     replayed, log_ratio = (
                         Transitions.concatenate([replayed, others[0]]),
                         torch.cat([log_ratio, others[1]]),
                     )
                 imagined = torch.arange(len(log_ratio), device=self.device) >= len(log_ratio) - (len(drawn) - n_real)
             else:
-                replayed, log_ratio = self._from_buffer(drawn)
+                replayed, log_ratio = self.one_step_transitions(drawn)
             if self.only_advantageous:
                 useful = ~imagined.unsqueeze(-1) | (replayed.advantages > 0)
                 replayed = replace(replayed, alive=replayed.alive & useful)
@@ -349,14 +349,14 @@ class AMAL(MAPPO):
 
     def _from_window(self, n_transitions: int) -> tuple[Transitions, Tensor]:
         """Some steps of the newest rollouts but the last, with V-trace's advantages and targets."""
-        revisited = [self._revisited(batch) for batch in self.window]
+        revisited = [self.v_trace_transitions(batch) for batch in self.window]
         whole = Transitions.concatenate([transitions for transitions, _ in revisited])
         log_ratio = torch.cat([ratio for _, ratio in revisited])
         advantages = standardize(whole.advantages, whole.alive)
         rows = torch.randperm(len(whole.alive), generator=self.generator)[:n_transitions].to(self.device)
         return replace(whole, advantages=advantages)[rows], log_ratio[rows]
 
-    def _revisited(self, batch: EpisodeBatch) -> tuple[Transitions, Tensor]:
+    def v_trace_transitions(self, batch: EpisodeBatch) -> tuple[Transitions, Tensor]:
         """All steps of older episodes, with V-trace's advantages, and log π_φ − log μ."""
         values = evaluate_critic(self.critic, batch)
         estimates = self.value_normalizer.denormalize(values)
@@ -380,7 +380,7 @@ class AMAL(MAPPO):
         transitions = gather_transitions(old, advantages, values[:, :-1], targets)
         return replace(transitions, advantages=advantages[batch.mask]), log_ratio[batch.mask]
 
-    def _from_buffer(self, drawn: Experience) -> tuple[Transitions, Tensor]:
+    def one_step_transitions(self, drawn: Experience) -> tuple[Transitions, Tensor]:
         """Single steps, with one-step advantages, and log π_φ − log μ."""
         logits = self.policy.some(drawn.obs, single_steps(drawn.alive))
         log_probs = chosen_log_probs(logits, drawn.available_actions, drawn.actions)

@@ -1,0 +1,156 @@
+"""Which part of AMAL gives the policy what: measured on real battles that training never sees.
+
+Letters: B episodes, M transitions, N agents, S state size, P parameters of the policy, I auxiliary agents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import stats
+from torch import Tensor, nn
+
+from amal.algorithms.amal import AMAL
+from amal.algorithms.minibatches import Transitions, single_steps
+from amal.ops.losses import chosen_log_probs, masked_mean, standardize
+from amal.replay import REAL, Experience, RealExperience
+from amal.rollout import EpisodeRecorder
+from amal.types import EpisodeBatch
+from amal.world_model import gaussian_log_likelihood, open_loop_errors
+
+HORIZONS = (1, 2, 3, 5, 8, 12)  # steps ahead
+REPLAYED = 4096  # transitions of each kind, as many as an update of 16 minibatches replays
+
+
+def gradient_alignment(module: AMAL, fresh: EpisodeBatch, reference: EpisodeBatch) -> dict[str, float]:
+    """Cosines between the policy's gradient on ``reference``, many episodes of the policy as it is, and that on data
+    that an update has: its own fresh episodes, replayed steps, imagined steps, and the sum of the fresh gradient and
+    that of replay as the module mixes it. "ceiling" is the cosine between the halves of the reference.
+
+    NaN where there is no such data. Advantages are the ones that the module would use.
+    """
+    device = module.device
+    half = len(reference.mask) // 2
+    whole = policy_gradient(module, module.v_trace_transitions(reference)[0])
+    halves = [policy_gradient(module, module.v_trace_transitions(reference[part])[0]) for part in _halves(half)]
+    found = {"fresh": policy_gradient(module, module.v_trace_transitions(fresh)[0])}
+    if module.replay_coef > 0:
+        drawn = module.replay.sample_mixed(REPLAYED, module.aux_ratio).to(device)
+        kinds = {"replayed": drawn.provenance == REAL, "imagined": drawn.provenance != REAL}
+        for name, which in kinds.items():
+            if which.any():
+                steps, _ = module.one_step_transitions(drawn[which.nonzero().squeeze(-1)])
+                found[name] = policy_gradient(module, steps)
+        mixed, _ = module.replayed_transitions(n_minibatch=REPLAYED // module.replay_batch_size)
+        assert mixed is not None
+        found["mixed"] = policy_gradient(module, mixed, standardised=True)
+        found["update"] = found["fresh"] + module.replay_coef * found["mixed"]
+    names = ("fresh", "replayed", "imagined", "mixed", "update")
+    cosines = {f"gradient_{name}": _cosine(found[name], whole) if name in found else float("nan") for name in names}
+    return {**cosines, "gradient_ceiling": _cosine(*halves)}
+
+
+def policy_gradient(module: AMAL, transitions: Transitions, standardised: bool = False) -> Tensor:
+    """∇_φ of the mean of Â log π_φ(a) over living agents, the surrogate's gradient where the ratio is 1: [P].
+
+    The advantages are standardised first, unless they are already.
+    """
+    advantages = transitions.advantages
+    if not standardised:
+        advantages = standardize(advantages, transitions.alive)
+    with torch.enable_grad():
+        logits = module.policy.some(transitions.obs, single_steps(transitions.alive))
+        log_probs = chosen_log_probs(logits, transitions.available_actions, transitions.actions)
+        objective = masked_mean(torch.where(transitions.alive, log_probs, 0.0) * advantages, transitions.alive)
+        gradients = torch.autograd.grad(objective, list(module.policy.parameters()))
+    return torch.cat([gradient.flatten() for gradient in gradients])
+
+
+def model_errors(module: AMAL, episodes: EpisodeBatch) -> dict[str, float]:
+    """Errors of the observations that the world model expects, and of expecting no change, by horizon."""
+    views = (episodes.obs, episodes.state, episodes.available_actions, episodes.actions)
+    table: dict[str, float] = {}
+    for horizon in (h for h in HORIZONS if h <= episodes.mask.shape[1]):
+        errors = open_loop_errors(module.world_model, *views, horizon, episodes.mask)
+        table |= {f"model_{horizon}": errors["obs"].item(), f"nothing_changes_{horizon}": errors["obs_trivial"].item()}
+    return table
+
+
+@torch.no_grad()
+def surprise_correlation(module: AMAL, episodes: EpisodeBatch) -> float:
+    """Spearman's correlation over steps between the information î and the world model's surprise, −log p(o' | o, a):
+    1 if the bonus points at what the model does not know yet."""
+    lived = RealExperience.of_episodes(episodes)
+    information = module.information.per_transition(module.world_model, module.policy, lived)
+    means, log_vars = module.world_model.outcomes(lived.obs, lived.state, lived.actions, lived.alive)
+    surprise = -gaussian_log_likelihood(lived.next_obs, means.mean(dim=0), log_vars.mean(dim=0))
+    per_step = torch.where(lived.alive, surprise, 0.0).sum(dim=-1) / lived.alive.sum(dim=-1).clamp_min(1)
+    return float(stats.spearmanr(information.cpu().numpy(), per_step.cpu().numpy()).statistic)
+
+
+def coverage(
+    module: AMAL, recorder: EpisodeRecorder, reference: EpisodeBatch, generator: torch.Generator, known: Experience
+) -> dict[str, float]:
+    """What the auxiliary agents do in the real battle, which they never play otherwise.
+
+    "auxiliary_novelty" is the mean distance of the states that they reach to the nearest of the ``known`` ones, over
+    that of the policy's own states; each number of the state is measured in its standard deviation over the known
+    ones. "auxiliary_return" is the mean return of theirs, "policy_return" of the policy's.
+    """
+    if module.num_auxiliary_agents == 0:
+        return {name: float("nan") for name in ("auxiliary_novelty", "auxiliary_return", "policy_return")}
+    scale = known.state.std(dim=0).clamp_min(1e-2)
+    stored = known.state / scale
+    distances, returns = [], []
+    for parameters in module.auxiliary:
+        with playing_as(module.policy, parameters):
+            played = recorder.play(module, recorder.battle.num_battles, generator)
+        returns.append(played.returns.mean().item())
+        distances.append(_nearest(played, stored, scale))
+    own = _nearest(reference[slice(recorder.battle.num_battles * len(distances))], stored, scale)
+    return {
+        "auxiliary_novelty": float(np.mean(distances)) / own,
+        "auxiliary_return": float(np.mean(returns)),
+        "policy_return": reference.returns.mean().item(),
+    }
+
+
+@contextmanager
+def playing_as(policy: nn.Module, parameters: Tensor) -> Iterator[None]:
+    """The policy with other parameters [P] for a while; afterwards its own, bit for bit."""
+    own = nn.utils.parameters_to_vector(policy.parameters()).detach().clone()
+    with torch.no_grad():
+        nn.utils.vector_to_parameters(parameters, policy.parameters())
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            nn.utils.vector_to_parameters(own, policy.parameters())
+
+
+@contextmanager
+def undisturbed(module: AMAL) -> Iterator[None]:
+    """Whatever is drawn from the module's random streams inside is drawn again afterwards."""
+    minibatches, mixed = module.generator.get_state(), module.replay.mixed_stream.bit_generator.state
+    try:
+        yield
+    finally:
+        module.generator.set_state(minibatches)
+        module.replay.mixed_stream.bit_generator.state = mixed
+
+
+def _halves(half: int) -> tuple[slice, slice]:
+    return slice(half), slice(half, None)
+
+
+def _cosine(a: Tensor, b: Tensor) -> float:
+    return F.cosine_similarity(a, b, dim=0).item()
+
+
+def _nearest(episodes: EpisodeBatch, stored: Tensor, scale: Tensor) -> float:
+    states = episodes.state[:, :-1][episodes.mask].to(stored.device) / scale
+    return torch.cdist(states, stored).amin(dim=1).mean().item()

@@ -1,0 +1,93 @@
+"""What the parts of AMAL give the policy, measured now and then during training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+from amal.algorithms.amal import AMAL
+from amal.atomic import replacing
+from amal.battle import VectorBattle
+from amal.diagnosis import coverage, gradient_alignment, model_errors, surprise_correlation, undisturbed
+from amal.rollout import EpisodeRecorder
+from amal.types import EpisodeBatch
+from amal.validation import check_at_least
+from datamodules.rollout import data_of
+
+STREAM = 1000  # of the battles and actions here, apart from the data module's own
+KNOWN_STATES = 2000  # drawn from the replay buffer, to tell which states are new
+BATTLES = 2  # of each auxiliary agent
+JUDGED_EPISODES = 16  # on which the world model is judged
+
+
+class Diagnosis(Callback):
+    """Writes ``diagnosis.csv``: of AMAL with its world model, replay and auxiliary agents, what each is worth.
+
+    Battles and random streams are its own: training is the same with or without it.
+
+    Args:
+        every_n_updates: updates between two measurements.
+        reference_episodes: whose gradient counts as the true one.
+    """
+
+    def __init__(self, every_n_updates: int = 20, reference_episodes: int = 128) -> None:
+        check_at_least(1, every_n_updates=every_n_updates)
+        check_at_least(2, reference_episodes=reference_episodes)
+        self.every_n_updates, self.reference_episodes = every_n_updates, reference_episodes
+        self._updates = 0
+        self._rows: list[dict[str, float]] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.check(pl_module)
+        if data_of(trainer).backend != "embedded":
+            raise ValueError("callbacks.Diagnosis needs battles of the embedded simulator")
+
+    @staticmethod
+    def check(module: LightningModule) -> None:
+        """Raise ValueError for a module without the parts that are diagnosed."""
+        if not isinstance(module, AMAL):
+            raise ValueError(f"callbacks.Diagnosis is for AMAL; {type(module).__name__} has nothing that it measures")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: EpisodeBatch, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, AMAL)
+        self._updates += 1
+        if self._updates % self.every_n_updates or not trainer.is_global_zero:
+            return
+        data = data_of(trainer)
+        with undisturbed(pl_module):
+            row = self._measure(trainer, pl_module)
+        self._rows.append({"env_steps": data.env_steps, "episodes": data.episodes, **row})
+        with replacing(Path(trainer.default_root_dir) / "diagnosis.csv") as part:
+            pd.DataFrame(self._rows).to_csv(part, index=False)
+
+    def _measure(self, trainer: Trainer, module: AMAL) -> dict[str, float]:
+        data = data_of(trainer)
+        assert data.scenario is not None
+        seeds = np.random.SeedSequence([data.seed, STREAM, len(self._rows)]).generate_state(3).tolist()
+        generator = torch.Generator(module.device).manual_seed(seeds[0])
+        number = data.episodes_per_update + self.reference_episodes
+        battle = VectorBattle(data.scenario, min(32, number), seeds[1], auto_reset=False)
+        played = EpisodeRecorder(battle, number).play(module, number, generator).to(module.device)
+        fresh, reference = played[slice(data.episodes_per_update)], played[slice(data.episodes_per_update, None)]
+        judged = reference[slice(JUDGED_EPISODES)]
+        few = EpisodeRecorder(VectorBattle(data.scenario, BATTLES, seeds[2], auto_reset=False), BATTLES)
+        known = module.replay.sample_primary(KNOWN_STATES, np.random.default_rng(seeds)).to(module.device)
+        return {
+            **gradient_alignment(module, fresh, reference),
+            **model_errors(module, judged),
+            **coverage(module, few, reference, generator, known),
+            "surprise_correlation": surprise_correlation(module, judged),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"updates": self._updates, "rows": self._rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._updates, self._rows = state_dict["updates"], list(state_dict["rows"])
