@@ -225,7 +225,7 @@ class AMAL(MAPPO):
         metrics = self.learn_world_model()
         bonus, curiosity = self.information_bonus(batch)
         transitions, critic_fit = self.estimate_advantages(replace(batch, rewards=batch.rewards + bonus))
-        self.imagine()
+        imagined = self.imagine()
         minibatches = self.minibatches(batch, transitions)
         replayed, replay_metrics = self.replayed_transitions(len(minibatches))
         shares = [] if replayed is None else every_nth(replayed, len(minibatches))  # real ones first, a fair share each
@@ -235,7 +235,7 @@ class AMAL(MAPPO):
             metrics |= self.learn(transitions, minibatches, policy_losses, critic_losses if self.replay_critic else ())
         self.window.append(batch.clone())  # the rollout's arrays are written over by the next
 
-        metrics = averaged(metrics | replay_metrics | {"train/explained_variance": critic_fit})
+        metrics = averaged(metrics | imagined | replay_metrics | {"train/explained_variance": critic_fit})
         check_finite(metrics)
         self.log_update(batch, metrics | quality | curiosity)
 
@@ -297,10 +297,10 @@ class AMAL(MAPPO):
             "train/bonus_share": masked_mean(bonus.abs(), batch.mask) / earned.clamp_min(1e-8),
         }
 
-    def imagine(self) -> None:
-        """The auxiliary agents act inside the world model, from real states, into D_A."""
+    def imagine(self) -> dict[str, Tensor]:
+        """The auxiliary agents act inside the world model, from real states, into D_A; how far they came on average."""
         if self.num_auxiliary_agents == 0 or self.replay_coef == 0.0:
-            return
+            return {}
         with self._timed("imagination"):
             starts = self.replay.sample_mixed(self.num_auxiliary_agents * self.imagination_starts, aux_ratio=0.0)
             imagined = imagine(
@@ -313,6 +313,7 @@ class AMAL(MAPPO):
                 self.imagination_disagreement,
             )
             self.replay.add_auxiliary_batch(imagined.to("cpu"))
+        return {"train/imagined_steps": torch.tensor(len(imagined) / len(starts))}
 
     @torch.no_grad()
     def replayed_transitions(self, n_minibatch: int) -> tuple[Transitions | None, dict[str, Tensor]]:
