@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from amal.algorithms.amal import AMAL
 from amal.algorithms.minibatches import Transitions, single_steps
-from amal.ops.losses import chosen_log_probs, masked_mean, standardize
+from amal.ops.losses import chosen_log_probs, masked_mean
 from amal.replay import REAL, Experience, RealExperience
 from amal.rollout import EpisodeRecorder
 from amal.types import EpisodeBatch
@@ -33,39 +33,35 @@ def gradient_alignment(module: AMAL, fresh: EpisodeBatch, reference: EpisodeBatc
 
     NaN where there is no such data. Advantages are the ones that the module would use.
     """
-    device = module.device
-    half = len(reference.mask) // 2
-    whole = policy_gradient(module, module.v_trace_transitions(reference)[0])
-    halves = [policy_gradient(module, module.v_trace_transitions(reference[part])[0]) for part in _halves(half)]
-    found = {"fresh": policy_gradient(module, module.v_trace_transitions(fresh)[0])}
+    hindsight, half = module.hindsight, len(reference.mask) // 2
+    ours, first, second, own = (
+        policy_gradient(module, hindsight.v_trace([episodes]).transitions)
+        for episodes in (reference, reference[slice(half)], reference[slice(half, None)], fresh)
+    )
+    found = {"fresh": own}
     if module.replay_coef > 0:
-        drawn = module.replay.sample_mixed(REPLAYED, module.aux_ratio).to(device)
+        drawn = module.replay.sample_mixed(REPLAYED, module.aux_ratio).to(module.device)
         kinds = {"replayed": drawn.provenance == REAL, "imagined": drawn.provenance != REAL}
         for name, which in kinds.items():
             if which.any():
-                steps, _ = module.one_step_transitions(drawn[which.nonzero().squeeze(-1)])
-                found[name] = policy_gradient(module, steps)
+                steps = hindsight.one_step(drawn[which.nonzero().squeeze(-1)])
+                found[name] = policy_gradient(module, steps.transitions)
         mixed, _ = module.replayed_transitions(n_minibatch=REPLAYED // module.replay_batch_size)
         assert mixed is not None
-        found["mixed"] = policy_gradient(module, mixed, standardised=True)
-        found["update"] = found["fresh"] + module.replay_coef * found["mixed"]
-    names = ("fresh", "replayed", "imagined", "mixed", "update")
-    cosines = {f"gradient_{name}": _cosine(found[name], whole) if name in found else float("nan") for name in names}
-    return {**cosines, "gradient_ceiling": _cosine(*halves)}
+        found["update"] = own + module.replay_coef * policy_gradient(module, mixed)
+    names = ("fresh", "replayed", "imagined", "update")
+    cosines = {f"gradient_{name}": _cosine(found[name], ours) if name in found else float("nan") for name in names}
+    return {**cosines, "gradient_ceiling": _cosine(first, second)}
 
 
-def policy_gradient(module: AMAL, transitions: Transitions, standardised: bool = False) -> Tensor:
-    """∇_φ of the mean of Â log π_φ(a) over living agents, the surrogate's gradient where the ratio is 1: [P].
-
-    The advantages are standardised first, unless they are already.
-    """
-    advantages = transitions.advantages
-    if not standardised:
-        advantages = standardize(advantages, transitions.alive)
+def policy_gradient(module: AMAL, transitions: Transitions) -> Tensor:
+    """∇_φ of the mean of Â log π_φ(a) over living agents, the surrogate's gradient where the ratio is 1: [P]."""
     with torch.enable_grad():
         logits = module.policy.some(transitions.obs, single_steps(transitions.alive))
         log_probs = chosen_log_probs(logits, transitions.available_actions, transitions.actions)
-        objective = masked_mean(torch.where(transitions.alive, log_probs, 0.0) * advantages, transitions.alive)
+        objective = masked_mean(
+            torch.where(transitions.alive, log_probs, 0.0) * transitions.advantages, transitions.alive
+        )
         gradients = torch.autograd.grad(objective, list(module.policy.parameters()))
     return torch.cat([gradient.flatten() for gradient in gradients])
 
@@ -97,12 +93,12 @@ def coverage(
 ) -> dict[str, float]:
     """What the auxiliary agents do in the real battle, which they never play otherwise.
 
-    "auxiliary_novelty" is the mean distance of the states that they reach to the nearest of the ``known`` ones, over
-    that of the policy's own states; each number of the state is measured in its standard deviation over the known
-    ones. "auxiliary_return" is the mean return of theirs, "policy_return" of the policy's.
+    "auxiliary_reach" is the mean distance of the states that they come to from the nearest of the ``known`` ones, each
+    number of the state measured in its standard deviation over the known ones; "policy_reach" that of the policy's.
+    "auxiliary_return" is the mean return of theirs, "policy_return" of the policy's.
     """
     if module.num_auxiliary_agents == 0:
-        return {name: float("nan") for name in ("auxiliary_novelty", "auxiliary_return", "policy_return")}
+        return {f"{who}_{what}": float("nan") for who in ("auxiliary", "policy") for what in ("reach", "return")}
     scale = known.state.std(dim=0).clamp_min(1e-2)
     stored = known.state / scale
     distances, returns = [], []
@@ -113,7 +109,8 @@ def coverage(
         distances.append(_nearest(played, stored, scale))
     own = _nearest(reference[slice(recorder.battle.num_battles * len(distances))], stored, scale)
     return {
-        "auxiliary_novelty": float(np.mean(distances)) / own,
+        "auxiliary_reach": float(np.mean(distances)),
+        "policy_reach": own,
         "auxiliary_return": float(np.mean(returns)),
         "policy_return": reference.returns.mean().item(),
     }
@@ -141,10 +138,6 @@ def undisturbed(module: AMAL) -> Iterator[None]:
     finally:
         module.generator.set_state(minibatches)
         module.replay.mixed_stream.bit_generator.state = mixed
-
-
-def _halves(half: int) -> tuple[slice, slice]:
-    return slice(half), slice(half, None)
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:

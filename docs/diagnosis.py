@@ -42,7 +42,7 @@ def collected(study: Path) -> pd.DataFrame:
 def draw(table: pd.DataFrame, out: Path) -> None:
     """A row of panels per scenario: gradients, the world model by horizon, and what the auxiliary agents reach."""
     scenarios = sorted(table["scenario"].unique())
-    figure, axes = plt.subplots(len(scenarios), 3, figsize=(15, 4 * len(scenarios)), squeeze=False)
+    figure, axes = plt.subplots(len(scenarios), 3, figsize=(16, 5 * len(scenarios)), squeeze=False)
     for row, scenario in zip(axes, scenarios, strict=True):
         some = table[table["scenario"] == scenario]
         cosines = some.melt(QUARTER, list(GRADIENTS), "gradient", "cosine").replace({"gradient": GRADIENTS})
@@ -58,6 +58,8 @@ def draw(table: pd.DataFrame, out: Path) -> None:
             returns, x=QUARTER, y="return in the real battle", hue="who", palette="colorblind", ax=row[2], dodge=0.3
         )
         row[2].set_title(f"{scenario}: the auxiliary agents in the real battle")
+    for panel in axes.flat:
+        sns.move_legend(panel, "upper center", bbox_to_anchor=(0.5, -0.15), ncol=3, title=None)
     figure.tight_layout()
     figure.savefig(out / "diagnosis.png", dpi=110)
 

@@ -33,7 +33,7 @@ def test_the_gradient_of_the_last_bias_is_the_advantage_times_what_was_done_less
     )
     logits, _ = module.policy(step.obs.unsqueeze(1), module.policy.initial_hidden(1))
     expected = 3.0 * (torch.eye(N_ACTIONS)[2] - logits[0, 0, 0].softmax(dim=-1))
-    gradient = policy_gradient(module, step, standardised=True)
+    gradient = policy_gradient(module, step)
     torch.testing.assert_close(gradient[-N_ACTIONS:], expected.detach())
 
 

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from amal.algorithms.mappo import MAPPO, check_finite
-from amal.algorithms.minibatches import Transitions, every_nth, gather_transitions, single_steps
-from amal.critics import evaluate_critic
+from amal.algorithms.minibatches import Transitions, every_nth
+from amal.algorithms.off_policy import Hindsight, Replayed
 from amal.distributed import averaged, collected, of_first, of_this_process, rank
 from amal.evolution import evolve
 from amal.imagination import imagine
@@ -38,12 +38,9 @@ from amal.ops.losses import (
     effective_sample_share,
     masked_mean,
     masked_variance,
-    standardize,
-    truncated_importance,
 )
-from amal.ops.returns import generalized_advantages
 from amal.population import flat_parameters
-from amal.replay import REAL, AsymmetricReplayBuffer, Experience, RealExperience
+from amal.replay import REAL, AsymmetricReplayBuffer, RealExperience
 from amal.types import EpisodeBatch
 from amal.validation import check_at_least, check_choice, check_positive, check_share
 from amal.world_model import WorldModel, WorldModelEnsemble, open_loop_errors
@@ -315,97 +312,40 @@ class AMAL(MAPPO):
             self.replay.add_auxiliary_batch(imagined.to("cpu"))
         return {"train/imagined_steps": torch.tensor(len(imagined) / len(starts))}
 
-    @torch.no_grad()
     def replayed_transitions(self, n_minibatch: int) -> tuple[Transitions | None, dict[str, Tensor]]:
-        """Replayed and imagined steps for all minibatches, real ones first, with the critic's advantages as it is now.
-
-        Their importance weights min(π_φ / μ, ρ̄) are multiplied into the advantages; ``log_probs`` are of π_φ as it is
-        now, around which the ratio of the surrogate is clipped."""
+        """Replayed steps and then imagined ones, for all minibatches."""
         if self.replay_coef == 0.0:
             return None, {}
         with self._timed("replay"):
             drawn = self.replay.sample_mixed(n_minibatch * self.replay_batch_size, self.aux_ratio).to(self.device)
-            imagined = drawn.provenance != REAL
             if self.window:
-                n_real = int((~imagined).sum())
-                replayed, log_ratio = self._from_window(n_real)
-                if n_real < len(drawn):
-                    others = self.one_step_transitions(drawn[imagined.nonzero().squeeze(-1)])
-                    replayed, log_ratio = (
-                        Transitions.concatenate([replayed, others[0]]),
-                        torch.cat([log_ratio, others[1]]),
-                    )
-                imagined = torch.arange(len(log_ratio), device=self.device) >= len(log_ratio) - (len(drawn) - n_real)
+                real = drawn.provenance == REAL
+                recent = self.hindsight.v_trace(self.window)
+                order = torch.randperm(len(recent.log_ratio), generator=self.generator).to(self.device)
+                replayed = recent[order[: len(real.nonzero())]]
+                if not real.all():
+                    imagined = self.hindsight.one_step(drawn[(~real).nonzero().squeeze(-1)])
+                    replayed = Replayed.concatenate([replayed, imagined])
             else:
-                replayed, log_ratio = self.one_step_transitions(drawn)
+                replayed = self.hindsight.one_step(drawn)
+            transitions, log_ratio = replayed.transitions, replayed.log_ratio
+            n_imagined = (drawn.provenance != REAL).sum()
             if self.only_advantageous:
-                useful = ~imagined.unsqueeze(-1) | (replayed.advantages > 0)
-                replayed = replace(replayed, alive=replayed.alive & useful)
+                replayed_rows = torch.arange(len(log_ratio), device=self.device) < len(log_ratio) - n_imagined
+                useful = replayed_rows.unsqueeze(-1) | (transitions.advantages > 0)
+                transitions = replace(transitions, alive=transitions.alive & useful)
         truncated = (log_ratio > math.log(self.importance_cap)).to(log_ratio.dtype)
-        return replayed, {
-            "train/importance_truncated": masked_mean(truncated, replayed.alive),
-            "train/replay_effective_share": effective_sample_share(log_ratio, replayed.alive),
-            "train/replay_imagined_share": imagined.float().mean(),
+        return transitions, {
+            "train/importance_truncated": masked_mean(truncated, transitions.alive),
+            "train/replay_effective_share": effective_sample_share(log_ratio, transitions.alive),
+            "train/replay_imagined_share": n_imagined / len(log_ratio),
         }
 
-    def _from_window(self, n_transitions: int) -> tuple[Transitions, Tensor]:
-        """Some steps of the newest rollouts but the last, with V-trace's advantages and targets."""
-        revisited = [self.v_trace_transitions(batch) for batch in self.window]
-        whole = Transitions.concatenate([transitions for transitions, _ in revisited])
-        log_ratio = torch.cat([ratio for _, ratio in revisited])
-        advantages = standardize(whole.advantages, whole.alive)
-        rows = torch.randperm(len(whole.alive), generator=self.generator)[:n_transitions].to(self.device)
-        return replace(whole, advantages=advantages)[rows], log_ratio[rows]
-
-    def v_trace_transitions(self, batch: EpisodeBatch) -> tuple[Transitions, Tensor]:
-        """All steps of older episodes, with V-trace's advantages, and log π_φ − log μ."""
-        values = evaluate_critic(self.critic, batch)
-        estimates = self.value_normalizer.denormalize(values)
-        rewards = batch.rewards
-        if self.reward_normalizer is not None:
-            rewards = self.reward_normalizer.normalize(rewards)
-        lived = batch.mask.nonzero()
-        steps = [x[lived[:, 0], lived[:, 1]] for x in (batch.obs, batch.available_actions)]
-        alive = ~steps[1][..., 0]
-        logits = self.policy.some(steps[0], single_steps(alive))
-        now = chosen_log_probs(logits, steps[1], batch.actions[batch.mask])
-        log_probs = torch.zeros_like(batch.log_probs)
-        log_probs[batch.mask] = now
-        log_ratio = torch.where(batch.alive, log_probs - batch.log_probs, 0.0)
-        weights = truncated_importance(log_ratio, self.importance_cap)
-        advantages = generalized_advantages(
-            rewards, estimates, batch.terminated, batch.mask, self.gamma, self.gae_lambda, weights
-        )
-        targets = self.value_normalizer.normalize(advantages + estimates[:, :-1])
-        old = replace(batch, log_probs=log_probs)
-        transitions = gather_transitions(old, advantages, values[:, :-1], targets)
-        return replace(transitions, advantages=advantages[batch.mask]), log_ratio[batch.mask]
-
-    def one_step_transitions(self, drawn: Experience) -> tuple[Transitions, Tensor]:
-        """Single steps, with one-step advantages, and log π_φ − log μ."""
-        logits = self.policy.some(drawn.obs, single_steps(drawn.alive))
-        log_probs = chosen_log_probs(logits, drawn.available_actions, drawn.actions)
-        log_ratio = torch.where(drawn.alive, log_probs - drawn.log_probs, 0.0)
-        values = self.critic(drawn.state, drawn.obs)
-        following = self.value_normalizer.denormalize(self.critic(drawn.next_state, drawn.next_obs))
-        bootstrap = torch.where(drawn.done.unsqueeze(-1), 0.0, self.gamma * following)
-        rewards = drawn.rewards
-        if self.reward_normalizer is not None:
-            rewards = self.reward_normalizer.normalize(rewards)
-        targets = rewards + bootstrap
-        advantages = standardize(targets - self.value_normalizer.denormalize(values), drawn.alive)
-        weights = truncated_importance(log_ratio, self.importance_cap)
-        return Transitions(
-            obs=drawn.obs,
-            state=drawn.state,
-            available_actions=drawn.available_actions,
-            actions=drawn.actions,
-            log_probs=log_probs,
-            alive=drawn.alive,
-            advantages=weights * advantages,
-            values=values,
-            targets=self.value_normalizer.normalize(targets),
-        ), log_ratio
+    @property
+    def hindsight(self) -> Hindsight:
+        """What values old steps as the networks are now."""
+        networks = (self.policy, self.critic, self.value_normalizer, self.reward_normalizer)
+        return Hindsight(*networks, self.gamma, self.gae_lambda, self.importance_cap)
 
     def off_policy_loss(self, replayed: Transitions, sequences: Sequences) -> Tensor:
         """Clipped surrogate on replayed and imagined steps, to be minimised; it trains the policy only."""
