@@ -35,12 +35,17 @@ class RunCheckpoint(Checkpoint):
         every_n_episodes: training episodes between two checkpoints of their own name; 0 for none.
         every_seconds: least time between two writes of the last one, which can be a gigabyte of replayed experience;
             in any case writing takes no more than a twentieth of the time.
+        keep_learning_state: whether the last one of a run that reached its budget still has optimizers and replay
+            buffer, though there is nothing left to go on with. ``compare`` does without.
     """
 
-    def __init__(self, every_n_episodes: int = 0, every_seconds: float = 30.0) -> None:
+    def __init__(
+        self, every_n_episodes: int = 0, every_seconds: float = 30.0, keep_learning_state: bool = True
+    ) -> None:
         check_at_least(0, every_n_episodes=every_n_episodes, every_seconds=every_seconds)
         self.every_n_episodes = every_n_episodes
         self.every_seconds = every_seconds
+        self.keep_learning_state = keep_learning_state
         self._next_write = -math.inf
         self._asked_to_stop: int | None = None  # by this signal
         self._handlers: dict[int, Any] = {}  # of those who listened before
@@ -84,6 +89,11 @@ class RunCheckpoint(Checkpoint):
             command = f"python cli.py fit --config {run}/config.yaml --ckpt_path {run}/checkpoints/last.ckpt"
             print(f"\nstopped after {data.env_steps:,} env steps; go on with: {command}", file=sys.stderr)
             raise SystemExit(128 + asked_to_stop)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # not earlier: a run that is killed before it is known as finished is continued from its last checkpoint
+        if not self.keep_learning_state and data_of(trainer).progress >= 1.0:
+            trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt", weights_only=True)
 
     def _ask_to_stop(self, number: int, frame: object) -> None:
         self._asked_to_stop = number

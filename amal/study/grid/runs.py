@@ -120,6 +120,7 @@ class Grid:
     def _fit_arguments(self, configs: Sequence[Path], scenario: str) -> tuple[str, ...]:
         return (
             *(f"--config={path.resolve()}" for path in configs),
+            "--checkpoint.keep_learning_state=false",  # of AMAL a gigabyte for each run of a study
             *(f"--{override}" for override in self.overrides),  # one word each: a value may begin with a dash
             f"--data.scenario={scenario}",
             f"--data.env_steps={self.env_steps}",

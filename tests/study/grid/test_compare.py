@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 
 from amal.study.grid.compare import grid_of, main, read_options
@@ -20,6 +21,7 @@ from amal.study.grid.runs import Cell, Grid, StudyError, last_row, write_record
 from tests.conftest import ROOT
 
 BRIEF = ("data.episodes_per_update=4", "data.num_envs=4", "evaluation.every_n_episodes=8", "checkpoint.every_seconds=0")
+SLIM = "--checkpoint.keep_learning_state=false"
 GRID = Grid({"mappo": [Path("configs/mappo.yaml")], "ippo": [Path("configs/ippo.yaml")]}, ["3m", "8m"], [0, 1], 1000)
 
 STAND_IN = """
@@ -90,7 +92,7 @@ def test_a_cell_begins_continues_or_is_finished_as_its_folder_says(tmp_path: Pat
     fake(crashed, "failed: RuntimeError: finished", checkpoint=True)
     fake(done, "finished", checkpoint=True)
     assert [cell.is_finished() for cell in (begun, stopped, crashed, done)] == [False, False, False, True]
-    assert begun.next_arguments()[:2] == [f"--config={ROOT / 'configs/mappo.yaml'}", "--data.scenario=3m"]
+    assert begun.next_arguments()[:3] == [f"--config={ROOT / 'configs/mappo.yaml'}", SLIM, "--data.scenario=3m"]
     for cell in (stopped, crashed):
         config, checkpoint = cell.folder / "config.yaml", cell.folder / "checkpoints" / "last.ckpt"
         assert cell.next_arguments()[:4] == ["--config", str(config), "--ckpt_path", str(checkpoint)]
@@ -108,7 +110,13 @@ def test_allowed_code_is_passed_on_to_begin_and_to_continue(tmp_path: Path) -> N
 def test_overrides_come_after_the_config_and_before_what_the_grid_sets(tmp_path: Path) -> None:
     grid = Grid(GRID.algorithms, ["8m"], [3], 500, ["data.num_envs=32"])
     words = [word for word in grid.cells(tmp_path)[0].next_arguments() if not word.startswith("--config")]
-    assert words[:4] == ["--data.num_envs=32", "--data.scenario=8m", "--data.env_steps=500", "--seed_everything=3"]
+    assert words[:5] == [
+        SLIM,
+        "--data.num_envs=32",
+        "--data.scenario=8m",
+        "--data.env_steps=500",
+        "--seed_everything=3",
+    ]
 
 
 def test_only_a_cell_without_a_checkpoint_is_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,6 +301,9 @@ def test_a_killed_study_leaves_no_process_and_goes_on_as_if_nothing_had_happened
         files = [folder / "evaluations.csv" for folder in (tmp_path / f"whole{seed}", out / f"mappo/3m/seed_{seed}")]
         expected, got = (pd.read_csv(file).drop(columns="wall_seconds") for file in files)
         pd.testing.assert_frame_equal(expected, got)
+        whole, last = (torch.load(file.parent / "checkpoints" / "last.ckpt", weights_only=True) for file in files)
+        assert all(torch.equal(whole["state_dict"][name], tensor) for name, tensor in last["state_dict"].items())
+        assert "optimizer_states" in whole and "optimizer_states" not in last
 
 
 def test_a_failing_run_is_reported_with_its_log(tmp_path: Path) -> None:
