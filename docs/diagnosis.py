@@ -59,7 +59,7 @@ def draw(table: pd.DataFrame, out: Path) -> None:
         )
         row[2].set_title(f"{scenario}: the auxiliary agents in the real battle")
     for panel in axes.flat:
-        sns.move_legend(panel, "upper center", bbox_to_anchor=(0.5, -0.15), ncol=3, title=None)
+        sns.move_legend(panel, "upper center", bbox_to_anchor=(0.5, -0.15), ncol=3)
     figure.tight_layout()
     figure.savefig(out / "diagnosis.png", dpi=110)
 
