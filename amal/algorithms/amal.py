@@ -230,7 +230,8 @@ class AMAL(MAPPO):
             policy_losses = (self.off_policy_loss(*share) for share in shares)
             critic_losses = (self.critic_loss(share, sequences.rows) for share, sequences in shares)
             metrics |= self.learn(transitions, minibatches, policy_losses, critic_losses if self.replay_critic else ())
-        self.window.append(batch.clone())  # the rollout's arrays are written over by the next
+        if self.replay_window:
+            self.window.append(batch.clone())  # the rollout's arrays are written over by the next
 
         metrics = averaged(metrics | imagined | replay_metrics | {"train/explained_variance": critic_fit})
         check_finite(metrics)
@@ -310,7 +311,7 @@ class AMAL(MAPPO):
                 self.imagination_disagreement,
             )
             self.replay.add_auxiliary_batch(imagined.to("cpu"))
-        return {"train/imagined_steps": torch.tensor(len(imagined) / len(starts))}
+        return {"train/imagined_steps": torch.tensor(len(imagined) / len(starts), device=self.device)}
 
     def replayed_transitions(self, n_minibatch: int) -> tuple[Transitions | None, dict[str, Tensor]]:
         """Replayed steps and then imagined ones, for all minibatches."""
@@ -331,8 +332,8 @@ class AMAL(MAPPO):
             transitions, log_ratio = replayed.transitions, replayed.log_ratio
             n_imagined = (drawn.provenance != REAL).sum()
             if self.only_advantageous:
-                replayed_rows = torch.arange(len(log_ratio), device=self.device) < len(log_ratio) - n_imagined
-                useful = replayed_rows.unsqueeze(-1) | (transitions.advantages > 0)
+                is_real = torch.arange(len(log_ratio), device=self.device) < len(log_ratio) - n_imagined
+                useful = is_real.unsqueeze(-1) | (transitions.advantages > 0)
                 transitions = replace(transitions, alive=transitions.alive & useful)
         truncated = (log_ratio > math.log(self.importance_cap)).to(log_ratio.dtype)
         return transitions, {
