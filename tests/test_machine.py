@@ -63,12 +63,12 @@ def use() -> None:
         torch.ones(2**20), torch.ones(2**21)  # 4 and 8 MB, a page fault for each 4 KB of new memory
 def faults() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(5):
-    side_by_side(use, use)
-before = faults()
-for _ in range(5):
-    side_by_side(use, use)
-print(faults() - before)
+def of_five() -> int:
+    before = faults()
+    for _ in range(5):
+        side_by_side(use, use)
+    return faults() - before
+print(min(of_five() for _ in range(4)))  # the most that is ever held at once may be reached late
 """
 
 
