@@ -5,6 +5,7 @@ Apart from cli.py, because importing Lightning takes seconds that the other comm
 
 from __future__ import annotations
 
+import atexit
 import gc
 import logging
 import os
@@ -24,7 +25,7 @@ from amal.algorithms.mappo import MAPPO, NonFiniteLoss
 from amal.atomic import remove_unfinished, replacing
 from amal.battle.scenario import check_same_content, is_file, load_scenario, name_of
 from amal.checkpoints import WholeCheckpoints, check_fits, read_checkpoint
-from amal.distributed import check_processes, rank
+from amal.distributed import check_processes, leave_group, rank
 from amal.foreign_code import OPTION, allow_only, check_sources, denied_import, taken_permissions
 from amal.machine import keep_freed_memory
 from amal.players import DIMENSIONS
@@ -295,6 +296,7 @@ def main(args: list[str]) -> None:
         allow_only(allowed_code)
     except ValueError as error:
         fail(str(error))
+    atexit.register(leave_group)
     try:
         TrainingCLI(
             allowed_code=allowed_code,
