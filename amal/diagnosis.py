@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from amal.algorithms.amal import AMAL
 from amal.algorithms.minibatches import Transitions, single_steps
 from amal.ops.losses import chosen_log_probs, masked_mean
+from amal.population import flat_parameters
 from amal.replay import REAL, Experience, RealExperience
 from amal.rollout import EpisodeRecorder
 from amal.types import EpisodeBatch
@@ -36,7 +37,7 @@ def gradient_alignment(module: AMAL, fresh: EpisodeBatch, reference: EpisodeBatc
     hindsight, half = module.hindsight, len(reference.mask) // 2
     ours, first, second, own = (
         policy_gradient(module, hindsight.v_trace([episodes]).transitions)
-        for episodes in (reference, reference[slice(half)], reference[slice(half, None)], fresh)
+        for episodes in (reference, reference[:half], reference[half:], fresh)
     )
     found = {"fresh": own}
     if module.replay_coef > 0:
@@ -107,7 +108,7 @@ def coverage(
             played = recorder.play(module, recorder.battle.num_battles, generator)
         returns.append(played.returns.mean().item())
         distances.append(_nearest(played, stored, scale))
-    own = _nearest(reference[slice(recorder.battle.num_battles * len(distances))], stored, scale)
+    own = _nearest(reference[: recorder.battle.num_battles * len(distances)], stored, scale)
     return {
         "auxiliary_reach": float(np.mean(distances)),
         "policy_reach": own,
@@ -119,7 +120,7 @@ def coverage(
 @contextmanager
 def playing_as(policy: nn.Module, parameters: Tensor) -> Iterator[None]:
     """The policy with other parameters [P] for a while; afterwards its own, bit for bit."""
-    own = nn.utils.parameters_to_vector(policy.parameters()).detach().clone()
+    own = flat_parameters(policy)
     with torch.no_grad():
         nn.utils.vector_to_parameters(parameters, policy.parameters())
     try:

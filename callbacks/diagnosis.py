@@ -75,8 +75,8 @@ class Diagnosis(Callback):
         number = data.episodes_per_update + self.reference_episodes
         battle = VectorBattle(data.scenario, min(32, number), seeds[1], auto_reset=False)
         played = EpisodeRecorder(battle, number).play(module, number, generator).to(module.device)
-        fresh, reference = played[slice(data.episodes_per_update)], played[slice(data.episodes_per_update, None)]
-        judged = reference[slice(JUDGED_EPISODES)]
+        fresh, reference = played[: data.episodes_per_update], played[data.episodes_per_update :]
+        judged = reference[:JUDGED_EPISODES]
         few = EpisodeRecorder(VectorBattle(data.scenario, BATTLES, seeds[2], auto_reset=False), BATTLES)
         known = module.replay.sample_primary(KNOWN_STATES, np.random.default_rng(seeds)).to(module.device)
         return {

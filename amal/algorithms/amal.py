@@ -241,10 +241,10 @@ class AMAL(MAPPO):
         """Prediction errors on episodes that the world model has not learned from yet, beside the trivial predictor's;
         NaN if no episode is long enough."""
         with self._timed("judging"):
-            some = slice(HELD_OUT_EPISODES)
-            views = (batch.obs[some], batch.state[some], batch.available_actions[some])
+            some = batch[:HELD_OUT_EPISODES]
+            views = (some.obs, some.state, some.available_actions, some.actions)
             errors = {
-                horizon: open_loop_errors(self.world_model, *views, batch.actions[some], horizon, batch.mask[some])
+                horizon: open_loop_errors(self.world_model, *views, horizon, some.mask)
                 for horizon in OPEN_LOOP_HORIZONS
                 if horizon <= batch.mask.shape[1]
             }

@@ -33,6 +33,7 @@ from amal.ops.losses import (
     masked_log_softmax,
     masked_mean,
     sample_categorical,
+    standardize,
 )
 from amal.ops.normalization import ValueNormalizer
 from amal.ops.returns import explained_variance, generalized_advantages, n_step_returns
@@ -256,6 +257,7 @@ class MAPPO(LightningModule):
         critic_fit = explained_variance(estimates[:, :-1], returns, batch.alive)
         self.value_normalizer.update(returns, batch.alive)
         targets = self.value_normalizer.normalize(returns)
+        advantages = standardize(advantages, batch.alive)
         return gather_transitions(batch, advantages, values[:, :-1], targets), critic_fit
 
     def minibatches(self, batch: EpisodeBatch, transitions: Transitions) -> list[Minibatch]:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from amal.networks import Sequences
-from amal.ops.losses import standardize
 from amal.types import EpisodeBatch
 
 
@@ -24,7 +23,7 @@ class Transitions:
     actions: Tensor  # [M, N] int64
     log_probs: Tensor  # [M, N] float32, of the behaviour policy
     alive: Tensor  # [M, N] bool
-    advantages: Tensor  # [M, N] float32, standardised over alive agents
+    advantages: Tensor  # [M, N] float32
     values: Tensor  # [M, N] float32, normalised, of the critic before the update
     targets: Tensor  # [M, N] float32, normalised returns
 
@@ -60,7 +59,7 @@ def gather_transitions(batch: EpisodeBatch, advantages: Tensor, values: Tensor, 
         actions=batch.actions[happened],
         log_probs=batch.log_probs[happened],
         alive=alive[happened],
-        advantages=standardize(advantages, alive)[happened],
+        advantages=advantages[happened],
         values=values[happened],
         targets=targets[happened],
     )

@@ -106,7 +106,7 @@ class Hindsight:
         advantages = generalized_advantages(*steps, self.gamma, self.gae_lambda, weights)
         targets = self.value_normalizer.normalize(advantages + estimates[:, :-1])
         transitions = gather_transitions(replace(batch, log_probs=log_probs), advantages, values[:, :-1], targets)
-        return Replayed(replace(transitions, advantages=advantages[happened]), log_ratio[happened])
+        return Replayed(transitions, log_ratio[happened])
 
     def _learned_from(self, rewards: Tensor) -> Tensor:
         return rewards if self.reward_normalizer is None else self.reward_normalizer.normalize(rewards)
