@@ -15,8 +15,11 @@ from scipy import stats
 from torch import Tensor, nn
 
 from amal.algorithms.amal import AMAL
-from amal.algorithms.minibatches import Transitions, single_steps
-from amal.ops.losses import chosen_log_probs, masked_mean
+from amal.algorithms.minibatches import Transitions, gather_transitions, single_steps
+from amal.algorithms.off_policy import in_hindsight
+from amal.critics import evaluate_critic
+from amal.ops.losses import chosen_log_probs, masked_mean, standardize
+from amal.ops.returns import generalized_advantages
 from amal.population import flat_parameters
 from amal.replay import REAL, Experience, RealExperience
 from amal.rollout import EpisodeRecorder
@@ -34,9 +37,9 @@ def gradient_alignment(module: AMAL, fresh: EpisodeBatch, reference: EpisodeBatc
 
     NaN where there is no such data. Advantages are the ones that the module would use.
     """
-    hindsight, half = module.hindsight, len(reference.mask) // 2
+    half = len(reference.mask) // 2
     ours, first, second, own = (
-        policy_gradient(module, hindsight.v_trace([episodes]).transitions)
+        policy_gradient(module, lived_transitions(module, episodes))
         for episodes in (reference, reference[:half], reference[half:], fresh)
     )
     found = {"fresh": own}
@@ -45,14 +48,27 @@ def gradient_alignment(module: AMAL, fresh: EpisodeBatch, reference: EpisodeBatc
         kinds = {"replayed": drawn.provenance == REAL, "imagined": drawn.provenance != REAL}
         for name, which in kinds.items():
             if which.any():
-                steps = hindsight.one_step(drawn[which.nonzero().squeeze(-1)])
-                found[name] = policy_gradient(module, steps.transitions)
+                steps, _ = in_hindsight(module, drawn[which.nonzero().squeeze(-1)], module.importance_cap)
+                found[name] = policy_gradient(module, steps)
         mixed, _ = module.replayed_transitions(n_minibatch=REPLAYED // module.replay_batch_size)
-        assert mixed is not None
         found["update"] = own + module.replay_coef * policy_gradient(module, mixed)
     names = ("fresh", "replayed", "imagined", "update")
     cosines = {f"gradient_{name}": _cosine(found[name], ours) if name in found else float("nan") for name in names}
     return {**cosines, "gradient_ceiling": _cosine(first, second)}
+
+
+@torch.no_grad()
+def lived_transitions(module: AMAL, episodes: EpisodeBatch) -> Transitions:
+    """Steps of the policy's own episodes with the advantages that it would learn from; its running statistics stay."""
+    values = evaluate_critic(module.critic, episodes)
+    estimates = module.value_normalizer.denormalize(values)
+    rewards = episodes.rewards
+    if module.reward_normalizer is not None:
+        rewards = module.reward_normalizer.normalize(rewards)
+    steps = (rewards, estimates, episodes.terminated, episodes.mask)
+    advantages = generalized_advantages(*steps, module.gamma, module.gae_lambda)
+    targets = module.value_normalizer.normalize(advantages + estimates[:, :-1])
+    return gather_transitions(episodes, standardize(advantages, episodes.alive), values[:, :-1], targets)
 
 
 def policy_gradient(module: AMAL, transitions: Transitions) -> Tensor:

@@ -5,8 +5,6 @@ Letters: I auxiliary agents, N agents, M transitions.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -25,7 +23,6 @@ def imagine(
     starts: Experience,
     horizon: int,
     generator: torch.Generator,
-    disagreement: float = math.inf,
 ) -> Experience:
     """What the auxiliary agents live through from real start states; a battle that ends there goes no further.
 
@@ -36,8 +33,6 @@ def imagine(
         starts: I · n real transitions, whose first halves are the starts; the first n are agent 0's, and so on.
         horizon: steps from each start.
         generator: source of actions and outcomes.
-        disagreement: it goes no further either from where the members' expectations of what will be seen have a larger
-            standard deviation, on average over what the living see.
 
     Returns:
         At most I · n · horizon transitions, with the agents' numbers as provenance.
@@ -66,11 +61,6 @@ def imagine(
             provenance=provenance,
         )
         # battles that ended stay in the batch, so that every policy keeps as many, but are not handed over
-        if disagreement < math.inf:
-            expected, _ = world_model.outcomes(obs, state, actions, step.alive)
-            spread = torch.where(step.alive, expected.std(dim=0, correction=0).mean(dim=-1), 0.0).sum(dim=-1)
-            spread_of_living = spread / step.alive.sum(dim=-1).clamp_min(1)
-            running &= spread_of_living <= disagreement
         steps.append(step[running.nonzero().squeeze(-1)])
         running &= ~outcome.done
         obs, state, available = outcome.next_obs, outcome.next_state, outcome.next_available

@@ -114,10 +114,6 @@ class EpisodeBatch:
         """Move every tensor as ``Tensor.to`` would, keeping dtypes; Lightning calls this for the device transfer."""
         return self._each(lambda tensor: tensor.to(*args, **kwargs))
 
-    def clone(self) -> EpisodeBatch:
-        """A copy with memory of its own."""
-        return self._each(lambda tensor: tensor.clone())
-
     def __getitem__(self, episodes: slice) -> EpisodeBatch:
         """Some of the episodes, padded as they are."""
         return self._each(lambda tensor: tensor[episodes])

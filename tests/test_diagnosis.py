@@ -9,7 +9,14 @@ import torch
 import yaml
 
 from amal.algorithms.minibatches import Transitions
-from amal.diagnosis import gradient_alignment, playing_as, policy_gradient, surprise_correlation, undisturbed
+from amal.diagnosis import (
+    gradient_alignment,
+    lived_transitions,
+    playing_as,
+    policy_gradient,
+    surprise_correlation,
+    undisturbed,
+)
 from amal.population import flat_parameters
 from tests.algorithms.episodes import N_ACTIONS, N_AGENTS, OBS_DIM, STATE_DIM, random_batch, train
 from tests.algorithms.test_amal import evolving, small
@@ -35,6 +42,13 @@ def test_the_gradient_of_the_last_bias_is_the_advantage_times_what_was_done_less
     expected = 3.0 * (torch.eye(N_ACTIONS)[2] - logits[0, 0, 0].softmax(dim=-1))
     gradient = policy_gradient(module, step)
     torch.testing.assert_close(gradient[-N_ACTIONS:], expected.detach())
+
+
+def test_lived_steps_have_the_advantages_that_the_policy_would_learn_from() -> None:
+    module, batch = small(), random_batch(0)
+    seen = lived_transitions(module, batch)
+    expected, _ = module.estimate_advantages(batch)
+    torch.testing.assert_close(seen.advantages[expected.alive], expected.advantages[expected.alive])
 
 
 def test_equal_episodes_have_equal_gradients_and_the_update_is_the_sum_of_its_parts() -> None:

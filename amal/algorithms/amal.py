@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from amal.algorithms.mappo import MAPPO, check_finite
 from amal.algorithms.minibatches import Transitions, every_nth
-from amal.algorithms.off_policy import Hindsight, Replayed
+from amal.algorithms.off_policy import in_hindsight
 from amal.distributed import averaged, collected, of_first, of_this_process, rank
 from amal.evolution import evolve
 from amal.imagination import imagine
@@ -48,6 +47,7 @@ from amal.world_model import WorldModel, WorldModelEnsemble, open_loop_errors
 PROBE_TRANSITIONS = 64  # real steps on which the auxiliary policies' behaviour is compared
 HELD_OUT_EPISODES = 4  # of a fresh rollout, on which the world model is judged before it learns from them
 OPEN_LOOP_HORIZONS = (1, 5)
+REPLAY_METRICS = ("imagined_steps", "importance_truncated", "replay_effective_share", "replay_imagined_share")
 
 
 class AMAL(MAPPO):
@@ -74,10 +74,8 @@ class AMAL(MAPPO):
         bonus_std_floor: least standard deviation that a shaped bonus is divided by, in nats.
         bonus_cap: most that an episode's shaped bonuses add up to, in shares of the mean return.
         replay_coef: weight of the off-policy part of the policy loss; 0 turns replay off.
+        replay_decay: share of the budget over which that weight falls to 0; 0 keeps it.
         replay_batch_size: replayed transitions in each minibatch step.
-        replay_window: replay the real steps of this many rollouts before the last, with V-trace's advantages; 0: any
-            step that is kept, with one-step advantages.
-        replay_critic: the critic learns from what is replayed too.
         aux_ratio: share of them that are imagined.
         importance_cap: where importance weights of replayed actions are truncated.
         replay_capacity: real transitions that are kept.
@@ -85,8 +83,6 @@ class AMAL(MAPPO):
         num_auxiliary_agents: I; 0 turns them off.
         imagination_starts: real states from which each auxiliary agent starts, per update.
         imagination_horizon: steps that it then takes in the world model.
-        imagination_disagreement: where imagination ends, as the members' standard deviation of the next observations.
-        only_advantageous: of what was imagined, only actions of positive advantage are replayed.
         cem_population_size: candidates of each generation.
         cem_elite_fraction: share of them that the next generation is drawn around.
         cem_initial_std: standard deviation of the first generation's parameters around those of the policy.
@@ -116,9 +112,8 @@ class AMAL(MAPPO):
         bonus_std_floor: float = 0.1,
         bonus_cap: float = 0.1,
         replay_coef: float = 1.0,
+        replay_decay: float = 0.0,
         replay_batch_size: int = 256,
-        replay_window: int = 0,
-        replay_critic: bool = False,
         aux_ratio: float = 0.3,
         importance_cap: float = 1.0,
         replay_capacity: int = 100_000,
@@ -126,8 +121,6 @@ class AMAL(MAPPO):
         num_auxiliary_agents: int = 16,
         imagination_starts: int = 16,
         imagination_horizon: int = 5,
-        imagination_disagreement: float = math.inf,
-        only_advantageous: bool = False,
         cem_population_size: int = 100,
         cem_elite_fraction: float = 0.2,
         cem_initial_std: float = 0.1,
@@ -142,12 +135,10 @@ class AMAL(MAPPO):
         check_at_least(1, world_model_batch_size=world_model_batch_size, replay_batch_size=replay_batch_size)
         check_at_least(1, imagination_starts=imagination_starts, imagination_horizon=imagination_horizon)
         check_at_least(0, num_auxiliary_agents=num_auxiliary_agents, world_model_steps=world_model_steps)
-        check_at_least(0, replay_window=replay_window)
-        check_positive(imagination_disagreement=imagination_disagreement)
         check_at_least(0.0, lambda_info=lambda_info, replay_coef=replay_coef, bonus_cap=bonus_cap)
         check_at_least(0.0, distance_weight=distance_weight)
         check_positive(world_model_lr=world_model_lr, bonus_std_floor=bonus_std_floor, importance_cap=importance_cap)
-        check_share(aux_ratio=aux_ratio, lambda_decay=lambda_decay)
+        check_share(aux_ratio=aux_ratio, lambda_decay=lambda_decay, replay_decay=replay_decay)
         check_choice(("shaped", "raw"), information_bonus=information_bonus)
         if not 0.0 <= distance_band[0] <= distance_band[1]:
             raise ValueError(f"distance_band must be two divergences, the lower one first, got {list(distance_band)}")
@@ -167,16 +158,13 @@ class AMAL(MAPPO):
         self.bonus_std_floor = bonus_std_floor
         self.bonus_cap = bonus_cap
         self.replay_coef = replay_coef
+        self.replay_decay = replay_decay
         self.replay_batch_size = replay_batch_size
-        self.replay_window = replay_window
-        self.replay_critic = replay_critic
         self.aux_ratio = aux_ratio
         self.importance_cap = importance_cap
         self.num_auxiliary_agents = num_auxiliary_agents
         self.imagination_starts = imagination_starts
         self.imagination_horizon = imagination_horizon
-        self.imagination_disagreement = imagination_disagreement
-        self.only_advantageous = only_advantageous
         self.distance_weight = distance_weight
         self.distance_band = distance_band
 
@@ -202,7 +190,6 @@ class AMAL(MAPPO):
         self.register_buffer("auxiliary", torch.zeros(num_auxiliary_agents, n_parameters))
         self.first_diversity: Tensor
         self.register_buffer("first_diversity", torch.zeros(()))  # of generation 0
-        self.window: deque[EpisodeBatch] = deque(maxlen=replay_window)
         self.evolution_metrics: dict[str, Tensor] = {}
         self.has_evolved = False  # since the last update
         self.isolation_kl = torch.zeros(())  # as of the last audit
@@ -222,20 +209,15 @@ class AMAL(MAPPO):
         metrics = self.learn_world_model()
         bonus, curiosity = self.information_bonus(batch)
         transitions, critic_fit = self.estimate_advantages(replace(batch, rewards=batch.rewards + bonus))
-        imagined = self.imagine()
+        weight = decayed(self.replay_coef, batch.progress, self.replay_decay)
         minibatches = self.minibatches(batch, transitions)
-        replayed, replay_metrics = self.replayed_transitions(len(minibatches))
-        shares = [] if replayed is None else every_nth(replayed, len(minibatches))  # real ones first, a fair share each
+        policy_losses, replay_metrics = self.off_policy_losses(weight, len(minibatches))
         with self._timed("policy"):
-            policy_losses = (self.off_policy_loss(*share) for share in shares)
-            critic_losses = (self.critic_loss(share, sequences.rows) for share, sequences in shares)
-            metrics |= self.learn(transitions, minibatches, policy_losses, critic_losses if self.replay_critic else ())
-        if self.replay_window:
-            self.window.append(batch.clone())  # the rollout's arrays are written over by the next
+            metrics |= self.learn(transitions, minibatches, policy_losses)
 
-        metrics = averaged(metrics | imagined | replay_metrics | {"train/explained_variance": critic_fit})
+        metrics = averaged(metrics | {"train/explained_variance": critic_fit})
         check_finite(metrics)
-        self.log_update(batch, metrics | quality | curiosity)
+        self.log_update(batch, metrics | quality | curiosity | replay_metrics)
 
     def judge_world_model(self, batch: EpisodeBatch) -> dict[str, Tensor]:
         """Prediction errors on episodes that the world model has not learned from yet, beside the trivial predictor's;
@@ -295,10 +277,20 @@ class AMAL(MAPPO):
             "train/bonus_share": masked_mean(bonus.abs(), batch.mask) / earned.clamp_min(1e-8),
         }
 
+    def off_policy_losses(self, weight: float, n_minibatch: int) -> tuple[Iterator[Tensor], dict[str, Tensor]]:
+        """Losses of replayed and imagined steps, to be added to those of the minibatches; none if the weight is 0."""
+        if weight == 0.0:
+            self._seconds |= dict.fromkeys(("imagination", "replay"), 0.0)  # Lightning would repeat the last ones
+            return iter(()), {f"train/{name}": torch.tensor(math.nan) for name in REPLAY_METRICS}
+        imagined = self.imagine()
+        replayed, metrics = self.replayed_transitions(n_minibatch)
+        shares = every_nth(replayed, n_minibatch)  # real ones first, a fair share each
+        return (weight * self.off_policy_loss(*share) for share in shares), metrics | imagined
+
     def imagine(self) -> dict[str, Tensor]:
         """The auxiliary agents act inside the world model, from real states, into D_A; how far they came on average."""
-        if self.num_auxiliary_agents == 0 or self.replay_coef == 0.0:
-            return {}
+        if self.num_auxiliary_agents == 0:
+            return {"train/imagined_steps": torch.tensor(math.nan)}
         with self._timed("imagination"):
             starts = self.replay.sample_mixed(self.num_auxiliary_agents * self.imagination_starts, aux_ratio=0.0)
             imagined = imagine(
@@ -308,45 +300,21 @@ class AMAL(MAPPO):
                 starts.to(self.device),
                 self.imagination_horizon,
                 self.imagination_generator,
-                self.imagination_disagreement,
             )
             self.replay.add_auxiliary_batch(imagined.to("cpu"))
         return {"train/imagined_steps": torch.tensor(len(imagined) / len(starts), device=self.device)}
 
-    def replayed_transitions(self, n_minibatch: int) -> tuple[Transitions | None, dict[str, Tensor]]:
+    def replayed_transitions(self, n_minibatch: int) -> tuple[Transitions, dict[str, Tensor]]:
         """Replayed steps and then imagined ones, for all minibatches."""
-        if self.replay_coef == 0.0:
-            return None, {}
         with self._timed("replay"):
             drawn = self.replay.sample_mixed(n_minibatch * self.replay_batch_size, self.aux_ratio).to(self.device)
-            if self.window:
-                real = drawn.provenance == REAL
-                recent = self.hindsight.v_trace(self.window)
-                order = torch.randperm(len(recent.log_ratio), generator=self.generator).to(self.device)
-                replayed = recent[order[: len(real.nonzero())]]
-                if not real.all():
-                    imagined = self.hindsight.one_step(drawn[(~real).nonzero().squeeze(-1)])
-                    replayed = Replayed.concatenate([replayed, imagined])
-            else:
-                replayed = self.hindsight.one_step(drawn)
-            transitions, log_ratio = replayed.transitions, replayed.log_ratio
-            n_imagined = (drawn.provenance != REAL).sum()
-            if self.only_advantageous:
-                is_real = torch.arange(len(log_ratio), device=self.device) < len(log_ratio) - n_imagined
-                useful = is_real.unsqueeze(-1) | (transitions.advantages > 0)
-                transitions = replace(transitions, alive=transitions.alive & useful)
+            transitions, log_ratio = in_hindsight(self, drawn, self.importance_cap)
         truncated = (log_ratio > math.log(self.importance_cap)).to(log_ratio.dtype)
         return transitions, {
             "train/importance_truncated": masked_mean(truncated, transitions.alive),
             "train/replay_effective_share": effective_sample_share(log_ratio, transitions.alive),
-            "train/replay_imagined_share": n_imagined / len(log_ratio),
+            "train/replay_imagined_share": (drawn.provenance != REAL).float().mean(),
         }
-
-    @property
-    def hindsight(self) -> Hindsight:
-        """What values old steps as the networks are now."""
-        networks = (self.policy, self.critic, self.value_normalizer, self.reward_normalizer)
-        return Hindsight(*networks, self.gamma, self.gae_lambda, self.importance_cap)
 
     def off_policy_loss(self, replayed: Transitions, sequences: Sequences) -> Tensor:
         """Clipped surrogate on replayed and imagined steps, to be minimised; it trains the policy only."""
@@ -354,7 +322,7 @@ class AMAL(MAPPO):
         log_probs = chosen_log_probs(logits, replayed.available_actions, replayed.actions)
         log_ratio = torch.where(replayed.alive, log_probs - replayed.log_probs, 0.0)
         surrogate = clipped_surrogate(log_ratio, replayed.advantages, self.clip_param)
-        return -self.replay_coef * masked_mean(surrogate, replayed.alive)
+        return -masked_mean(surrogate, replayed.alive)
 
     def evolve(self, batch: EpisodeBatch) -> None:
         """ψ_i ← E(ψ_i): a new generation of auxiliary agents; ``callbacks.Evolution`` says when.
@@ -399,7 +367,6 @@ class AMAL(MAPPO):
             return  # it is for playing, not for going on
         state = {
             "replay": self.replay.state_dict(),
-            "window": [vars(batch) for batch in self.window],
             "evolution_generator": self.evolution_generator.get_state(),
             "imagination_generator": self.imagination_generator.get_state(),
             "evolution_metrics": self.evolution_metrics,
@@ -414,7 +381,6 @@ class AMAL(MAPPO):
             return
         state = of_this_process(checkpoint["amal"])
         self.replay.load_state_dict(state["replay"])
-        self.window.extend(EpisodeBatch(**kept).to(self.device) for kept in state["window"])
         self.evolution_generator.set_state(state["evolution_generator"].cpu())
         self.imagination_generator.set_state(state["imagination_generator"].cpu())
         self.evolution_metrics, self.isolation_kl = state["evolution_metrics"], state["isolation_kl"]

@@ -194,15 +194,13 @@ class MAPPO(LightningModule):
         transitions: Transitions,
         minibatches: list[Minibatch],
         policy_losses: Iterable[Tensor] = (),
-        critic_losses: Iterable[Tensor] = (),
     ) -> dict[str, Tensor]:
         """One step of the policy and one of the critic on each minibatch; averages of the steps' metrics.
 
         Args:
             transitions: all that happened in the episodes.
             minibatches: which of them each step learns from.
-            policy_losses, critic_losses: of other origin, one for each step or none; each is asked for when its step
-                is due.
+            policy_losses: of other origin, one for each step or none; each is asked for when its step is due.
         """
 
         def teach_policy() -> list[dict[str, Tensor]]:
@@ -212,10 +210,7 @@ class MAPPO(LightningModule):
             ]
 
         def teach_critic() -> list[dict[str, Tensor]]:
-            return [
-                self.critic_step(transitions[minibatch.rows], minibatch.living, loss)
-                for minibatch, loss in zip_longest(minibatches, critic_losses)
-            ]
+            return [self.critic_step(transitions[minibatch.rows], minibatch.living) for minibatch in minibatches]
 
         policy_steps, critic_steps = side_by_side(teach_policy, teach_critic)  # they share no parameters
         return averages(policy_steps) | averages(critic_steps)
@@ -228,11 +223,10 @@ class MAPPO(LightningModule):
         loss, metrics = self.policy_loss(logits, transitions)
         return metrics | self.optimize("policy", loss if further_loss is None else loss + further_loss)
 
-    def critic_step(self, transitions: Transitions, living: Tensor, further_loss: Tensor | None) -> dict[str, Tensor]:
+    def critic_step(self, transitions: Transitions, living: Tensor) -> dict[str, Tensor]:
         """One step of the critic on the ``transitions`` of a minibatch and their ``living_rows``; its metrics."""
         loss = self.critic_loss(transitions, living)
-        whole = loss if further_loss is None else loss + further_loss
-        return {"train/value_loss": loss.detach()} | self.optimize("critic", whole)
+        return {"train/value_loss": loss.detach()} | self.optimize("critic", loss)
 
     @torch.no_grad()
     def estimate_advantages(self, batch: EpisodeBatch) -> tuple[Transitions, Tensor]:

@@ -3,7 +3,7 @@
 Letters: B episodes, T time, N agents, O observation size, S state size, A actions, M transitions.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import torch
@@ -30,11 +30,6 @@ class Transitions:
     def __getitem__(self, rows: Tensor) -> "Transitions":
         """The transitions at ``rows`` [m] int64."""
         return Transitions(**{f.name: getattr(self, f.name).index_select(0, rows) for f in fields(self)})
-
-    @classmethod
-    def concatenate(cls, parts: Sequence["Transitions"]) -> "Transitions":
-        """All transitions of the parts, in order."""
-        return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
 
 @dataclass(frozen=True)

@@ -10,19 +10,12 @@ from amal.ops.losses import masked_variance
 
 
 def generalized_advantages(
-    rewards: Tensor,
-    values: Tensor,
-    terminated: Tensor,
-    mask: Tensor,
-    gamma: float,
-    gae_lambda: float,
-    weights: Tensor | None = None,
+    rewards: Tensor, values: Tensor, terminated: Tensor, mask: Tensor, gamma: float, gae_lambda: float
 ) -> Tensor:
-    """Generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438, eq. 16, as a backward recursion), and
-    of an older policy's episodes with V-trace's correction (IMPALA, Espeholt et al. 2018, arXiv:1802.01561, eq. 1).
+    """Generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438, eq. 16, as a backward recursion).
 
     δ_t = r_t + γ (1 − terminated_t) V_{t+1} − V_t
-    Â_t = ρ_t (δ_t + γ λ (1 − terminated_t) Â_{t+1})
+    Â_t = δ_t + γ λ (1 − terminated_t) Â_{t+1}
 
     Termination does not bootstrap. Truncation does: the slot after an episode's last step holds the value of what was
     seen at its end. Padding has Â = 0 and is never read, whatever it holds, NaN included.
@@ -34,8 +27,6 @@ def generalized_advantages(
         mask: [B, T] bool, the step happened; True up to an episode's last step.
         gamma: discount factor γ.
         gae_lambda: λ, 0 for one-step temporal differences, 1 for Monte-Carlo returns.
-        weights: [B, T, N] ρ = min(π(a) / μ(a), ρ̄) of each agent's action, V-trace's with ρ̄ = c̄; by default 1, of the
-            policy's own episodes.
 
     Returns:
         [B, T, N] advantages; the returns to regress on are ``advantages + values[:, :-1]``.
@@ -57,8 +48,6 @@ def generalized_advantages(
     for t in range(n_steps - 1, -1, -1):
         # an episode's last step finds 0 here, for the slot after it is padding, where δ and the decay are 0
         following = deltas[:, t] + decay[:, t] * following
-        if weights is not None:
-            following = torch.where(happened[:, t], weights[:, t], 0.0) * following
         advantages[:, t] = following
     return advantages
 

@@ -76,14 +76,8 @@ def test_with_everything_off_it_is_mappo_bit_for_bit() -> None:
         {"information_bonus": "raw"},
         {"information": EnsembleInformationGain, "ensemble_size": 2},
         {"isolation": False},
-        {"replay_window": 2},
-        {"replay_critic": True},
-        {"only_advantageous": True},
     ],
-    ids=[
-        *["no information", "no auxiliary agents", "no replay", "raw bonus", "information gain", "open gate"],
-        *["window", "critic", "only advantageous"],
-    ],
+    ids=["no information", "no auxiliary agents", "no replay", "raw bonus", "information gain", "open gate"],
 )
 def test_every_switch_changes_what_is_learned(switch: dict[str, Any]) -> None:
     whole, without = small(), small(**switch)
@@ -93,6 +87,15 @@ def test_every_switch_changes_what_is_learned(switch: dict[str, Any]) -> None:
     ours, theirs = parameters(whole), parameters(without)
     weights = [name for name in theirs if name.startswith(changed) and name in ours]
     assert any(not torch.equal(ours[name], theirs[name]) for name in weights)
+
+
+@pytest.mark.parametrize(("decay", "left"), [(0.5, 0.5), (0.25, 0.0)])
+def test_replay_fades(decay: float, left: float) -> None:
+    """The batches come after a quarter of the budget."""
+    fading, constant = small(replay_decay=decay), small(replay_coef=left)
+    for module in (fading, constant):
+        train(module, random_batch, n_batches=3, trainer=evolving())
+    assert_identical(parameters(fading), parameters(constant))
 
 
 def test_same_seed_same_parameters() -> None:
@@ -106,16 +109,15 @@ def test_same_seed_same_parameters() -> None:
     assert not torch.equal(runs[0]["policy.layers.last.weight"], runs[2]["policy.layers.last.weight"])
 
 
-@pytest.mark.parametrize("replay_window", [0, 2])
-def test_resuming_continues_bit_for_bit(tmp_path: Path, replay_window: int) -> None:
+def test_resuming_continues_bit_for_bit(tmp_path: Path) -> None:
     """Three updates, a checkpoint and three more are six: memories, streams, evolution and all optimizers included."""
-    whole = small(replay_window=replay_window)
+    whole = small()
     train(whole, random_batch, n_batches=6, trainer=evolving())
 
-    first = small(replay_window=replay_window)
+    first = small()
     train(first, random_batch, n_batches=3, trainer=evolving()).save_checkpoint(tmp_path / "half.ckpt")
     torch.load(tmp_path / "half.ckpt", weights_only=True)
-    second = small(seed=77, replay_window=replay_window)
+    second = small(seed=77)
     options = {"max_epochs": 2, "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     rest = Trainer(accelerator="cpu", **options, **evolving())
     batches = DataLoader(Batches(lambda i: random_batch(i + 3), 3), batch_size=None)

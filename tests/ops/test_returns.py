@@ -26,13 +26,6 @@ def test_truncation_bootstraps_from_the_slot_after_the_last_step() -> None:
     torch.testing.assert_close(advantages[0, :, 0], torch.tensor([1.8815, 1.07, 6.6]))
 
 
-def test_importance_weights_scale_each_step_and_all_that_follows() -> None:
-    # δ as above: 1.4, −1.9, 3; weights ½, 1, ⅓: 3 · ⅓ = 1;  −1.9 + .45·1 = −1.45;  ½ (1.4 + .45·(−1.45)) = .37375
-    weights = torch.tensor([[0.5, 1.0, 1.0 / 3.0]]).unsqueeze(-1)
-    advantages = generalized_advantages(REWARDS, VALUES, LAST, STEPS, GAMMA, LAMBDA, weights)
-    torch.testing.assert_close(advantages[0, :, 0], torch.tensor([0.37375, -1.45, 1.0]))
-
-
 @pytest.mark.parametrize("terminated", [LAST, NEVER], ids=["terminated", "truncated"])
 @pytest.mark.parametrize("rubbish", [1e3, float("nan"), float("inf")])
 def test_padding_leaks_nothing(terminated: torch.Tensor, rubbish: float) -> None:
@@ -42,10 +35,9 @@ def test_padding_leaks_nothing(terminated: torch.Tensor, rubbish: float) -> None
     values = torch.cat([VALUES, torch.full((1, 2, 1), rubbish)], dim=1)
     ended = torch.cat([terminated, torch.ones(1, 2, dtype=torch.bool)], dim=1)
     mask = torch.cat([STEPS, torch.zeros(1, 2, dtype=torch.bool)], dim=1)
-    for weights in (None, torch.tensor([[1.0, 1.0, 1.0, rubbish, rubbish]]).unsqueeze(-1)):
-        padded = generalized_advantages(rewards, values, ended, mask, GAMMA, LAMBDA, weights)
-        assert torch.equal(padded[:, :3], alone)
-        assert torch.equal(padded[:, 3:], torch.zeros(1, 2, 1))
+    padded = generalized_advantages(rewards, values, ended, mask, GAMMA, LAMBDA)
+    assert torch.equal(padded[:, :3], alone)
+    assert torch.equal(padded[:, 3:], torch.zeros(1, 2, 1))
 
 
 def test_the_value_after_termination_is_never_read() -> None:
