@@ -45,9 +45,8 @@ from amal.validation import check_at_least, check_choice, check_positive, check_
 from amal.world_model import WorldModel, WorldModelEnsemble, open_loop_errors
 
 PROBE_TRANSITIONS = 64  # real steps on which the auxiliary policies' behaviour is compared
-HELD_OUT_EPISODES = 4  # of a fresh rollout, on which the world model is judged before it learns from them
+HELD_OUT = 8  # one in so many episodes of a fresh rollout: there the world model is judged before it learns from them
 OPEN_LOOP_HORIZONS = (1, 5)
-REPLAY_METRICS = ("imagined_steps", "importance_truncated", "replay_effective_share", "replay_imagined_share")
 
 
 class AMAL(MAPPO):
@@ -74,7 +73,6 @@ class AMAL(MAPPO):
         bonus_std_floor: least standard deviation that a shaped bonus is divided by, in nats.
         bonus_cap: most that an episode's shaped bonuses add up to, in shares of the mean return.
         replay_coef: weight of the off-policy part of the policy loss; 0 turns replay off.
-        replay_decay: share of the budget over which that weight falls to 0; 0 keeps it.
         replay_batch_size: replayed transitions in each minibatch step.
         aux_ratio: share of them that are imagined.
         importance_cap: where importance weights of replayed actions are truncated.
@@ -112,7 +110,6 @@ class AMAL(MAPPO):
         bonus_std_floor: float = 0.1,
         bonus_cap: float = 0.1,
         replay_coef: float = 1.0,
-        replay_decay: float = 0.0,
         replay_batch_size: int = 256,
         aux_ratio: float = 0.3,
         importance_cap: float = 1.0,
@@ -138,7 +135,7 @@ class AMAL(MAPPO):
         check_at_least(0.0, lambda_info=lambda_info, replay_coef=replay_coef, bonus_cap=bonus_cap)
         check_at_least(0.0, distance_weight=distance_weight)
         check_positive(world_model_lr=world_model_lr, bonus_std_floor=bonus_std_floor, importance_cap=importance_cap)
-        check_share(aux_ratio=aux_ratio, lambda_decay=lambda_decay, replay_decay=replay_decay)
+        check_share(aux_ratio=aux_ratio, lambda_decay=lambda_decay)
         check_choice(("shaped", "raw"), information_bonus=information_bonus)
         if not 0.0 <= distance_band[0] <= distance_band[1]:
             raise ValueError(f"distance_band must be two divergences, the lower one first, got {list(distance_band)}")
@@ -158,7 +155,6 @@ class AMAL(MAPPO):
         self.bonus_std_floor = bonus_std_floor
         self.bonus_cap = bonus_cap
         self.replay_coef = replay_coef
-        self.replay_decay = replay_decay
         self.replay_batch_size = replay_batch_size
         self.aux_ratio = aux_ratio
         self.importance_cap = importance_cap
@@ -209,21 +205,21 @@ class AMAL(MAPPO):
         metrics = self.learn_world_model()
         bonus, curiosity = self.information_bonus(batch)
         transitions, critic_fit = self.estimate_advantages(replace(batch, rewards=batch.rewards + bonus))
-        weight = decayed(self.replay_coef, batch.progress, self.replay_decay)
+        imagined = self.imagine()
         minibatches = self.minibatches(batch, transitions)
-        policy_losses, replay_metrics = self.off_policy_losses(weight, len(minibatches))
+        shares, off_policy = self.replayed_shares(len(minibatches))
         with self._timed("policy"):
-            metrics |= self.learn(transitions, minibatches, policy_losses)
+            metrics |= self.learn(transitions, minibatches, (self.off_policy_loss(*share) for share in shares))
 
         metrics = averaged(metrics | {"train/explained_variance": critic_fit})
         check_finite(metrics)
-        self.log_update(batch, metrics | quality | curiosity | replay_metrics)
+        self.log_update(batch, metrics | quality | curiosity | imagined | off_policy)
 
     def judge_world_model(self, batch: EpisodeBatch) -> dict[str, Tensor]:
         """Prediction errors on episodes that the world model has not learned from yet, beside the trivial predictor's;
         NaN if no episode is long enough."""
         with self._timed("judging"):
-            some = batch[:HELD_OUT_EPISODES]
+            some = batch[: math.ceil(len(batch.mask) / HELD_OUT)]
             views = (some.obs, some.state, some.available_actions, some.actions)
             errors = {
                 horizon: open_loop_errors(self.world_model, *views, horizon, some.mask)
@@ -277,20 +273,10 @@ class AMAL(MAPPO):
             "train/bonus_share": masked_mean(bonus.abs(), batch.mask) / earned.clamp_min(1e-8),
         }
 
-    def off_policy_losses(self, weight: float, n_minibatch: int) -> tuple[Iterator[Tensor], dict[str, Tensor]]:
-        """Losses of replayed and imagined steps, to be added to those of the minibatches; none if the weight is 0."""
-        if weight == 0.0:
-            self._seconds |= dict.fromkeys(("imagination", "replay"), 0.0)  # Lightning would repeat the last ones
-            return iter(()), {f"train/{name}": torch.tensor(math.nan) for name in REPLAY_METRICS}
-        imagined = self.imagine()
-        replayed, metrics = self.replayed_transitions(n_minibatch)
-        shares = every_nth(replayed, n_minibatch)  # real ones first, a fair share each
-        return (weight * self.off_policy_loss(*share) for share in shares), metrics | imagined
-
     def imagine(self) -> dict[str, Tensor]:
         """The auxiliary agents act inside the world model, from real states, into D_A; how far they came on average."""
-        if self.num_auxiliary_agents == 0:
-            return {"train/imagined_steps": torch.tensor(math.nan)}
+        if self.num_auxiliary_agents == 0 or self.replay_coef == 0.0:
+            return {}
         with self._timed("imagination"):
             starts = self.replay.sample_mixed(self.num_auxiliary_agents * self.imagination_starts, aux_ratio=0.0)
             imagined = imagine(
@@ -303,6 +289,13 @@ class AMAL(MAPPO):
             )
             self.replay.add_auxiliary_batch(imagined.to("cpu"))
         return {"train/imagined_steps": torch.tensor(len(imagined) / len(starts), device=self.device)}
+
+    def replayed_shares(self, n_minibatch: int) -> tuple[list[tuple[Transitions, Sequences]], dict[str, Tensor]]:
+        """Which replayed and imagined steps go with each minibatch, and what they are like; none if replay is off."""
+        if self.replay_coef == 0.0:
+            return [], {}
+        replayed, metrics = self.replayed_transitions(n_minibatch)
+        return every_nth(replayed, n_minibatch), metrics  # real ones come first: a fair share for each
 
     def replayed_transitions(self, n_minibatch: int) -> tuple[Transitions, dict[str, Tensor]]:
         """Replayed steps and then imagined ones, for all minibatches."""
@@ -322,7 +315,7 @@ class AMAL(MAPPO):
         log_probs = chosen_log_probs(logits, replayed.available_actions, replayed.actions)
         log_ratio = torch.where(replayed.alive, log_probs - replayed.log_probs, 0.0)
         surrogate = clipped_surrogate(log_ratio, replayed.advantages, self.clip_param)
-        return -masked_mean(surrogate, replayed.alive)
+        return -self.replay_coef * masked_mean(surrogate, replayed.alive)
 
     def evolve(self, batch: EpisodeBatch) -> None:
         """ψ_i ← E(ψ_i): a new generation of auxiliary agents; ``callbacks.Evolution`` says when.

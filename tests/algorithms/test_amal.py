@@ -89,15 +89,6 @@ def test_every_switch_changes_what_is_learned(switch: dict[str, Any]) -> None:
     assert any(not torch.equal(ours[name], theirs[name]) for name in weights)
 
 
-@pytest.mark.parametrize(("decay", "left"), [(0.5, 0.5), (0.25, 0.0)])
-def test_replay_fades(decay: float, left: float) -> None:
-    """The batches come after a quarter of the budget."""
-    fading, constant = small(replay_decay=decay), small(replay_coef=left)
-    for module in (fading, constant):
-        train(module, random_batch, n_batches=3, trainer=evolving())
-    assert_identical(parameters(fading), parameters(constant))
-
-
 def test_same_seed_same_parameters() -> None:
     runs = []
     for seed in (3, 3, 4):
