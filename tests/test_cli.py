@@ -39,6 +39,13 @@ def assert_equal_parameters(first: Path, second: Path) -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+@pytest.mark.parametrize("name", ["amal_tuned", "mappo_epymarl", "mappo_tuned"])
+def test_configs_that_nothing_else_here_runs_start(cli: Cli, tmp_path: Path, name: str) -> None:
+    budget = ("--data.env_steps", "1", "--evaluation.every_n_episodes", "0")
+    cli("fit", "--config", f"configs/{name}.yaml", *budget, "--out", tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["outcome"] == "finished"
+
+
 def test_a_run_leaves_what_the_study_reads(cli: Cli, tmp_path: Path) -> None:
     run = fit(cli, tmp_path / "run", "--checkpoint.every_n_episodes", "64")
     evaluations = pd.read_csv(run / "evaluations.csv")
