@@ -23,16 +23,15 @@ def of_the_policy(module: AMAL, batch: EpisodeBatch) -> EpisodeBatch:
 def test_weights_are_truncated_above_one_and_scale_below() -> None:
     """An action that the policy prefers twice as much counts once, one that it prefers half as much counts half."""
     module, steps = small(), RealExperience.of_episodes(of_the_policy(small(), random_batch(0)))
-    shifts = {"as it is": 0.0, "twice": -0.6931472, "half": 0.6931472}
-    seen = {
-        name: in_hindsight(module, replace(steps, log_probs=steps.log_probs + shift), module.importance_cap)[
-            0
-        ].advantages
-        for name, shift in shifts.items()
-    }
+
+    def advantages(shift: float) -> torch.Tensor:
+        shifted = replace(steps, log_probs=steps.log_probs + shift)
+        return in_hindsight(module, shifted, module.importance_cap)[0].advantages
+
+    as_it_is, twice, half = map(advantages, (0.0, -0.6931472, 0.6931472))
     alive = steps.alive
-    torch.testing.assert_close(seen["twice"][alive], seen["as it is"][alive])
-    torch.testing.assert_close(seen["half"][alive], 0.5 * seen["as it is"][alive])
+    torch.testing.assert_close(twice[alive], as_it_is[alive])
+    torch.testing.assert_close(half[alive], 0.5 * as_it_is[alive])
 
 
 def test_a_single_step_counts_its_reward_and_what_follows_unless_it_was_the_last() -> None:
