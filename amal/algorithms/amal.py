@@ -211,9 +211,9 @@ class AMAL(MAPPO):
         with self._timed("policy"):
             metrics |= self.learn(transitions, minibatches, (self.off_policy_loss(*share) for share in shares))
 
-        metrics = averaged(metrics | {"train/explained_variance": critic_fit})
+        metrics = averaged(metrics | imagined | off_policy | {"train/explained_variance": critic_fit})
         check_finite(metrics)
-        self.log_update(batch, metrics | quality | curiosity | imagined | off_policy)
+        self.log_update(batch, metrics | quality | curiosity)
 
     def judge_world_model(self, batch: EpisodeBatch) -> dict[str, Tensor]:
         """Prediction errors on episodes that the world model has not learned from yet, beside the trivial predictor's;
