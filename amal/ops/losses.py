@@ -75,7 +75,17 @@ def masked_log_softmax(logits: Tensor, available: Tensor) -> Tensor:
         [..., A].
     """
     lowest = torch.finfo(logits.dtype).min / 4  # a quarter leaves room to subtract the largest logit
-    return torch.log_softmax(torch.where(available, logits, lowest), dim=-1)
+    # actions first in memory: of rows of a dozen actions each, torch does one after the other, thrice as slow
+    masked = torch.where(available, logits, lowest).movedim(-1, 0).contiguous()
+    return torch.log_softmax(masked, dim=0).movedim(0, -1)
+
+
+def probabilities(log_probs: Tensor) -> Tensor:
+    """π(a) = exp log π(a); [..., A], as from ``masked_log_softmax`` → [..., A].
+
+    As a softmax: torch's exponential is forty times slower where it underflows, as it does for unavailable actions.
+    """
+    return torch.softmax(log_probs.movedim(-1, 0), dim=0).movedim(0, -1)
 
 
 def chosen_log_probs(logits: Tensor, available: Tensor, actions: Tensor) -> Tensor:
@@ -117,7 +127,7 @@ def categorical_entropy(log_probs: Tensor) -> Tensor:
     Returns:
         [...].
     """
-    return -(log_probs.exp() * log_probs).sum(dim=-1)
+    return -(probabilities(log_probs) * log_probs).sum(dim=-1)
 
 
 def clipped_surrogate(log_ratio: Tensor, advantages: Tensor, clip_param: float) -> Tensor:
