@@ -3,116 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from amal.battle.battlefield import FIELD_SIZE, MOVE_ACTIONS, Scenario
-from amal.battle.casting import cast_battle, dress, scene_of
-from amal.battle.compilation import announced, kernel
-from amal.battle.dynamics import anyone_lives, fight, place_units
-from amal.battle.observer import clear_last_actions, look_east, observe, write_last_actions
+from amal.battle.casting import dress
+from amal.battle.compilation import announced
 from amal.battle.rival import Rival, scatter
 from amal.battle.scenario import load_scenario
 from amal.battle.state import ATTACK_MOVE, BATTLE, ENEMY, HEAL, UNIT, Scene, build_roster, build_scene, build_scratch
+from amal.battle.stepping import CHUNKS, Views, first_refused, start_battle, step_all, step_chunk
 
 PARALLEL_UNITS = 1024  # with fewer in all, waking a second thread costs more than it saves
-CHUNKS = 8  # of battles, shared out among the threads
 
 ACTION_NAMES = ("no-op", "stop", "move north", "move south", "move east", "move west")  # before the targets
 
 
 class UnavailableAction(ValueError):
     """An agent chose an action that it cannot take now. Nothing was stepped."""
-
-
-class Views(NamedTuple):
-    """What the kernels write for E battles."""
-
-    obs: np.ndarray  # [E, N, O] float32
-    state: np.ndarray  # [E, S] float32
-    available_actions: np.ndarray  # [E, N, A] bool
-    final_obs: np.ndarray  # [E, N, O] float32, the last of the episode before an automatic reset
-    final_state: np.ndarray  # [E, S] float32
-    rewards: np.ndarray  # [E] float64
-    terminated: np.ndarray  # [E] bool
-    truncated: np.ndarray  # [E] bool
-    won: np.ndarray  # [E] bool
-    nowhere: np.ndarray  # [0, 2], stands for the scenario's own start positions
-
-
-@kernel
-def start_battle(units, battles, scene, roster, e, positions, views):  # type: ignore[no-untyped-def]
-    """Places battle e at positions [U, 2], or where the scenario says if they are empty, and observes it.
-
-    A family's units are drawn anew only after a step: to start a battle twice is to start it once."""
-    if len(roster.weights) > 0 and (battles[e].over or battles[e].step > 0):
-        cast_battle(battles[e], scene, roster, e)
-    mine = scene_of(scene, roster, e)
-    place_units(units[e], battles[e], mine, positions)
-    look_east(mine)
-    observe(units[e], mine, views.obs[e], views.state[e], views.available_actions[e])
-    clear_last_actions(mine, views.state[e])
-
-
-@kernel
-def step_battle(units, battles, scene, roster, e, actions, shuffle, auto_reset, views, scratch):  # type: ignore[no-untyped-def]
-    """Steps battle e. One that is over and not reset stands still and keeps its flags."""
-    battle = battles[e]
-    if battle.over:
-        views.rewards[e] = 0.0
-        return
-    mine = scene_of(scene, roster, e)
-    views.rewards[e] = fight(units[e], battle, mine, actions[e], shuffle, scratch)
-    won = not anyone_lives(units[e], mine.enemies)
-    terminated = won or not anyone_lives(units[e], mine.allies)
-    truncated = not terminated and battle.step >= mine.episode_limit
-    battle.over = terminated or truncated
-    views.terminated[e], views.truncated[e], views.won[e] = terminated, truncated, won
-    observe(units[e], mine, views.obs[e], views.state[e], views.available_actions[e])
-    clear_last_actions(mine, views.state[e])
-    write_last_actions(mine, views.state[e], actions[e])
-    if battle.over and auto_reset:
-        keep_final(views, e)
-        start_battle(units, battles, scene, roster, e, views.nowhere, views)
-
-
-@kernel
-def keep_final(views, e):  # type: ignore[no-untyped-def]
-    """Copies the last obs and state of battle e's episode before they are overwritten."""
-    for agent in range(views.obs.shape[1]):
-        for k in range(views.obs.shape[2]):
-            views.final_obs[e, agent, k] = views.obs[e, agent, k]
-    for k in range(views.state.shape[1]):
-        views.final_state[e, k] = views.state[e, k]
-
-
-@kernel
-def step_chunk(units, battles, scene, roster, chunk, chunks, actions, shuffle, auto_reset, views, scratch):  # type: ignore[no-untyped-def]
-    """Steps the battles of one of several equal chunks."""
-    mine = (scratch.lines[chunk], scratch.projected[chunk], scratch.turns[chunk])
-    for e in range(chunk * len(battles) // chunks, (chunk + 1) * len(battles) // chunks):
-        step_battle(units, battles, scene, roster, e, actions, shuffle, auto_reset, views, mine)
-
-
-@kernel(parallel=True)
-def step_all(units, battles, scene, roster, actions, shuffle, auto_reset, views, scratch):  # type: ignore[no-untyped-def]
-    """Steps all battles on all threads."""
-    for chunk in numba.prange(CHUNKS):
-        step_chunk(units, battles, scene, roster, chunk, CHUNKS, actions, shuffle, auto_reset, views, scratch)
-
-
-@kernel
-def first_refused(battles, actions, available):  # type: ignore[no-untyped-def]
-    """(battle, agent) of the first action that is not available in a running battle, or (-1, -1)."""
-    for e in range(len(battles)):
-        if not battles[e].over:
-            for agent in range(actions.shape[1]):
-                action = actions[e, agent]
-                if action < 0 or action >= available.shape[2] or not available[e, agent, action]:
-                    return e, agent
-    return -1, -1
 
 
 class VectorBattle:
