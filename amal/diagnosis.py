@@ -17,9 +17,7 @@ from torch import Tensor, nn
 from amal.algorithms.amal import AMAL
 from amal.algorithms.minibatches import Transitions, gather_transitions, single_steps
 from amal.algorithms.off_policy import in_hindsight
-from amal.critics import evaluate_critic
 from amal.ops.losses import chosen_log_probs, masked_mean, standardize
-from amal.ops.returns import generalized_advantages
 from amal.population import flat_parameters
 from amal.replay import REAL, Experience, RealExperience
 from amal.rollout import EpisodeRecorder
@@ -60,15 +58,9 @@ def gradient_alignment(module: AMAL, fresh: EpisodeBatch, reference: EpisodeBatc
 @torch.no_grad()
 def lived_transitions(module: AMAL, episodes: EpisodeBatch) -> Transitions:
     """Steps of the policy's own episodes with the advantages that it would learn from; its running statistics stay."""
-    values = evaluate_critic(module.critic, episodes)
-    estimates = module.value_normalizer.denormalize(values)
-    rewards = episodes.rewards
-    if module.reward_normalizer is not None:
-        rewards = module.reward_normalizer.normalize(rewards)
-    steps = (rewards, estimates, episodes.terminated, episodes.mask)
-    advantages = generalized_advantages(*steps, module.gamma, module.gae_lambda)
-    targets = module.value_normalizer.normalize(advantages + estimates[:, :-1])
-    return gather_transitions(episodes, standardize(advantages, episodes.alive), values[:, :-1], targets)
+    values, advantages, returns = module.returns_and_advantages(episodes)
+    targets = module.value_normalizer.normalize(returns)
+    return gather_transitions(episodes, standardize(advantages, episodes.alive), values, targets)
 
 
 def policy_gradient(module: AMAL, transitions: Transitions) -> Tensor:

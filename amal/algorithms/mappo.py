@@ -230,16 +230,27 @@ class MAPPO(LightningModule):
 
     @torch.no_grad()
     def estimate_advantages(self, batch: EpisodeBatch) -> tuple[Transitions, Tensor]:
-        """Advantages and value targets of a batch, and the critic's explained variance; once per update, for the
-        running statistics and the target critic move on."""
+        """The steps of a batch with standardised advantages and value targets, and the critic's explained variance;
+        once per update, for the running statistics and the target critic move on."""
+        if self.target_critic is not None:
+            self.target_critic.follow(self.critic)
+        if self.reward_normalizer is not None:
+            self.reward_normalizer.update(batch.rewards, batch.mask)
+        values, advantages, returns = self.returns_and_advantages(batch)
+        critic_fit = explained_variance(self.value_normalizer.denormalize(values), returns, batch.alive)
+        self.value_normalizer.update(returns, batch.alive)
+        targets = self.value_normalizer.normalize(returns)
+        return gather_transitions(batch, standardize(advantages, batch.alive), values, targets), critic_fit
+
+    @torch.no_grad()
+    def returns_and_advantages(self, batch: EpisodeBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """The critic's values, normalised, the advantages, and the returns; [B, T, N] each. Changes nothing."""
         values = evaluate_critic(self.critic, batch)
         estimates = slow = self.value_normalizer.denormalize(values)
         if self.target_critic is not None:
-            self.target_critic.follow(self.critic)
             slow = self.value_normalizer.denormalize(evaluate_critic(self.target_critic, batch))
         rewards = batch.rewards
         if self.reward_normalizer is not None:
-            self.reward_normalizer.update(rewards, batch.mask)
             rewards = self.reward_normalizer.normalize(rewards)
         steps = (rewards, slow, batch.terminated, batch.mask, self.gamma)
         if self.n_step_returns is None:
@@ -247,12 +258,7 @@ class MAPPO(LightningModule):
             advantages = generalized_advantages(*steps, self.gae_lambda) + (slow - estimates)[:, :-1]
         else:
             advantages = n_step_returns(*steps, self.n_step_returns) - estimates[:, :-1]
-        returns = advantages + estimates[:, :-1]
-        critic_fit = explained_variance(estimates[:, :-1], returns, batch.alive)
-        self.value_normalizer.update(returns, batch.alive)
-        targets = self.value_normalizer.normalize(returns)
-        advantages = standardize(advantages, batch.alive)
-        return gather_transitions(batch, advantages, values[:, :-1], targets), critic_fit
+        return values[:, :-1], advantages, advantages + estimates[:, :-1]
 
     def minibatches(self, batch: EpisodeBatch, transitions: Transitions) -> list[Minibatch]:
         """The minibatches of all epochs, drawn in advance, as their sizes depend on what happened."""
