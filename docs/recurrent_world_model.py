@@ -1,6 +1,6 @@
 """Does a world model with a memory expect better? The shipped one and one with a GRU learn from the same real battles.
 
-Usage: python docs/recurrent_world_model.py LAST_CKPT [STEPS], the checkpoint of an AMAL run, whose real steps it holds
+Usage: python docs/recurrent_world_model.py LAST_CKPT, the checkpoint of an AMAL run, whose real steps it holds
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TypeVar
 
 import pandas as pd
 import torch
@@ -20,11 +19,8 @@ from amal.ops.losses import masked_mean
 from amal.replay import REAL, RealExperience
 from amal.world_model import Prediction, WorldModel, world_model_loss
 
-SEEDS, HELD_OUT, LEARNING_RATE, GRADIENT_NORM = 3, 0.1, 3e-4, 10.0
+SEEDS, STEPS, HELD_OUT, LEARNING_RATE, GRADIENT_NORM = 3, 1000, 0.1, 3e-4, 10.0
 TRANSITIONS, EPISODES = 256, 5  # of a step: transitions drawn singly, or whole episodes, which are as many
-
-
-Table = TypeVar("Table", Prediction, RealExperience)
 
 
 class Memory(nn.Module):
@@ -54,10 +50,13 @@ class RecurrentWorldModel(WorldModel):
         """What it expects in each step of the episodes, from their beginnings, and what happened; without padding."""
         length = max(map(len, episodes))
         padded = [replace(e, **{f.name: _padded(getattr(e, f.name), length) for f in fields(e)}) for e in episodes]
-        whole, happened = _joined(padded), torch.cat([torch.arange(length) < len(e) for e in episodes])
+        whole, happened = (
+            RealExperience.concatenate(padded),
+            torch.cat([torch.arange(length) < len(e) for e in episodes]),
+        )
         self.memory.episodes = len(episodes)
         prediction = self(whole.obs, whole.state, whole.actions, whole.alive)
-        return _some(prediction, happened), _some(whole, happened)
+        return _some(prediction, happened), whole[happened]
 
 
 class SingleSteps(WorldModel):
@@ -65,7 +64,7 @@ class SingleSteps(WorldModel):
 
     def expectation(self, episodes: list[RealExperience]) -> tuple[Prediction, RealExperience]:
         """What it expects in each step, and what happened."""
-        whole = _joined(episodes)
+        whole = RealExperience.concatenate(episodes)
         return self(whole.obs, whole.state, whole.actions, whole.alive), whole
 
 
@@ -85,12 +84,8 @@ def _padded(column: Tensor, length: int) -> Tensor:
     return torch.cat([column, padding + REAL if column.dtype == torch.int64 and column.dim() == 1 else padding])
 
 
-def _joined(parts: list[RealExperience]) -> RealExperience:
-    return RealExperience(**{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(RealExperience)})
-
-
-def _some(table: Table, rows: Tensor) -> Table:
-    return type(table)(**{f.name: getattr(table, f.name)[rows] for f in fields(table)})
+def _some(prediction: Prediction, rows: Tensor) -> Prediction:
+    return Prediction(**{f.name: getattr(prediction, f.name)[rows] for f in fields(Prediction)})
 
 
 def lived(checkpoint: Path) -> list[RealExperience]:
@@ -101,19 +96,19 @@ def lived(checkpoint: Path) -> list[RealExperience]:
     steps = RealExperience(**{name: column[: state["written"][0]] for name, column in state["rows"].items()})
     begins = (steps.state[1:] != steps.next_state[:-1]).any(dim=-1).nonzero().squeeze(-1) + 1
     bounds = [0, *begins.tolist(), len(steps)]
-    return [_some(steps, torch.arange(a, b)) for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [steps[torch.arange(a, b)] for a, b in zip(bounds, bounds[1:], strict=False)]
 
 
 def draws(
     model: WorldModel, episodes: list[RealExperience], generator: torch.Generator
 ) -> Iterator[list[RealExperience]]:
     """What each step learns from: single transitions, or whole episodes."""
-    whole = _joined(episodes)
+    whole = RealExperience.concatenate(episodes)
     while True:
         if isinstance(model, RecurrentWorldModel | WholeEpisodes):
             yield [episodes[i] for i in torch.randint(len(episodes), (EPISODES,), generator=generator).tolist()]
         else:
-            yield [_some(whole, torch.randint(len(whole), (TRANSITIONS,), generator=generator))]
+            yield [whole[torch.randint(len(whole), (TRANSITIONS,), generator=generator)]]
 
 
 @torch.no_grad()
@@ -126,7 +121,7 @@ def errors(model: RecurrentWorldModel | SingleSteps, episodes: list[RealExperien
     return {"obs": (masked_mean(obs, living) / masked_mean(still, living)).item(), "state": (state / same).item()}
 
 
-def main(checkpoint: Path, n_steps: int) -> None:
+def main(checkpoint: Path) -> None:
     episodes = lived(checkpoint)
     sizes = (*episodes[0].available_actions.shape[1:], episodes[0].obs.shape[-1], episodes[0].state.shape[-1])
     rows = []
@@ -139,12 +134,12 @@ def main(checkpoint: Path, n_steps: int) -> None:
             model = kind(*sizes)
             optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
             batches = draws(model, known, torch.Generator().manual_seed(seed))
-            for step in range(1, n_steps + 1):
+            for step in range(1, STEPS + 1):
                 optimizer.zero_grad()
                 world_model_loss(*model.expectation(next(batches))).backward()
                 nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
                 optimizer.step()
-                if step % (n_steps // 4) == 0:
+                if step % (STEPS // 4) == 0:
                     rows.append({"model": kind.__name__, "steps": step, "seed": seed, **errors(model, held_out)})
     table = pd.DataFrame(rows).drop(columns="seed").groupby(["model", "steps"], sort=False).agg(["mean", "std"])
     print(f"{len(episodes)} episodes, {sum(map(len, episodes))} steps, {HELD_OUT:.0%} of the episodes held out")
@@ -152,4 +147,4 @@ def main(checkpoint: Path, n_steps: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 2000)
+    main(Path(sys.argv[1]))
