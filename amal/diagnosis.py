@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from amal.algorithms.amal import AMAL
 from amal.algorithms.minibatches import Transitions, gather_transitions, single_steps
 from amal.algorithms.off_policy import in_hindsight
-from amal.ops.losses import chosen_log_probs, masked_mean, standardize
+from amal.ops.losses import chosen_log_probs, mean, standardize
 from amal.population import flat_parameters
 from amal.replay import REAL, Experience, RealExperience
 from amal.rollout import EpisodeRecorder
@@ -66,11 +66,10 @@ def lived_transitions(module: AMAL, episodes: EpisodeBatch) -> Transitions:
 def policy_gradient(module: AMAL, transitions: Transitions) -> Tensor:
     """∇_φ of the mean of Â log π_φ(a) over living agents, the surrogate's gradient where the ratio is 1: [P]."""
     with torch.enable_grad():
-        logits = module.policy.some(transitions.obs, single_steps(transitions.alive))
-        log_probs = chosen_log_probs(logits, transitions.available_actions, transitions.actions)
-        objective = masked_mean(
-            torch.where(transitions.alive, log_probs, 0.0) * transitions.advantages, transitions.alive
-        )
+        sequences = single_steps(transitions.alive)
+        lived = transitions.decisions(sequences.rows)
+        logits = module.policy.some(transitions.obs, sequences)
+        objective = mean(chosen_log_probs(logits, lived.available_actions, lived.actions) * lived.advantages)
         gradients = torch.autograd.grad(objective, list(module.policy.parameters()))
     return torch.cat([gradient.flatten() for gradient in gradients])
 

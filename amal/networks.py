@@ -7,7 +7,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import compress, pairwise
 from typing import cast
 
 import torch
@@ -41,14 +41,12 @@ def orthogonal_linear(in_features: int, out_features: int, gain: float) -> nn.Li
     return layer
 
 
-def scattered(values: Tensor, rows: Tensor, shape: Sequence[int]) -> Tensor:
-    """Values [R, F] put where they belong, at rows [R] int64 of the flattened shape [... · N]; zeros elsewhere.
+def few_outputs(layer: nn.Linear, inputs: Tensor) -> Tensor:
+    """A layer of a dozen outputs on its inputs [R, F] → [R, out], each output's rows side by side in memory.
 
-    Returns:
-        [..., N, F].
+    The other way around such a product takes MKL more than twice as long, where it must not round by number of threads.
     """
-    everywhere = values.new_zeros(math.prod(shape), values.shape[-1]).index_copy(0, rows, values)
-    return everywhere.view(*shape, -1)
+    return torch.addmm(layer.bias.unsqueeze(-1), layer.weight, inputs.t()).t()
 
 
 class AgentLinear(nn.Module):
@@ -70,6 +68,8 @@ class AgentLinear(nn.Module):
         self.n_agents = n_agents
         self.weight = nn.Parameter(torch.empty(out_features, in_features + n_agents))
         self.bias = nn.Parameter(torch.zeros(out_features))
+        self.ids: Tensor
+        self.register_buffer("ids", torch.eye(n_agents), persistent=False)
         orthogonal_(self.weight, gain)
 
     def forward(self, *parts: Tensor) -> Tensor:
@@ -81,22 +81,32 @@ class AgentLinear(nn.Module):
         Returns:
             [..., N, out].
         """
+        return self.rows(*parts).view(*parts[0].shape[:-2], self.n_agents, -1)
+
+    def rows(self, *parts: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """The rows ``wanted`` [R] int64 of the flattened [... · N], by default all → [R, out]."""
         sizes = [part.shape[-1] for part in parts]
         assert sum(sizes) == self.in_features, f"the parts have sizes {sizes}, expected {self.in_features} in total"
-        *weights, id_weight = torch.split(self.weight, [*sizes, self.n_agents], dim=1)
-        # contiguous: the sums below would inherit the transposed layout, and every pass over them be five times slower
-        output: Tensor = id_weight.t().contiguous() + self.bias
-        for part, weight in zip(parts, weights, strict=True):
-            output = F.linear(part, weight) + output
-        return output
-
-    def some(self, wanted: Tensor, *parts: Tensor) -> Tensor:
-        """Only the rows ``wanted`` [R] int64 of the flattened [... · N] → [R, out]."""
-        if any(part.shape[-2] != self.n_agents for part in parts):  # a shared product is taken once, then its rows
-            return self.forward(*parts).flatten(0, -2).index_select(0, wanted)
-        own = [part.flatten(0, -2).index_select(0, wanted) for part in parts]
-        ids = F.one_hot(wanted % self.n_agents, self.n_agents).to(own[0].dtype)
-        return F.linear(torch.cat([*own, ids], dim=-1), self.weight, self.bias)
+        is_own = [part.shape[-2] == self.n_agents for part in parts]
+        flat = [part.flatten(0, -2) for part in parts]
+        own = list(compress(flat, is_own))
+        if wanted is None:
+            own.append(self.ids.repeat(math.prod(parts[0].shape[:-2]), 1))
+        else:
+            own = [part.index_select(0, wanted) for part in own]
+            own.append(self.ids.index_select(0, wanted % self.n_agents))
+        if all(is_own):
+            return F.linear(torch.cat(own, dim=-1), self.weight, self.bias)
+        *weights, id_weight = self.weight.split([*sizes, self.n_agents], dim=1)
+        own_weight = torch.cat([*compress(weights, is_own), id_weight], dim=1)
+        is_shared = [not mine for mine in is_own]
+        shared, shared_weight = (torch.cat(list(compress(each, is_shared)), dim=1) for each in (flat, weights))
+        output = F.linear(shared, shared_weight, self.bias)
+        if wanted is None:
+            output = output.repeat_interleave(self.n_agents, dim=0)
+        else:
+            output = output.index_select(0, wanted // self.n_agents)
+        return torch.addmm(output, torch.cat(own, dim=1), own_weight.t())
 
 
 class AgentMLP(nn.Module):
@@ -122,28 +132,13 @@ class AgentMLP(nn.Module):
         self.last = orthogonal_linear(hidden_sizes[-1], out_features, output_gain)
 
     def forward(self, *parts: Tensor, wanted: Tensor | None = None) -> Tensor:
-        """[..., N, F_i] or [..., 1, F_i] each → [..., N, out].
-
-        Args:
-            parts: of the input, as of ``AgentLinear``.
-            wanted: [R] int64, rows of the flattened [... · N] whose output is needed; the others cost as little as
-                possible and get zeros.
-        """
-        if wanted is None:
-            hidden = self.first(*parts)
-            output = self._after_first(hidden.flatten(0, -2))
-            return output.view(*hidden.shape[:-1], -1)
-        output = self._after_first(self.first.some(wanted, *parts))
-        return scattered(output, wanted, (*parts[0].shape[:-2], self.first.n_agents))
-
-    def _after_first(self, hidden: Tensor) -> Tensor:
-        """[R, hidden] → [R, out]; of two dimensions, for on more a linear layer returns a view, which autograd copies
-        before the ReLU can overwrite it."""
-        hidden = F.relu(hidden, inplace=True)
+        """[..., N, F_i] or [..., 1, F_i] each → [..., N, out]; only the rows ``wanted`` → [R, out], as of
+        ``AgentLinear.rows``."""
+        hidden = F.relu(self.first.rows(*parts, wanted=wanted), inplace=True)
         for layer in self.middle:
             hidden = F.relu(layer(hidden), inplace=True)
-        output: Tensor = self.last(hidden)
-        return output
+        output = few_outputs(self.last, hidden)
+        return output if wanted is not None else output.view(*parts[0].shape[:-2], self.first.n_agents, -1)
 
 
 @dataclass(frozen=True)
@@ -158,12 +153,12 @@ class Sequences:
     running: Tensor
     """[T, N] int64, on the CPU: how many sequences of each agent have a t-th step."""
 
-    def by_agent(self) -> list["Sequences"]:
-        """Those of each agent, with rows into [M]."""
+    def by_agent(self) -> tuple[Tensor, list["Sequences"]]:
+        """Where each agent's rows are, [R] int64, one agent after the other; and its sequences, with rows into [M]."""
         n_agents = self.running.shape[1]
         order = (self.rows % n_agents).argsort(stable=True)
         rows = (self.rows[order] // n_agents).split(self.running.sum(dim=0).tolist())
-        return [Sequences(own, self.running[:, i : i + 1]) for i, own in enumerate(rows)]
+        return order, [Sequences(own, self.running[:, i : i + 1]) for i, own in enumerate(rows)]
 
 
 class Policy(nn.Module):
@@ -189,11 +184,11 @@ class Policy(nn.Module):
 
     @abstractmethod
     def some(self, obs: Tensor, sequences: Sequences) -> Tensor:
-        """Logits [M, N, A] of what happened in training, where only some rows are needed; the others' mean nothing.
+        """Logits [R, A] of some rows of what happened in training.
 
         Args:
             obs: [M, N, O].
-            sequences: the rows, each sequence from its beginning.
+            sequences: the R rows, each sequence from its beginning.
         """
 
 
@@ -257,16 +252,16 @@ class GRUPolicy(Policy):
 
     def forward(self, obs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         battles, n_steps = obs.shape[:2]
-        features = self.encoder(obs.transpose(0, 1)).flatten(0, 2)  # time first, as the GRU walks it
+        features = self.encoder.rows(obs.transpose(0, 1))  # time first, as the GRU walks it
         outputs = self._walk(features, hidden.flatten(0, 1), [battles * self.n_agents] * n_steps)
-        logits = self.head(outputs).view(n_steps, battles, self.n_agents, -1).transpose(0, 1)
+        logits = few_outputs(self.head, outputs).view(n_steps, battles, self.n_agents, -1).transpose(0, 1)
         return logits, outputs.view(n_steps, *hidden.shape)[-1]
 
     def some(self, obs: Tensor, sequences: Sequences) -> Tensor:
         running = [n for n in sequences.running.sum(dim=1).tolist() if n > 0]
-        features = self.encoder.some(sequences.rows, obs)
+        features = self.encoder.rows(obs, wanted=sequences.rows)
         outputs = self._walk(features, features.new_zeros(running[0], self.hidden_size), running)
-        return scattered(self.head(outputs), sequences.rows, obs.shape[:-1])
+        return few_outputs(self.head, outputs)
 
     def _walk(self, features: Tensor, hidden: Tensor, running: list[int]) -> Tensor:
         """Hidden states [L, H] after each of L steps, arranged as ``gated_recurrence`` wants them."""
@@ -300,8 +295,11 @@ class IndependentPolicies(Policy):
         return torch.cat(logits, dim=2), torch.cat(hiddens, dim=1)
 
     def some(self, obs: Tensor, sequences: Sequences) -> Tensor:
-        logits = [
-            cast(Policy, policy).some(obs[:, i : i + 1], own)
-            for i, (policy, own) in enumerate(zip(self.policies, sequences.by_agent(), strict=True))
-        ]
-        return torch.cat(logits, dim=1)
+        order, each = sequences.by_agent()
+        logits = torch.cat(
+            [
+                cast(Policy, policy).some(obs[:, i : i + 1], own)
+                for i, (policy, own) in enumerate(zip(self.policies, each, strict=True))
+            ]
+        )
+        return torch.empty_like(logits).index_copy(0, order, logits)

@@ -157,7 +157,8 @@ class EpisodeRecorder:
                 running[again], start[again] = True, step
                 row[again] = started + np.arange(len(again))
                 started += len(again)
-                restarted = np.isin(np.arange(battle.num_battles), again)
+                restarted = np.zeros_like(running)
+                restarted[again] = True
                 battle.reset(battles=restarted)
                 hidden[torch.from_numpy(restarted)] = actor.initial_hidden(len(again))
 

@@ -176,8 +176,7 @@ class WorldModel(nn.Module):
         """Views [M, N, O] (of agents not alive they may hold anything) and [M, S], actions [M, N] int64 and who was
         alive before them, [M, N] bool → what is expected next."""
         obs = torch.where(alive.unsqueeze(-1), obs, 0.0)
-        # two dimensions from here on, as in AgentMLP
-        encoding = self.encoder(F.relu(self._before_relu(obs, state, actions).flatten(0, 1), inplace=True))
+        encoding = self.encoder(F.relu(self._before_relu(obs, state, actions), inplace=True))
         agent_outputs = self.agent_head(self.agent_decoder(encoding)).unflatten(0, alive.shape)
         pooled = torch.where(alive.unsqueeze(-1), encoding.unflatten(0, alive.shape), 0.0).sum(dim=1)
         pooled = pooled / alive.sum(dim=1, keepdim=True).clamp_min(1)
@@ -225,7 +224,7 @@ class WorldModel(nn.Module):
         obs = torch.where(wanted.any(dim=-1, keepdim=True), obs, 0.0)
         by_action = self._own_action_terms()
         taken = torch.arange(self.n_agents, device=actions.device) * self.n_actions + actions
-        others = (self._before_relu(obs, state, actions) - F.embedding(taken, by_action)).flatten(0, 1)
+        others = self._before_relu(obs, state, actions) - by_action.index_select(0, taken.flatten())
         weight, bias = self.agent_head.weight[: 2 * self.obs_dim], self.agent_head.bias[: 2 * self.obs_dim]
         for which in wanted.flatten().nonzero().squeeze(-1).split(ROWS_AT_ONCE):
             hidden = others.index_select(0, which // self.n_actions)
@@ -235,11 +234,9 @@ class WorldModel(nn.Module):
             yield which, change, bounded_log_var(spread)
 
     def _before_relu(self, obs: Tensor, state: Tensor, actions: Tensor) -> Tensor:
-        """First layer: [M, N, H]."""
+        """First layer: [M · N, H]."""
         chosen = F.one_hot(actions, self.n_actions).to(obs.dtype)
-        shared = torch.cat([state, chosen.flatten(1)], dim=-1).unsqueeze(1)
-        output: Tensor = self.first(torch.cat([obs, chosen], dim=-1), shared)
-        return output
+        return self.first.rows(obs, chosen, state.unsqueeze(1), chosen.flatten(1).unsqueeze(1))
 
     def _own_action_terms(self) -> Tensor:
         """What agent i's action a adds to agent i's first layer, as its own and as a part of the joint one: row

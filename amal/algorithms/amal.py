@@ -37,6 +37,7 @@ from amal.ops.losses import (
     effective_sample_share,
     masked_mean,
     masked_variance,
+    mean,
 )
 from amal.population import flat_parameters
 from amal.replay import REAL, AsymmetricReplayBuffer, RealExperience
@@ -312,10 +313,9 @@ class AMAL(MAPPO):
     def off_policy_loss(self, replayed: Transitions, sequences: Sequences) -> Tensor:
         """Clipped surrogate on replayed and imagined steps, to be minimised; it trains the policy only."""
         logits = self.policy.some(replayed.obs, sequences)
-        log_probs = chosen_log_probs(logits, replayed.available_actions, replayed.actions)
-        log_ratio = torch.where(replayed.alive, log_probs - replayed.log_probs, 0.0)
-        surrogate = clipped_surrogate(log_ratio, replayed.advantages, self.clip_param)
-        return -self.replay_coef * masked_mean(surrogate, replayed.alive)
+        lived = replayed.decisions(sequences.rows)
+        log_ratio = chosen_log_probs(logits, lived.available_actions, lived.actions) - lived.log_probs
+        return -self.replay_coef * mean(clipped_surrogate(log_ratio, lived.advantages, self.clip_param))
 
     def evolve(self, batch: EpisodeBatch) -> None:
         """ψ_i ← E(ψ_i): a new generation of auxiliary agents; ``callbacks.Evolution`` says when.

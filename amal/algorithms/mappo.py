@@ -13,8 +13,10 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from amal.algorithms.minibatches import (
+    Decisions,
     Minibatch,
     Transitions,
+    at_rows,
     gather_transitions,
     shuffled_episodes,
     shuffled_transitions,
@@ -31,7 +33,7 @@ from amal.ops.losses import (
     clipped_surrogate,
     clipped_value_loss,
     masked_log_softmax,
-    masked_mean,
+    mean,
     sample_categorical,
     standardize,
 )
@@ -205,12 +207,12 @@ class MAPPO(LightningModule):
 
         def teach_policy() -> list[dict[str, Tensor]]:
             return [
-                self.policy_step(transitions[minibatch.rows], minibatch.sequences, loss)
+                self.policy_step(transitions, minibatch.sequences, loss)
                 for minibatch, loss in zip_longest(minibatches, policy_losses)
             ]
 
         def teach_critic() -> list[dict[str, Tensor]]:
-            return [self.critic_step(transitions[minibatch.rows], minibatch.living) for minibatch in minibatches]
+            return [self.critic_step(transitions, minibatch) for minibatch in minibatches]
 
         policy_steps, critic_steps = side_by_side(teach_policy, teach_critic)  # they share no parameters
         return averages(policy_steps) | averages(critic_steps)
@@ -218,14 +220,14 @@ class MAPPO(LightningModule):
     def policy_step(
         self, transitions: Transitions, sequences: Sequences, further_loss: Tensor | None
     ) -> dict[str, Tensor]:
-        """One step of the policy on the ``transitions`` of a minibatch, from its ``sequences``; its metrics."""
+        """One step of the policy on those ``transitions`` that are a minibatch's ``sequences``; its metrics."""
         logits = self.policy.some(transitions.obs, sequences)
-        loss, metrics = self.policy_loss(logits, transitions)
+        loss, metrics = self.policy_loss(logits, transitions.decisions(sequences.rows))
         return metrics | self.optimize("policy", loss if further_loss is None else loss + further_loss)
 
-    def critic_step(self, transitions: Transitions, living: Tensor) -> dict[str, Tensor]:
-        """One step of the critic on the ``transitions`` of a minibatch and their ``living_rows``; its metrics."""
-        loss = self.critic_loss(transitions, living)
+    def critic_step(self, transitions: Transitions, minibatch: Minibatch) -> dict[str, Tensor]:
+        """One step of the critic on a minibatch; its metrics."""
+        loss = self.critic_loss(transitions, minibatch)
         return {"train/value_loss": loss.detach()} | self.optimize("critic", loss)
 
     @torch.no_grad()
@@ -271,36 +273,32 @@ class MAPPO(LightningModule):
 
         return [minibatch for _ in range(self.n_epochs) for minibatch in shuffled()]
 
-    def policy_loss(self, logits: Tensor, transitions: Transitions) -> tuple[Tensor, dict[str, Tensor]]:
-        """Clipped surrogate and entropy bonus over alive agents; the loss to minimise, and its metrics.
+    def policy_loss(self, logits: Tensor, lived: Decisions) -> tuple[Tensor, dict[str, Tensor]]:
+        """Clipped surrogate and entropy bonus; the loss to minimise, and its metrics.
 
         Args:
-            logits: [m, N, A].
-            transitions: m of them.
+            logits: [R, A].
+            lived: of R living agents.
         """
-        alive = transitions.alive
-        log_probs = masked_log_softmax(logits, transitions.available_actions)
-        chosen = log_probs.gather(-1, transitions.actions.unsqueeze(-1)).squeeze(-1)
-        # masked before the exponential: an infinite ratio of a dead agent has a NaN gradient even where it is not used
-        log_ratio = torch.where(alive, chosen - transitions.log_probs, 0.0)
-        surrogate = masked_mean(clipped_surrogate(log_ratio, transitions.advantages, self.clip_param), alive)
-        entropy = masked_mean(categorical_entropy(log_probs), alive)
+        log_probs = masked_log_softmax(logits, lived.available_actions)
+        log_ratio = log_probs.gather(-1, lived.actions.unsqueeze(-1)).squeeze(-1) - lived.log_probs
+        surrogate = mean(clipped_surrogate(log_ratio, lived.advantages, self.clip_param))
+        entropy = mean(categorical_entropy(log_probs))
         with torch.no_grad():
             metrics = {
                 "train/policy_loss": -surrogate,
                 "train/entropy": entropy.detach(),
-                "train/approx_kl": masked_mean(approx_kl(log_ratio), alive),
-                "train/clip_fraction": masked_mean(clip_fraction(log_ratio, self.clip_param), alive),
+                "train/approx_kl": mean(approx_kl(log_ratio)),
+                "train/clip_fraction": mean(clip_fraction(log_ratio, self.clip_param)),
             }
         return -surrogate - self.entropy_coef * entropy, metrics
 
-    def critic_loss(self, transitions: Transitions, living: Tensor) -> Tensor:
-        """Clipped value loss over alive agents, whose rows are the ``living``."""
-        values = self.critic.some(transitions.state, transitions.obs, living)
-        loss = clipped_value_loss(
-            values, transitions.values, transitions.targets, self.value_clip, self.value_loss, self.huber_delta
-        )
-        return masked_mean(loss, transitions.alive)
+    def critic_loss(self, transitions: Transitions, minibatch: Minibatch) -> Tensor:
+        """Clipped value loss over a minibatch's living agents."""
+        state, obs = (x.index_select(0, minibatch.rows) for x in (transitions.state, transitions.obs))
+        old, targets = (at_rows(x, minibatch.acted) for x in (transitions.values, transitions.targets))
+        values = self.critic.some(state, obs, minibatch.living)
+        return mean(clipped_value_loss(values, old, targets, self.value_clip, self.value_loss, self.huber_delta))
 
     def optimize(self, name: Literal["policy", "critic"], loss: Tensor) -> dict[str, Tensor]:
         """One step of a network down its loss, its gradient scaled down if it is long; the norm it had."""

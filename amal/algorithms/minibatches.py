@@ -4,7 +4,7 @@ Letters: B episodes, T time, N agents, O observation size, S state size, A actio
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -31,6 +31,20 @@ class Transitions:
         """The transitions at ``rows`` [m] int64."""
         return Transitions(**{f.name: getattr(self, f.name).index_select(0, rows) for f in fields(self)})
 
+    def decisions(self, rows: Tensor) -> "Decisions":
+        """What agents did, at ``rows`` [R] int64 of [M · N]."""
+        return Decisions(**{f.name: at_rows(getattr(self, f.name), rows) for f in fields(Decisions)})
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What single agents did in R steps; fields as of ``Transitions``."""
+
+    available_actions: Tensor  # [R, A] bool
+    actions: Tensor  # [R] int64
+    log_probs: Tensor  # [R] float32
+    advantages: Tensor  # [R] float32
+
 
 @dataclass(frozen=True)
 class Minibatch:
@@ -40,8 +54,9 @@ class Minibatch:
     """
 
     rows: Tensor  # [m] int64, into Transitions
-    living: Tensor  # [r] int64, rows of the alive in [m · N]
-    sequences: Sequences  # what the policy learns from: those rows, for one with a memory as it walks them
+    living: Tensor  # [R] int64, rows of the alive in [m · N]
+    acted: Tensor  # [R] int64, the same rows in Transitions' [M · N]
+    sequences: Sequences  # the same rows there, as the policy walks them if it has a memory
 
 
 def gather_transitions(batch: EpisodeBatch, advantages: Tensor, values: Tensor, targets: Tensor) -> Transitions:
@@ -65,7 +80,8 @@ def shuffled_transitions(alive: Tensor, n_minibatch: int, generator: torch.Gener
     order = torch.randperm(len(alive), generator=generator).to(alive.device)
     for rows in order.tensor_split(n_minibatch):
         sequences = single_steps(alive[rows])
-        yield Minibatch(rows, sequences.rows, sequences)
+        acted = among_all(rows, sequences.rows, alive.shape[1])
+        yield Minibatch(rows, sequences.rows, acted, replace(sequences, rows=acted))
 
 
 def shuffled_episodes(mask: Tensor, alive: Tensor, n_minibatch: int, generator: torch.Generator) -> Iterator[Minibatch]:
@@ -81,7 +97,9 @@ def shuffled_episodes(mask: Tensor, alive: Tensor, n_minibatch: int, generator: 
     order = torch.randperm(mask.shape[0], generator=generator).to(mask.device)
     for episodes in order.tensor_split(n_minibatch):
         happened, lives = mask[episodes], alive[episodes]
-        yield Minibatch(row[episodes][happened], living_rows(lives[happened]), lifelines(happened, lives))
+        rows, living, sequences = row[episodes][happened], living_rows(lives[happened]), lifelines(happened, lives)
+        acted, walked = (among_all(rows, each, alive.shape[-1]) for each in (living, sequences.rows))
+        yield Minibatch(rows, living, acted, replace(sequences, rows=walked))
 
 
 def lifelines(mask: Tensor, alive: Tensor) -> Sequences:
@@ -108,6 +126,11 @@ def single_steps(alive: Tensor) -> Sequences:
     return Sequences(living_rows(alive), alive.sum(dim=0, keepdim=True).cpu())
 
 
+def among_all(transitions: Tensor, rows: Tensor, n_agents: int) -> Tensor:
+    """Rows [R] of agents in some ``transitions`` [m], of [m · N], as rows of all transitions' [M · N]."""
+    return transitions[rows // n_agents] * n_agents + rows % n_agents
+
+
 def every_nth(transitions: Transitions, n: int) -> list[tuple[Transitions, Sequences]]:
     """The transitions k, k + n, k + 2n, … and their ``single_steps``, for each k < n."""
     rows = torch.arange(len(transitions.alive), device=transitions.alive.device)
@@ -118,3 +141,8 @@ def every_nth(transitions: Transitions, n: int) -> list[tuple[Transitions, Seque
 def living_rows(alive: Tensor) -> Tensor:
     """Where ``alive`` [M, N] holds, as rows [r] int64 of [M · N]."""
     return alive.flatten().nonzero().squeeze(-1)
+
+
+def at_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """What agents have at ``rows`` [R] int64 of [M · N] in x [M, N, ...] → [R, ...]."""
+    return x.flatten(0, 1).index_select(0, rows)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from amal.algorithms.mappo import MAPPO
-from amal.algorithms.minibatches import Transitions, single_steps
+from amal.algorithms.minibatches import Transitions, at_rows, single_steps
 from amal.ops.losses import chosen_log_probs, standardize, truncated_importance
 from amal.replay import Experience
 
@@ -28,9 +28,12 @@ def in_hindsight(learner: MAPPO, drawn: Experience, importance_cap: float) -> tu
         The steps, whose ``log_probs`` are of π_φ as it is now, around which the ratio of the surrogate is clipped; and
         log π_φ(a) − log μ(a) [M, N], 0 of the dead.
     """
-    logits = learner.policy.some(drawn.obs, single_steps(drawn.alive))
-    log_probs = chosen_log_probs(logits, drawn.available_actions, drawn.actions)
-    log_ratio = torch.where(drawn.alive, log_probs - drawn.log_probs, 0.0)
+    sequences = single_steps(drawn.alive)
+    logits = learner.policy.some(drawn.obs, sequences)
+    available, actions = (at_rows(x, sequences.rows) for x in (drawn.available_actions, drawn.actions))
+    chosen = chosen_log_probs(logits, available, actions)
+    log_probs = drawn.log_probs.flatten().index_copy(0, sequences.rows, chosen).view_as(drawn.log_probs)
+    log_ratio = log_probs - drawn.log_probs
     values = learner.critic(drawn.state, drawn.obs)
     following = learner.value_normalizer.denormalize(learner.critic(drawn.next_state, drawn.next_obs))
     rewards = drawn.rewards if learner.reward_normalizer is None else learner.reward_normalizer.normalize(drawn.rewards)

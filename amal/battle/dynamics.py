@@ -221,12 +221,10 @@ def act(units, scene, me):  # type: ignore[no-untyped-def]
     unit.x += unit.vx * TICK
     unit.y += unit.vy * TICK
     unit.cooldown = max(unit.cooldown - TICK, 0.0)
-    if kind.max_shield > 0.0:
-        unit.shield_delay = max(unit.shield_delay - TICK, 0.0)
-        if unit.shield_delay == 0.0:
-            unit.shield = min(unit.shield + SHIELD_REGEN * TICK, kind.max_shield)
-    if kind.max_energy > 0.0:
-        unit.energy = min(unit.energy + ENERGY_REGEN * TICK, kind.max_energy)
+    unit.shield_delay = max(unit.shield_delay - TICK, 0.0)
+    recharged = SHIELD_REGEN * TICK if unit.shield_delay == 0.0 else 0.0
+    unit.shield = min(unit.shield + recharged, kind.max_shield)
+    unit.energy = min(unit.energy + ENERGY_REGEN * TICK, kind.max_energy)
     unit.hp = min(unit.hp + kind.hp_regen * TICK, kind.max_hp)
     if unit.shoots_at == NOBODY or unit.cooldown > 0.0:
         return 0.0

@@ -71,7 +71,7 @@ class Scene(NamedTuple):
     enemy_shields: bool
     ally_healers: bool
     episode_limit: int
-    two: float  # 2.0, see avoidance.rounded_square
+    two: np.ndarray  # [2.0], see avoidance.rounded_square
     sight: float  # cells
     view_cosine: float  # of half the angle that agents see; -1 if they see all around
     facing: np.ndarray  # [N, 2] where each agent looks, of length 1; [0, 2] if they see all around
@@ -152,7 +152,7 @@ def build_scene(scenario: Scenario, episode_limit: int) -> Scene:
         enemy_shields=scenario.has_shields("enemy"),
         ally_healers=any(unit.weapon == "heal" for unit in scenario.types("ally")),
         episode_limit=episode_limit,
-        two=2.0,
+        two=np.full(1, 2.0),
         sight=scenario.sight,
         view_cosine=math.cos(math.radians(scenario.view_angle / 2)) if scenario.view_angle < FULL_TURN else -1.0,
         facing=np.zeros((0, 2)),

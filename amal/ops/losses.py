@@ -22,6 +22,11 @@ def total(x: Tensor) -> Tensor:
     return torch.stack([part.sum() for part in x.flatten().split(SERIAL_SUM)]).sum()
 
 
+def mean(x: Tensor) -> Tensor:
+    """Σ x / n of n entries of any shape, as ``total`` adds them up; 0 if there are none."""
+    return total(x) / max(x.numel(), 1)
+
+
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Mean over the entries that count, Σ m x / Σ m; 0 if there are none. Entries outside the mask may hold anything.
 
@@ -112,10 +117,10 @@ def sample_categorical(log_probs: Tensor, generator: torch.Generator) -> Tensor:
     Returns:
         [...] int64.
     """
-    cumulative = log_probs.exp().cumsum(dim=-1)
+    cumulative = probabilities(log_probs).cumsum(dim=-1)
     u = torch.rand((*log_probs.shape[:-1], 1), generator=generator, dtype=log_probs.dtype, device=log_probs.device)
     # the sum may differ from 1 by rounding; u < 1 keeps the product strictly below it
-    return (cumulative <= u * cumulative[..., -1:]).sum(dim=-1)
+    return torch.searchsorted(cumulative, u * cumulative[..., -1:], right=True).squeeze(-1)
 
 
 def categorical_entropy(log_probs: Tensor) -> Tensor:

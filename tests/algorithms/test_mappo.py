@@ -10,7 +10,7 @@ from lightning import Trainer, seed_everything
 from torch.utils.data import DataLoader
 
 from amal.algorithms.mappo import MAPPO, NonFiniteLoss, check_finite
-from amal.algorithms.minibatches import living_rows
+from amal.algorithms.minibatches import living_rows, shuffled_transitions
 from amal.critics import IPPOCritic, MAPPOCritic, evaluate_critic
 from amal.networks import GRUPolicy, IndependentPolicies, MLPPolicy, Sequences
 from amal.ops.returns import generalized_advantages, n_step_returns
@@ -124,8 +124,10 @@ def test_losses_and_targets_leave_dead_agents_out() -> None:
     dead = {name: getattr(transitions, name).masked_fill(~transitions.alive, x) for name, x in changes.items()}
     outcomes = []
     for case in (transitions, replace(transitions, **dead)):
-        logits, _ = module.policy(case.obs.unsqueeze(1), module.policy.initial_hidden(len(case.obs)))
-        loss = module.policy_loss(logits.squeeze(1), case)[0] + module.critic_loss(case, living_rows(case.alive))
+        everything = next(shuffled_transitions(case.alive, 1, torch.Generator().manual_seed(0)))
+        logits = module.policy.some(case.obs, everything.sequences)
+        loss, _ = module.policy_loss(logits, case.decisions(everything.sequences.rows))
+        loss = loss + module.critic_loss(case, everything)
         outcomes.append([loss, *torch.autograd.grad(loss, [*module.policy.parameters(), *module.critic.parameters()])])
     assert all(torch.equal(before, after) for before, after in zip(*outcomes, strict=True))
 
@@ -277,10 +279,13 @@ def test_recurrent_minibatches_give_the_logits_of_whole_episodes(shared: bool) -
     expected = padded[batch.mask]
     assert not transitions.alive.all()
     for minibatch in module.minibatches(batch, transitions):
-        part = transitions[minibatch.rows]
-        logits = module.policy.some(part.obs, minibatch.sequences)
-        torch.testing.assert_close(logits[part.alive], expected[minibatch.rows][part.alive], rtol=1e-5, atol=1e-6)
-        assert len(minibatch.sequences.rows) == part.alive.sum()
+        rows = minibatch.sequences.rows
+        logits = module.policy.some(transitions.obs, minibatch.sequences)
+        torch.testing.assert_close(logits, expected.flatten(0, 1)[rows], rtol=1e-5, atol=1e-6)
+        alive = torch.zeros_like(transitions.alive)
+        alive[minibatch.rows] = transitions.alive[minibatch.rows]
+        expected_rows = living_rows(alive).tolist()
+        assert rows.sort().values.tolist() == minibatch.acted.sort().values.tolist() == expected_rows
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "independent"])
