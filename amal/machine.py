@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -55,11 +54,15 @@ def side_by_side(first: Callable[[], First], second: Callable[[], Second]) -> tu
             torch.set_num_threads(threads)
 
 
-def share_cores(n_processes: int) -> None:
-    """Leaves numba the cores that are one process's part of the machine, unless ``NUMBA_NUM_THREADS`` tells how many;
-    Lightning does the same for torch."""
-    if n_processes > 1 and "NUMBA_NUM_THREADS" not in os.environ:
-        numba.set_num_threads(max(1, numba.config.NUMBA_NUM_THREADS // n_processes))  # type: ignore[attr-defined]
+def share_threads() -> None:
+    """Gives numba as many threads as torch has, whom Lightning or ``OMP_NUM_THREADS`` may have limited.
+
+    Before the first battle: numba starts its threads, as many as there are cores, when they are first needed, and where
+    both use OpenMP torch has that many from then on.
+    """
+    threads = torch.get_num_threads()
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+    torch.set_num_threads(threads)
 
 
 def keep_freed_memory() -> None:

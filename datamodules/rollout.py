@@ -21,7 +21,7 @@ from amal.battle.battlefield import Scenario
 from amal.battle.compilation import simulator_hash
 from amal.battle.scenario import check_same_content, load_scenario
 from amal.distributed import collected, gathered, of_this_process, processes, rank
-from amal.machine import share_cores
+from amal.machine import share_threads
 from amal.players import load_opponent
 from amal.rollout import Actor, EpisodeRecorder
 from amal.types import Battles, EpisodeBatch
@@ -135,8 +135,7 @@ class RolloutDataModule(LightningDataModule):
         return (self.env_steps - self._session_first_step) / max(seconds, 1e-9)
 
     def setup(self, stage: str) -> None:
-        assert self.trainer is not None
-        share_cores(self.trainer.num_devices)
+        share_threads()
 
     def train_dataloader(self) -> DataLoader[EpisodeBatch]:
         self._session_start, self._session_first_step = time.monotonic(), self.env_steps

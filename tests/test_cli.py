@@ -83,7 +83,7 @@ def test_equal_seeds_give_equal_runs_and_evaluations_change_nothing(cli: Cli, tm
 @pytest.mark.parametrize("config", ["configs/mappo.yaml", "configs/amal.yaml"])
 def test_the_number_of_threads_changes_nothing(tmp_path: Path, config: str) -> None:
     for threads in ("1", "2"):
-        environment = os.environ | {"OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads}
+        environment = os.environ | {"OMP_NUM_THREADS": threads}
         args = ["--config", config, "--data.scenario", "2s3z", "--data.env_steps", "2500"]
         command = [sys.executable, "cli.py", "fit", *args, "--out", str(tmp_path / threads)]
         subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)

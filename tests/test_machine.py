@@ -1,5 +1,6 @@
 """Threads."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -51,6 +52,25 @@ def test_a_failure_of_either_is_raised_after_the_other_has_ended(failing: int) -
         side_by_side(lambda: task(0), lambda: task(1))
     assert ended == [1 - failing]
     assert torch.get_num_threads() == 2
+
+
+THREADS_AFTER_A_BATTLE = """
+import numba, numpy, torch
+from amal.battle import VectorBattle
+from amal.machine import share_threads
+share_threads()
+VectorBattle("3m", 512).step(numpy.ones((512, 3), int))  # of so many units that numba starts its threads
+print(torch.get_num_threads(), numba.get_num_threads())
+"""
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_battles_take_as_many_threads_as_torch_has_and_leave_torch_its_own(threads: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "NUMBA_NUM_THREADS"}
+    command = [sys.executable, "-c", THREADS_AFTER_A_BATTLE]
+    asked = environment | {"OMP_NUM_THREADS": threads}
+    done = subprocess.run(command, cwd=ROOT, env=asked, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [threads, threads]
 
 
 FAULTS_OF_FREED_MEMORY = """
