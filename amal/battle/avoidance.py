@@ -17,7 +17,16 @@ SPLITTER = 2.0**27 + 1.0  # splits a number into halves whose products are exact
 
 
 @kernel
-def avoid(units, scene, me, lines, projected):  # type: ignore[no-untyped-def]
+def take_places(units, scene, crowd):  # type: ignore[no-untyped-def]
+    """Notes where everyone is, once for all who avoid them in a tick."""
+    places, planes, _ = crowd
+    for i in range(len(units)):
+        places[0, i], places[1, i] = units[i].x, units[i].y
+        planes[i] = scene.kinds[i].plane if units[i].hp > 0.0 else 0
+
+
+@kernel
+def avoid(units, scene, me, lines, projected, crowd):  # type: ignore[no-untyped-def]
     """Sets next_vx, next_vy of unit ``me`` from its walk_x, walk_y."""
     unit = units[me]
     unit.next_vx, unit.next_vy = 0.0, 0.0
@@ -25,7 +34,7 @@ def avoid(units, scene, me, lines, projected):  # type: ignore[no-untyped-def]
         return
     kind = scene.kinds[me]
     n_walls = add_wall_lines(unit, kind, scene.walls, lines) if kind.plane == GROUND else 0
-    n_lines = add_unit_lines(units, scene, me, lines, n_walls)
+    n_lines = add_unit_lines(units, scene, me, crowd, lines, n_walls)
     failed, vx, vy = closest_velocity(lines, n_lines, kind.speed, unit.walk_x, unit.walk_y, False, scene.two)
     if failed < n_lines:
         vx, vy = least_violation(lines, n_lines, n_walls, failed, kind.speed, vx, vy, projected, scene.two)
@@ -33,22 +42,30 @@ def avoid(units, scene, me, lines, projected):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def add_unit_lines(units, scene, me, lines, n):  # type: ignore[no-untyped-def]
+def find_neighbours(crowd, me, plane, reach):  # type: ignore[no-untyped-def]
+    """Who else of the plane is within reach, found without a branch, so that the processor compares several at once."""
+    places, planes, near = crowd
+    x, y = places[0], places[1]
+    for i in range(len(near)):
+        dx, dy = x[i] - x[me], y[i] - y[me]
+        in_box = (abs(dx) <= reach) & (abs(dy) <= reach)
+        near[i] = in_box & (dx * dx + dy * dy <= reach * reach) & (planes[i] == plane)
+    near[me] = False
+
+
+@kernel
+def add_unit_lines(units, scene, me, crowd, lines, n):  # type: ignore[no-untyped-def]
     """One line per neighbour of the same plane, in id order; returns the new number of lines."""
     unit, kinds = units[me], scene.kinds
     kind = kinds[me]
-    reach = scene.max_radius + kind.radius
+    find_neighbours(crowd, me, kind.plane, scene.max_radius + kind.radius)
+    _, _, near = crowd
     for i in range(len(units)):
+        if not near[i]:
+            continue
         other = units[i]
-        if i == me or other.hp <= 0.0 or kinds[i].plane != kind.plane:
-            continue
         dx, dy = other.x - unit.x, other.y - unit.y
-        if abs(dx) > reach or abs(dy) > reach:
-            continue
-        squared_distance = dx * dx + dy * dy
-        if squared_distance > reach * reach:
-            continue
-        squared_distance = rounded_square(math.sqrt(squared_distance), scene.two)
+        squared_distance = rounded_square(math.sqrt(dx * dx + dy * dy), scene.two)
         share = 0.5 if other.walk_x != 0.0 or other.walk_y != 0.0 else 1.0
         ux, uy, direction_x, direction_y = pair_correction(
             dx, dy, squared_distance, unit.vx - other.vx, unit.vy - other.vy, kind.radius + kinds[i].radius

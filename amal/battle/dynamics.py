@@ -2,7 +2,7 @@
 
 import math
 
-from amal.battle.avoidance import avoid
+from amal.battle.avoidance import avoid, take_places
 from amal.battle.battlefield import MOVE_ACTIONS
 from amal.battle.compilation import kernel
 from amal.battle.random_stream import below, next_random
@@ -54,13 +54,14 @@ def give_orders(units, scene, actions):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def tick(units, battle, scene, lines, projected, turns, shuffle):  # type: ignore[no-untyped-def]
+def tick(units, battle, scene, lines, projected, turns, crowd, shuffle):  # type: ignore[no-untyped-def]
     """One tick; returns its reward in unscaled points."""
     update_targets(units, scene)
     choose_actions(units, scene)
+    take_places(units, scene, crowd)
     for i in range(len(units)):
         if units[i].hp > 0.0:
-            avoid(units, scene, i, lines, projected)
+            avoid(units, scene, i, lines, projected, crowd)
             units[i].start_x, units[i].start_y = units[i].x, units[i].y
     if shuffle:
         shuffle_turns(turns, battle)
@@ -243,13 +244,13 @@ def anyone_lives(units, members):  # type: ignore[no-untyped-def]
 @kernel
 def fight(units, battle, scene, actions, shuffle, scratch):  # type: ignore[no-untyped-def]
     """One environment step of a running battle; returns the team's reward."""
-    lines, projected, turns = scratch
+    lines, projected, turns, crowd = scratch
     for i in range(len(units)):
         turns[i] = i
     give_orders(units, scene, actions)
     reward = 0.0
     for _ in range(TICKS_PER_STEP):
-        reward += tick(units, battle, scene, lines, projected, turns, shuffle)
+        reward += tick(units, battle, scene, lines, projected, turns, crowd, shuffle)
     battle.step += 1
     if not anyone_lives(units, scene.enemies):
         reward += VICTORY_REWARD

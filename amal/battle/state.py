@@ -108,6 +108,9 @@ class Scratch(NamedTuple):
     lines: np.ndarray  # [C, L, 4] half-planes of permitted velocities
     projected: np.ndarray  # [C, L, 4]
     turns: np.ndarray  # [C, U] order in which units act
+    places: np.ndarray  # [C, 2, U] x and y, side by side to be compared quickly
+    planes: np.ndarray  # [C, U] int64, of the living; 0 of the dead
+    near: np.ndarray  # [C, U] bool, who may be a neighbour
 
 
 def build_scratch(scene: Scene, chunks: int) -> Scratch:
@@ -117,6 +120,9 @@ def build_scratch(scene: Scene, chunks: int) -> Scratch:
         lines=np.zeros((chunks, n_lines, 4)),
         projected=np.zeros((chunks, n_lines, 4)),
         turns=np.zeros((chunks, n_units), np.int64),
+        places=np.zeros((chunks, 2, n_units)),
+        planes=np.zeros((chunks, n_units), np.int64),
+        near=np.zeros((chunks, n_units), np.bool_),
     )
 
 

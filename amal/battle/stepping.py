@@ -79,7 +79,8 @@ def keep_final(views, e):  # type: ignore[no-untyped-def]
 @kernel
 def step_chunk(units, battles, scene, roster, chunk, chunks, actions, shuffle, auto_reset, views, scratch):  # type: ignore[no-untyped-def]
     """Steps the battles of one of several equal chunks."""
-    mine = (scratch.lines[chunk], scratch.projected[chunk], scratch.turns[chunk])
+    crowd = (scratch.places[chunk], scratch.planes[chunk], scratch.near[chunk])
+    mine = (scratch.lines[chunk], scratch.projected[chunk], scratch.turns[chunk], crowd)
     for e in range(chunk * len(battles) // chunks, (chunk + 1) * len(battles) // chunks):
         step_battle(units, battles, scene, roster, e, actions, shuffle, auto_reset, views, mine)
 
