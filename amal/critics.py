@@ -34,7 +34,7 @@ class Critic(nn.Module):
         """
 
     def some(self, state: Tensor, obs: Tensor, wanted: Tensor) -> Tensor:
-        """Only the rows ``wanted`` [R] int64 of the flattened [... · N] → [R]. A critic that can save work does."""
+        """Only the rows ``wanted`` [R] int64 of the flattened [... · N] → [R]; overridden where that saves work."""
         values: Tensor = self(state, obs)
         return values.flatten().index_select(0, wanted)
 
