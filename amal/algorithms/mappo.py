@@ -296,7 +296,7 @@ class MAPPO(LightningModule):
     def critic_loss(self, transitions: Transitions, minibatch: Minibatch) -> Tensor:
         """Clipped value loss over a minibatch's living agents."""
         state, obs = (x.index_select(0, minibatch.rows) for x in (transitions.state, transitions.obs))
-        old, targets = (at_rows(x, minibatch.acted) for x in (transitions.values, transitions.targets))
+        old, targets = (at_rows(x, minibatch.sequences.rows) for x in (transitions.values, transitions.targets))
         values = self.critic.some(state, obs, minibatch.living)
         return mean(clipped_value_loss(values, old, targets, self.value_clip, self.value_loss, self.huber_delta))
 

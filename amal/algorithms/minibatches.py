@@ -55,8 +55,7 @@ class Minibatch:
 
     rows: Tensor  # [m] int64, into Transitions
     living: Tensor  # [R] int64, rows of the alive in [m · N]
-    acted: Tensor  # [R] int64, the same rows in Transitions' [M · N]
-    sequences: Sequences  # the same rows there, as the policy walks them if it has a memory
+    sequences: Sequences  # the same rows, in the same order, in Transitions' [M · N]
 
 
 def gather_transitions(batch: EpisodeBatch, advantages: Tensor, values: Tensor, targets: Tensor) -> Transitions:
@@ -79,9 +78,7 @@ def shuffled_transitions(alive: Tensor, n_minibatch: int, generator: torch.Gener
     """One epoch of random disjoint sets of transitions, of sizes that differ by at most one; ``alive`` is [M, N]."""
     order = torch.randperm(len(alive), generator=generator).to(alive.device)
     for rows in order.tensor_split(n_minibatch):
-        sequences = single_steps(alive[rows])
-        acted = among_all(rows, sequences.rows, alive.shape[1])
-        yield Minibatch(rows, sequences.rows, acted, replace(sequences, rows=acted))
+        yield minibatch_of(rows, single_steps(alive[rows]))
 
 
 def shuffled_episodes(mask: Tensor, alive: Tensor, n_minibatch: int, generator: torch.Generator) -> Iterator[Minibatch]:
@@ -97,9 +94,7 @@ def shuffled_episodes(mask: Tensor, alive: Tensor, n_minibatch: int, generator: 
     order = torch.randperm(mask.shape[0], generator=generator).to(mask.device)
     for episodes in order.tensor_split(n_minibatch):
         happened, lives = mask[episodes], alive[episodes]
-        rows, living, sequences = row[episodes][happened], living_rows(lives[happened]), lifelines(happened, lives)
-        acted, walked = (among_all(rows, each, alive.shape[-1]) for each in (living, sequences.rows))
-        yield Minibatch(rows, living, acted, replace(sequences, rows=walked))
+        yield minibatch_of(row[episodes][happened], lifelines(happened, lives))
 
 
 def lifelines(mask: Tensor, alive: Tensor) -> Sequences:
@@ -126,9 +121,11 @@ def single_steps(alive: Tensor) -> Sequences:
     return Sequences(living_rows(alive), alive.sum(dim=0, keepdim=True).cpu())
 
 
-def among_all(transitions: Tensor, rows: Tensor, n_agents: int) -> Tensor:
-    """Rows [R] of agents in some ``transitions`` [m], of [m · N], as rows of all transitions' [M · N]."""
-    return transitions[rows // n_agents] * n_agents + rows % n_agents
+def minibatch_of(transitions: Tensor, sequences: Sequences) -> Minibatch:
+    """A minibatch of the ``transitions`` [m] int64, of whose rows [m · N] the ``sequences`` are."""
+    n_agents = sequences.running.shape[1]
+    rows = transitions[sequences.rows // n_agents] * n_agents + sequences.rows % n_agents
+    return Minibatch(transitions, sequences.rows, replace(sequences, rows=rows))
 
 
 def every_nth(transitions: Transitions, n: int) -> list[tuple[Transitions, Sequences]]:

@@ -1,3 +1,5 @@
+"""Kernels of collision avoidance that the recordings alone would not pin down."""
+
 import math
 
 import numba
