@@ -5,7 +5,10 @@ fit, validate and test are LightningCLI's; the study commands have parsers of th
 
 from __future__ import annotations
 
+import gc
 import sys
+from importlib import import_module
+from types import ModuleType
 
 import amal  # noqa: F401  before torch: it sets how MKL rounds
 
@@ -25,7 +28,14 @@ COMMAND --help tells its options. fit, validate, test, compare and replay refuse
 configuration names, unless it is allowed by --allow_code NAME."""
 
 TRAINER_COMMANDS = ("fit", "validate", "test")
-COMMANDS = (*TRAINER_COMMANDS, "compare", "replay", "report", "scenarios", "bench")
+MODULES = {  # of the commands; each has a main(args)
+    **dict.fromkeys(TRAINER_COMMANDS, "callbacks.command_line"),
+    "compare": "amal.study.grid.compare",
+    "replay": "amal.study.replay.command",
+    "report": "amal.study.report.report",
+    "scenarios": "amal.study.scenarios",
+    "bench": "amal.study.bench.command",
+}
 
 
 def main(args: list[str] | None = None) -> None:
@@ -39,37 +49,25 @@ def run(args: list[str]) -> None:
     command = args[0] if args else "--help"
     if command in ("-h", "--help"):
         print(OVERVIEW)
-    elif command == "compare":
-        from amal.study.grid.compare import main as compare
-
-        compare(args[1:])
-    elif command == "replay":
-        from amal.study.replay.command import main as replay
-
-        replay(args[1:])
-    elif command == "report":
-        from amal.study.report.report import main as report
-
-        report(args[1:])
-    elif command == "scenarios":
-        from amal.study.scenarios import main as list_scenarios
-
-        list_scenarios(args[1:])
-    elif command == "bench":
-        from amal.study.bench.command import main as bench
-
-        bench(args[1:])
-    elif command in TRAINER_COMMANDS:
-        from callbacks.command_line import main as train
-
-        train(args)
+    elif command in MODULES:
+        imported(MODULES[command]).main(args if command in TRAINER_COMMANDS else args[1:])
     else:
         import difflib
 
-        match = difflib.get_close_matches(command, COMMANDS, n=1)
+        match = difflib.get_close_matches(command, MODULES, n=1)
         hint = f" (did you mean {match[0]}?)" if match else ""
-        print(f"error: unknown command {command!r}{hint}; known: {', '.join(COMMANDS)}", file=sys.stderr)
+        print(f"error: unknown command {command!r}{hint}; known: {', '.join(MODULES)}", file=sys.stderr)
         sys.exit(2)
+
+
+def imported(name: str) -> ModuleType:
+    """A module, kept from the garbage collector: to look through half a million objects that stay, again and again and
+    once more when the process ends, takes longer than a second where Lightning is among them."""
+    gc.disable()
+    module = import_module(name)
+    gc.freeze()
+    gc.enable()
+    return module
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Apart from cli.py, because importing Lightning takes seconds that the other comm
 from __future__ import annotations
 
 import atexit
-import gc
 import logging
 import os
 import re
@@ -169,7 +168,6 @@ class TrainingCLI(LightningCLI):
 
     def before_fit(self) -> None:
         keep_freed_memory()
-        gc.freeze()  # what the imports made stays; the collector need not look through it again and again
 
     def instantiate_classes(self) -> None:
         try:

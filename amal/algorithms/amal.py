@@ -296,7 +296,8 @@ class AMAL(MAPPO):
         if self.replay_coef == 0.0:
             return [], {}
         replayed, metrics = self.replayed_transitions(n_minibatch)
-        return every_nth(replayed, n_minibatch), metrics  # real ones come first: a fair share for each
+        shares = every_nth(replayed.alive, n_minibatch)  # real ones come first: a fair share for each
+        return [(replayed, share) for share in shares], metrics
 
     def replayed_transitions(self, n_minibatch: int) -> tuple[Transitions, dict[str, Tensor]]:
         """Replayed steps and then imagined ones, for all minibatches."""

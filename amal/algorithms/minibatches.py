@@ -128,11 +128,11 @@ def minibatch_of(transitions: Tensor, sequences: Sequences) -> Minibatch:
     return Minibatch(transitions, sequences.rows, replace(sequences, rows=rows))
 
 
-def every_nth(transitions: Transitions, n: int) -> list[tuple[Transitions, Sequences]]:
-    """The transitions k, k + n, k + 2n, … and their ``single_steps``, for each k < n."""
-    rows = torch.arange(len(transitions.alive), device=transitions.alive.device)
-    parts = [transitions[rows[k::n]] for k in range(n)]
-    return [(part, single_steps(part.alive)) for part in parts]
+def every_nth(alive: Tensor, n: int) -> list[Sequences]:
+    """The ``single_steps`` of the transitions k, k + n, k + 2n, … of those of which ``alive`` [M, N] is, for each k < n;
+    rows into [M · N]."""
+    transitions = torch.arange(len(alive), device=alive.device)
+    return [minibatch_of(transitions[k::n], single_steps(alive[k::n])).sequences for k in range(n)]
 
 
 def living_rows(alive: Tensor) -> Tensor:
