@@ -177,10 +177,10 @@ class WorldModel(nn.Module):
         alive before them, [M, N] bool → what is expected next."""
         obs = torch.where(alive.unsqueeze(-1), obs, 0.0)
         encoding = self.encoder(F.relu(self._before_relu(obs, state, actions), inplace=True))
-        agent_outputs = self.agent_head(self.agent_decoder(encoding)).unflatten(0, alive.shape)
+        agent_outputs = self.agent_head(self.agent_decoder(encoding)).to(obs.dtype).unflatten(0, alive.shape)
         pooled = torch.where(alive.unsqueeze(-1), encoding.unflatten(0, alive.shape), 0.0).sum(dim=1)
         pooled = pooled / alive.sum(dim=1, keepdim=True).clamp_min(1)
-        team_outputs = self.team_head(self.team_decoder(pooled))
+        team_outputs = self.team_head(self.team_decoder(pooled)).to(obs.dtype)
         obs_change, obs_spread, available_logits = agent_outputs.split([self.obs_dim, self.obs_dim, self.n_actions], -1)
         state_change, state_spread, reward, done_logit = team_outputs.split([self.state_dim, self.state_dim, 1, 1], -1)
         team = state + state_change, bounded_log_var(state_spread), reward.squeeze(-1), done_logit.squeeze(-1)
@@ -230,7 +230,7 @@ class WorldModel(nn.Module):
             hidden = others.index_select(0, which // self.n_actions)
             hidden += by_action.index_select(0, which % len(by_action))
             features = self.agent_decoder(self.encoder(F.relu(hidden, inplace=True)))
-            change, spread = F.linear(features, weight, bias).chunk(2, dim=-1)
+            change, spread = F.linear(features, weight, bias).to(obs.dtype).chunk(2, dim=-1)
             yield which, change, bounded_log_var(spread)
 
     def _before_relu(self, obs: Tensor, state: Tensor, actions: Tensor) -> Tensor:

@@ -64,6 +64,8 @@ NO_OTHER_END = {
     "overfit_batches": 0.0,
     "fast_dev_run": False,
 }
+# Views and the replay buffer are of single precision; and 16-mixed scales losses up, where gradients are clipped here.
+PRECISIONS = (None, 32, "32", "32-true", "bf16", "bf16-mixed")
 
 # Mostly Lightning's advice for data that is loaded from disk; ours is played in this process.
 _NOT_FOR_USERS = (
@@ -132,6 +134,8 @@ class TrainingCLI(LightningCLI):
         if config.weights_only is False:
             fail("weights_only: false is refused, for loading such a checkpoint runs the code that it holds")
         config.weights_only = True
+        if config.trainer.precision not in PRECISIONS:
+            fail(f"trainer.precision must be 32-true or bf16-mixed, got {config.trainer.precision}")
         try:
             check_sources(config.as_dict())
             if config.ckpt_path is not None:

@@ -160,6 +160,12 @@ def test_other_shipped_configs_train(cli: Cli, tmp_path: Path, config: str) -> N
     assert json.loads((run / "run.json").read_text())["outcome"] == "finished"
 
 
+@pytest.mark.parametrize("config", ["configs/mappo_gru.yaml", "configs/amal.yaml"])
+def test_they_train_in_mixed_precision(cli: Cli, tmp_path: Path, config: str) -> None:
+    run = fit(cli, tmp_path / "run", "--data.env_steps", "1000", "--trainer.precision", "bf16-mixed", config=config)
+    assert json.loads((run / "run.json").read_text())["outcome"] == "finished"
+
+
 def test_configs_compose_and_scenarios_swap(cli: Cli, tmp_path: Path) -> None:
     args = ("--config", "configs/mappo.yaml", "--config", "configs/scenario/2s3z.yaml", "--data.env_steps", "500")
     cli("fit", *args, "--out", tmp_path / "run")
@@ -229,6 +235,7 @@ def test_a_finished_run_is_not_overwritten(cli: Cli, tmp_path: Path, capsys: pyt
         (("--trainer.max_epochs", "0"), "trainer.max_epochs must stay 1, got 0"),
         (("--trainer.fast_dev_run", "true"), "trainer.fast_dev_run must stay False, got True"),
         (("--trainer.precision", "7"), "precision"),
+        (("--trainer.precision", "16-mixed"), "trainer.precision must be 32-true or bf16-mixed, got 16-mixed"),
         (("--trainer.strategy", "ddpp"), "strategy='ddpp'"),
         (("--trainer.devices", "0"), "devices='0'"),
         (("--trainer.devices", "nine"), "devices"),

@@ -43,7 +43,7 @@ def start(config: str, run: Path, cache: Path) -> subprocess.Popen[bytes]:
         shutil.rmtree(run, ignore_errors=True)
         arguments = ["--config", config, *BUDGET, *OFTEN, "--out", str(run)]
     command = [sys.executable, str(ROOT / "tests" / "phased_fit.py"), str(run.with_suffix(".phase")), *arguments]
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"}
     with run.with_suffix(".log").open("ab") as log:
         run.with_suffix(".phase").write_bytes(bytes([0]))
         return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)

@@ -129,8 +129,8 @@ def minibatch_of(transitions: Tensor, sequences: Sequences) -> Minibatch:
 
 
 def every_nth(alive: Tensor, n: int) -> list[Sequences]:
-    """The ``single_steps`` of the transitions k, k + n, k + 2n, … of those of which ``alive`` [M, N] is, for each k < n;
-    rows into [M · N]."""
+    """The ``single_steps`` of transitions k, k + n, k + 2n, … for each k < n, with rows into [M · N]; ``alive`` is
+    [M, N]."""
     transitions = torch.arange(len(alive), device=alive.device)
     return [minibatch_of(transitions[k::n], single_steps(alive[k::n])).sequences for k in range(n)]
 

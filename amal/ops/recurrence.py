@@ -32,6 +32,8 @@ def gated_recurrence(inputs: Tensor, hidden: Tensor, weight: Tensor, bias: Tenso
     Returns:
         [L, H], h' of every step.
     """
+    # of lower precision than the weight under autocast
+    inputs, hidden = inputs.to(weight.dtype), hidden.to(weight.dtype)
     outputs: Tensor = _GatedRecurrence.apply(inputs, hidden, weight, bias, list(running))
     return outputs
 

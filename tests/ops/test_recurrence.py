@@ -52,6 +52,23 @@ def test_one_step_by_hand() -> None:
     assert after.item() == pytest.approx((1 - update) * new + update * 0.5)
 
 
+def test_under_autocast_states_are_precise_and_gradients_nearly_so() -> None:
+    torch.manual_seed(0)
+    running = [9, 7, 7, 2]
+    inputs, start = torch.randn(25, 3 * SIZE).bfloat16(), torch.randn(9, SIZE)
+    leaves = [torch.randn(3 * SIZE, SIZE, requires_grad=True), torch.randn(3 * SIZE, requires_grad=True)]
+
+    precise = gated_recurrence(inputs.float(), start, *leaves, running)
+    expected = torch.autograd.grad(precise.square().sum(), leaves)
+    with torch.autocast("cpu", torch.bfloat16):
+        states = gated_recurrence(inputs, start, *leaves, running)
+        found = torch.autograd.grad(states.square().sum(), leaves)
+
+    assert torch.equal(states, precise)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=0.05 * theirs.abs().max().item(), rtol=0.0)
+
+
 @pytest.mark.parametrize("threads", [2, 3])
 def test_the_number_of_threads_changes_nothing(threads: int) -> None:
     torch.manual_seed(0)

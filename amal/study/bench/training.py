@@ -68,7 +68,7 @@ def measure_training(config: Path, scenario: str, env_steps: int, threads: int |
     """Trains once in a folder that is deleted afterwards. Raises BenchError."""
     environment = dict(os.environ)
     if threads is not None:
-        environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), str(threads))
+        environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     with tempfile.TemporaryDirectory(prefix="amal-bench-") as folder:
         out = Path(folder) / "run"
         command = [sys.executable, "cli.py", "fit", "--config", str(config), "--out", str(out)]
