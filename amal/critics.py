@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from amal.epymarl import Episodes, build_critic
-from amal.networks import RELU_GAIN, AgentLinear, AgentMLP, orthogonal_linear
+from amal.networks import RELU_GAIN, AgentLinear, AgentMLP, logistic, orthogonal_linear
 from amal.types import EpisodeBatch
 from amal.validation import check_at_least
 
@@ -121,7 +121,7 @@ class FiLMCritic(Critic):
     def forward(self, state: Tensor, obs: Tensor) -> Tensor:
         of_state = F.relu(self.state(state)).unsqueeze(-2)  # [..., 1, H], once per step
         of_obs = F.relu(self.observation(obs))
-        modulated = torch.sigmoid(self.scale(of_obs)) * of_state + self.shift(of_obs) + of_obs
+        modulated = logistic(self.scale(of_obs)) * of_state + self.shift(of_obs) + of_obs
         values: Tensor = self.head(standardized(modulated))
         return values.squeeze(-1)
 
@@ -151,7 +151,7 @@ class DualPathCritic(Critic):
     def forward(self, state: Tensor, obs: Tensor) -> Tensor:
         shared = state.unsqueeze(-2)
         of_obs = F.relu(self.observation(obs))
-        gated = torch.sigmoid(self.gate(of_obs)) * F.relu(self.state(shared))
+        gated = logistic(self.gate(of_obs)) * F.relu(self.state(shared))
         values: Tensor = self.head(F.relu(self.direct(shared)) + gated)
         return values.squeeze(-1)
 

@@ -14,7 +14,7 @@ from amal.distributed import average_gradients
 from amal.ops.divergence import gaussian_kl
 from amal.ops.losses import masked_mean
 from amal.replay import AsymmetricReplayBuffer, RealExperience
-from amal.world_model import WorldModel, WorldModelEnsemble, world_model_losses
+from amal.world_model import WorldModel, WorldModelEnsemble, combined, world_model_losses
 
 
 def fit_world_model(
@@ -46,7 +46,7 @@ def fit_world_model(
             real = draw(batch_size).to(device)
             assert isinstance(member, WorldModel)
             parts = world_model_losses(member(real.obs, real.state, real.actions, real.alive), real)
-            torch.stack(list(parts.values())).sum().backward()
+            combined(parts).backward()
             losses.append({name: part.detach() for name, part in parts.items()})
         average_gradients(world_model)
         nn.utils.clip_grad_norm_(world_model.parameters(), max_grad_norm)

@@ -49,6 +49,11 @@ def few_outputs(layer: nn.Linear, inputs: Tensor) -> Tensor:
     return torch.addmm(layer.bias.unsqueeze(-1), layer.weight, inputs.t()).t()
 
 
+def logistic(x: Tensor) -> Tensor:
+    """σ(x) = ½ + ½ tanh ½x; [...] → [...]. torch's own sigmoid rounds by number of threads."""
+    return torch.tanh(0.5 * x).mul(0.5).add_(0.5)
+
+
 class AgentLinear(nn.Module):
     """Linear layer on features ⊕ one-hot agent id, without building the id: W_f x + W_id[agent] + b.
 

@@ -91,6 +91,7 @@ def _build(model: dict[str, Any], spec: BattleSpec, config: Path) -> LightningMo
     """The module as the command line builds it, with fresh weights."""
     arguments = dict(model.get("init_args") or {})
     arguments |= {name: 1 for name in LEARNING_STORES if name in arguments}
+    arguments.pop("replay_folder", None)
     arguments |= {name: getattr(spec, name) for name in DIMENSIONS}
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningModule, "model", required=True)

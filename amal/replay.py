@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -106,8 +106,6 @@ class _Ring:
     def write(self, columns: Mapping[str, NDArray[Any]]) -> None:
         """Adds M rows, given as one array [M, …] per field."""
         capacity = len(self.rows)
-        if not capacity:
-            raise ValueError("this replay buffer is closed")
         number = len(columns["provenance"])
         skipped = max(number - capacity, 0)
         start = (self.written + skipped) % capacity
@@ -158,7 +156,6 @@ class AsymmetricReplayBuffer:
         self._record = _record(n_agents, obs_dim, state_dim, n_actions)
         lengths = {"primary": capacity, "auxiliary": num_auxiliary_agents * auxiliary_capacity}
         needed = sum(lengths.values()) * self._record.itemsize
-        self._remove_files: Callable[[], object] = lambda: None
         if needed > MAPPED_ABOVE if memory_map is None else memory_map:
             rows = self._map_files(lengths, needed, Path(folder or tempfile.gettempdir()))
         else:
@@ -170,12 +167,14 @@ class AsymmetricReplayBuffer:
         self.primary_stream, self.mixed_stream = map(np.random.default_rng, seeds)
 
     def _map_files(self, lengths: Mapping[str, int], needed: int, parent: Path) -> dict[str, NDArray[np.void]]:
+        folder = None
         try:
             folder = Path(tempfile.mkdtemp(prefix="amal-replay-", dir=parent))
-            self._remove_files = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
             return {name: _map_file(folder / name, length, self._record) for name, length in lengths.items()}
         except OSError as error:
-            self._remove_files()
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
             free = shutil.disk_usage(parent).free if parent.exists() else 0
             reason = f"{needed} bytes needed, {free} bytes free ({error.strerror})"
             raise OSError(error.errno, f"cannot put the replay buffer into {parent}: {reason}") from error
@@ -316,13 +315,6 @@ class AsymmetricReplayBuffer:
                 ring.rows[name][: len(ring)] = column[start : start + len(ring)].numpy()
             start += len(ring)
         self.primary_stream.bit_generator.state, self.mixed_stream.bit_generator.state = state["streams"]
-
-    def close(self) -> None:
-        """Drops everything stored and removes the files, if there are any; the buffer is of no use afterwards."""
-        self._imagined = np.zeros(0, self._record)
-        for ring in (self._primary, *self._auxiliary):
-            ring.rows = self._imagined
-        self._remove_files()
 
 
 def _columns(batch: EpisodeBatch) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ Letters: M transitions, N agents, O observation size, S state size, A actions, H
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from amal.networks import RELU_GAIN, AgentLinear, orthogonal_linear
+from amal.networks import RELU_GAIN, AgentLinear, logistic, orthogonal_linear
 from amal.ops.losses import masked_mean, total
 from amal.validation import check_at_least
 
@@ -55,7 +55,7 @@ class ImaginedStep(NamedTuple):
 
 def bounded_log_var(raw: Tensor) -> Tensor:
     """l_min + (l_max − l_min) σ(x), between ``MIN_LOG_VAR`` and ``MAX_LOG_VAR``; [...] x → [...]."""
-    return torch.sigmoid(raw).mul(MAX_LOG_VAR - MIN_LOG_VAR).add_(MIN_LOG_VAR)
+    return logistic(raw).mul(MAX_LOG_VAR - MIN_LOG_VAR).add_(MIN_LOG_VAR)
 
 
 def gaussian_log_likelihood(x: Tensor, mean: Tensor, log_var: Tensor) -> Tensor:
@@ -102,9 +102,9 @@ def _cross_entropy(logits: Tensor, truth: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, truth.to(logits.dtype), reduction="none")
 
 
-def world_model_loss(prediction: Prediction, experience: RealExperience) -> Tensor:
-    """Σ of the parts of ``world_model_losses``; scalar."""
-    return torch.stack(list(world_model_losses(prediction, experience).values())).sum()
+def combined(parts: Mapping[str, Tensor]) -> Tensor:
+    """The loss to minimise, Σ of the parts of ``world_model_losses``; scalar."""
+    return torch.stack(list(parts.values())).sum()
 
 
 def imagine(prediction: Prediction, alive: Tensor, generator: Generator | None = None) -> ImaginedStep:
@@ -120,7 +120,7 @@ def imagine(prediction: Prediction, alive: Tensor, generator: Generator | None =
     """
     next_obs = _draw(prediction.obs_mean, prediction.obs_log_var, generator).clamp(-1.0, 1.0)
     next_state = _draw(prediction.state_mean, prediction.state_log_var, generator).clamp(-1.0, 1.0)
-    done_chance = torch.sigmoid(prediction.done_logit)
+    done_chance = logistic(prediction.done_logit)
     u = 0.5 if generator is None else torch.rand(done_chance.shape, generator=generator, device=done_chance.device)
     lives = alive & (prediction.available_logits[..., NO_OP] <= 0)
     available = (prediction.available_logits > 0) & lives.unsqueeze(-1)
@@ -192,24 +192,12 @@ class WorldModel(nn.Module):
         """One outcome of a step; arguments as of ``forward`` and ``imagine``."""
         return imagine(self(obs, state, actions, alive), alive, generator)
 
-    def outcomes_by_action(
-        self, obs: Tensor, state: Tensor, actions: Tensor, wanted: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """What an agent would see next, had it alone acted differently, where that is wanted, [M, N, A] bool; other
-        arguments as of ``forward``. Observations of agents of whom nothing is wanted may hold anything.
-
-        Returns:
-            For each of the R wanted: its index [R] in the flat [M · N · A], mean [R, O] and log-variance [R, O].
-        """
-        chunks = list(self._changes_by_action(obs, state, actions, wanted))
-        index, change, log_var = (torch.cat(parts) for parts in zip(*chunks, strict=True))
-        return index, obs.flatten(0, 1).index_select(0, index // self.n_actions) + change, log_var
-
     def log_likelihood_by_action(
         self, obs: Tensor, state: Tensor, actions: Tensor, next_obs: Tensor, wanted: Tensor
     ) -> Tensor:
         """log p(o' | h, a) of next_obs [M, N, O] for an agent's own actions a and the others' as they were → [M, N, A],
-        0 where not wanted. Other arguments as of ``outcomes_by_action``."""
+        0 where not ``wanted`` [M, N, A] bool. Other arguments as of ``forward``; observations of agents of whom nothing
+        is wanted may hold anything."""
         changed = (next_obs - obs).flatten(0, 1)
         likelihoods = changed.new_zeros(wanted.numel())
         for which, change, log_var in self._changes_by_action(obs, state, actions, wanted):
@@ -220,7 +208,8 @@ class WorldModel(nn.Module):
     def _changes_by_action(
         self, obs: Tensor, state: Tensor, actions: Tensor, wanted: Tensor
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Parts of ``outcomes_by_action``, with the expected change [r, O] of the observation for its mean."""
+        """What agents would see next, had each alone acted differently, in parts: for r of the wanted actions, each
+        one's index [r] in the flat [M · N · A], and the observation's expected change and log-variance, [r, O] each."""
         obs = torch.where(wanted.any(dim=-1, keepdim=True), obs, 0.0)
         by_action = self._own_action_terms()
         taken = torch.arange(self.n_agents, device=actions.device) * self.n_actions + actions

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentError, Namespace
-from lightning import LightningModule, Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from amal.algorithms.amal import AMAL
 from amal.algorithms.mappo import MAPPO, NonFiniteLoss
 from amal.atomic import remove_unfinished, replacing
 from amal.battle.scenario import check_same_content, is_file, load_scenario, name_of
@@ -36,7 +37,7 @@ from callbacks.evaluation import Evaluation
 from callbacks.evolution import Evolution
 from callbacks.faults import fault
 from callbacks.progress import TrainingProgress
-from callbacks.resuming import SETTINGS, check_playable, check_resumable, decisive_settings, scenario_of
+from callbacks.resuming import SETTINGS, check_opponent, check_playable, check_resumable, decisive_settings, scenario_of
 from callbacks.suggestions import suggestion
 from callbacks.telemetry import Telemetry
 from callbacks.tracking import Tracking
@@ -182,15 +183,14 @@ class TrainingCLI(LightningCLI):
                 self.datamodule.max_updates  # noqa: B018
                 if isinstance(self.model, MAPPO):
                     self.model.check_episodes(self.datamodule.episodes_per_update)
-                for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-                    if isinstance(callback, Diagnosis | Evolution):
-                        callback.check(self.model)
+                self._check_callbacks(self.trainer.callbacks)  # type: ignore[attr-defined]
             self.trainer.strategy.checkpoint_io = WholeCheckpoints()
             if self.checkpoint is not None:
                 config = self.config[self.subcommand]
                 told = f"the model on the scenario {config.data.scenario}"
                 check_fits(self.checkpoint["state_dict"], self.model, Path(config.ckpt_path), told)
                 if self.subcommand == "fit":
+                    check_opponent(self.checkpoint, self.datamodule.opponent_sha256)
                     check_processes(len(self.checkpoint["RolloutDataModule"]["processes"]), self.trainer.world_size)
                 self.checkpoint = None
         except (ValueError, TypeError, OSError, ImportError, MisconfigurationException) as error:
@@ -201,6 +201,20 @@ class TrainingCLI(LightningCLI):
             if (why := fault(error)) is None:
                 raise
             fail(why)
+
+    def _check_callbacks(self, callbacks: list[Callback]) -> None:
+        """Raises ValueError if a callback is of no use to the model, or the model needs one that is missing."""
+        for callback in callbacks:
+            if isinstance(callback, Diagnosis):
+                callback.check(self.model, self.datamodule, self.trainer.world_size)
+            elif isinstance(callback, Evolution):
+                callback.check(self.model)
+        evolves = any(isinstance(callback, Evolution) for callback in callbacks)
+        if isinstance(self.model, AMAL) and self.model.imagines and not evolves:
+            raise ValueError(
+                "trainer.callbacks: AMAL's auxiliary agents need callbacks.Evolution; a later file replaces an earlier "
+                "one's list, so name it there too"
+            )
 
     def fit(self, **kwargs: Any) -> None:
         """The trainer's, in a folder that nobody else writes to; what stops it is told in one line."""

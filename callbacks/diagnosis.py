@@ -17,7 +17,7 @@ from amal.diagnosis import coverage, gradient_alignment, model_errors, surprise_
 from amal.rollout import EpisodeRecorder
 from amal.types import EpisodeBatch
 from amal.validation import check_at_least
-from datamodules.rollout import data_of
+from datamodules.rollout import RolloutDataModule, data_of
 
 STREAM = 1000  # of the battles and actions here, apart from the data module's own
 KNOWN_STATES = 2000  # drawn from the replay buffer, to tell which states are new
@@ -43,22 +43,24 @@ class Diagnosis(Callback):
         self._rows: list[dict[str, float]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.check(pl_module)
-        if data_of(trainer).backend != "embedded":
-            raise ValueError("callbacks.Diagnosis needs battles of the embedded simulator")
+        self.check(pl_module, data_of(trainer), trainer.world_size)
 
     @staticmethod
-    def check(module: LightningModule) -> None:
-        """Raise ValueError for a module without the parts that are diagnosed."""
+    def check(module: LightningModule, data: RolloutDataModule, processes: int) -> None:
+        """Raise ValueError for a module without the parts that are diagnosed, and for battles that cannot be played."""
         if not isinstance(module, AMAL):
             raise ValueError(f"callbacks.Diagnosis is for AMAL; {type(module).__name__} has nothing that it measures")
+        if data.backend != "embedded":
+            raise ValueError(f"callbacks.Diagnosis needs battles of the embedded simulator, not {data.backend}'s")
+        if processes > 1:  # advantages are standardised over all of them
+            raise ValueError(f"callbacks.Diagnosis is for training in one process, not in {processes}")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: EpisodeBatch, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, AMAL)
         self._updates += 1
-        if self._updates % self.every_n_updates or not trainer.is_global_zero:
+        if self._updates % self.every_n_updates:
             return
         data = data_of(trainer)
         with undisturbed(pl_module):

@@ -53,10 +53,10 @@ def check_resumable(checkpoint: Path, content: dict[str, Any], settings: dict[st
         settings: of the command, see ``decisive_settings``.
     """
     if "optimizer_states" not in content:
-        raise CheckpointError(
-            f"{checkpoint}: is for playing and cannot be resumed, for it has no optimizers; "
-            f"take {checkpoint.parent}/last.ckpt"
-        )
+        rest = f"take {checkpoint.parent}/last.ckpt"
+        if checkpoint.name == "last.ckpt":
+            rest = "its run is finished and did not keep its learning state"
+        raise CheckpointError(f"{checkpoint}: is for playing and cannot be resumed, for it has no optimizers; {rest}")
     theirs = content.get(SETTINGS)
     if not isinstance(theirs, dict):
         raise CheckpointError(f"{checkpoint}: does not tell its settings (an older version's?); begin a new run")
@@ -74,6 +74,14 @@ def check_resumable(checkpoint: Path, content: dict[str, Any], settings: dict[st
         raise CheckpointError(
             f"{checkpoint}: made with another simulator ({made_with}, this one is {simulator_hash()}); "
             "resume with the code that made it, or begin a new run"
+        )
+
+
+def check_opponent(content: dict[str, Any], now: str | None) -> None:
+    """Raises CheckpointError if the checkpoint that drives the enemies, of digest ``now``, is another one by now."""
+    if content["RolloutDataModule"].get("opponent_sha256") != now:
+        raise CheckpointError(
+            "data.opponent: that checkpoint has changed since the run began; put it back as it was, or begin a new run"
         )
 
 

@@ -57,7 +57,8 @@ class Telemetry(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and not trainer.interrupted:
-            self._write_run(trainer, pl_module, "finished")
+            # another callback may have ended it
+            self._write_run(trainer, pl_module, "finished" if data_of(trainer).progress >= 1.0 else "interrupted")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if trainer.is_global_zero and trainer.training:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 import time
@@ -9,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from lightning import LightningDataModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -23,6 +23,7 @@ from amal.battle.scenario import check_same_content, load_scenario
 from amal.distributed import collected, gathered, of_this_process, processes, rank
 from amal.machine import share_threads
 from amal.players import load_opponent
+from amal.random_streams import Stream, stream_seed
 from amal.rollout import Actor, EpisodeRecorder
 from amal.types import Battles, EpisodeBatch
 from amal.validation import check_at_least
@@ -32,8 +33,6 @@ VALIDATION_EPISODES = 32
 TEST_EPISODES = 320
 
 Backend = Literal["embedded", "starcraft2", "smaclite"]
-Stream = Literal["battles", "policy", "evaluation", "test"]
-_STREAMS: tuple[Stream, ...] = ("battles", "policy", "evaluation", "test")
 
 
 class RolloutDataModule(LightningDataModule):
@@ -93,10 +92,13 @@ class RolloutDataModule(LightningDataModule):
         self.obs_dim, self.state_dim = self.spec.obs_dim, self.spec.state_dim
         self.env_steps_budget, self.episodes_budget = env_steps, episodes
         self.opponent: Actor | None = None
+        self.opponent_sha256: str | None = None  # of its checkpoint
         if opponent is not None:
             if self.scenario is None:
                 raise ValueError(f"opponent: only the embedded simulator's enemies can be driven, not {backend}'s")
             self.opponent = load_opponent(Path(opponent), self.scenario)
+            with Path(opponent).open("rb") as file:
+                self.opponent_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         self.env_steps = 0  # played for training so far
         self.episodes = 0
         self._recorder: EpisodeRecorder | None = None
@@ -156,7 +158,7 @@ class RolloutDataModule(LightningDataModule):
         if self._recorder is None:
             battle = self._battles("battles", self.num_envs, first_battle=rank() * self.num_envs)
             self._recorder = EpisodeRecorder(battle, self.episodes_per_update, self.opponent)
-            self._generator = torch.Generator(device=actor.device).manual_seed(self._stream_seed("policy") + rank())
+            self._generator = torch.Generator(device=actor.device).manual_seed(stream_seed(self.seed, "policy", rank()))
             self._restore()
         episodes = self.episodes_per_update
         if self.episodes_budget is not None:
@@ -207,6 +209,7 @@ class RolloutDataModule(LightningDataModule):
             streams["generator"] = self._generator.get_state()
         return {
             "scenario": {} if self.scenario is None else {"name": self.scenario.name, "digest": self.scenario.digest},
+            "opponent_sha256": self.opponent_sha256,
             "env_steps": self.env_steps,
             "episodes": self.episodes,
             "wall_seconds": self.wall_seconds,
@@ -255,7 +258,7 @@ class RolloutDataModule(LightningDataModule):
         return VectorBattle(
             self.scenario,
             num_battles,
-            seed=self._stream_seed(stream),
+            seed=stream_seed(self.seed, stream),
             auto_reset=False,
             first_battle=first_battle,
             driven_enemy=self.opponent is not None,
@@ -265,14 +268,9 @@ class RolloutDataModule(LightningDataModule):
         """The battles of another back end, which training and evaluation share."""
         if self._workers is None:
             scenario, episode_limit, options = self._worker_arguments
-            seed = self._stream_seed("battles") + rank()
+            seed = stream_seed(self.seed, "battles", rank())
             self._workers = WorkerBattles(self.backend, scenario, self.num_envs, seed, episode_limit, options)
         return self._workers
-
-    def _stream_seed(self, stream: Stream) -> int:
-        """A seed of its own for each stream, so that none changes when another is used more."""
-        sequence = np.random.SeedSequence(self.seed, spawn_key=(_STREAMS.index(stream),))
-        return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def data_of(trainer: Trainer) -> RolloutDataModule:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from amal.distributed import of_this_process
 from amal.ops.losses import masked_mean
 from amal.replay import REAL, RealExperience
-from amal.world_model import Prediction, WorldModel, world_model_loss
+from amal.world_model import Prediction, WorldModel, combined, world_model_losses
 
 SEEDS, STEPS, HELD_OUT, LEARNING_RATE, GRADIENT_NORM = 3, 1000, 0.1, 3e-4, 10.0
 TRANSITIONS, EPISODES = 256, 5  # of a step: transitions drawn singly, or whole episodes, which are as many
@@ -136,7 +136,7 @@ def main(checkpoint: Path) -> None:
             batches = draws(model, known, torch.Generator().manual_seed(seed))
             for step in range(1, STEPS + 1):
                 optimizer.zero_grad()
-                world_model_loss(*model.expectation(next(batches))).backward()
+                combined(world_model_losses(*model.expectation(next(batches)))).backward()
                 nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM)
                 optimizer.step()
                 if step % (STEPS // 4) == 0:

@@ -166,6 +166,17 @@ def test_they_train_in_mixed_precision(cli: Cli, tmp_path: Path, config: str) ->
     assert json.loads((run / "run.json").read_text())["outcome"] == "finished"
 
 
+def test_lightnings_profiler_changes_nothing(cli: Cli, tmp_path: Path) -> None:
+    """Policy and critic learn at the same time, which it could not measure."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        runs = [fit(cli, tmp_path / name, "--trainer.profiler", name) for name in ("simple", "null")]
+    finally:
+        torch.set_num_threads(threads)
+    assert_equal_parameters(*runs)
+
+
 def test_configs_compose_and_scenarios_swap(cli: Cli, tmp_path: Path) -> None:
     args = ("--config", "configs/mappo.yaml", "--config", "configs/scenario/2s3z.yaml", "--data.env_steps", "500")
     cli("fit", *args, "--out", tmp_path / "run")
@@ -298,6 +309,11 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         (("--model.cem_elite_fraction", "0"), "elite_fraction must be in (0, 1], got 0"),
         (("--model.distance_band", "[1, 0]"), "distance_band must be two divergences"),
         (("--model.information_bonus", "huge"), "huge"),
+        (("--trainer.callbacks", "callbacks.Pictures"), "AMAL's auxiliary agents need callbacks.Evolution"),
+        (
+            ("--config", "configs/diagnosis.yaml", "--trainer.devices", "2"),
+            "callbacks.Diagnosis is for training in one process, not in 2",
+        ),
     ],
 )
 def test_bad_input_of_amal_is_one_line_and_leaves_nothing(

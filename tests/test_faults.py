@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from lightning import Trainer
 
 from amal.battle import VectorBattle
 from amal.checkpoints import WholeCheckpoints, read_checkpoint
 from amal.types import EpisodeBatch
+from callbacks.progress import TrainingProgress
 from datamodules import RolloutDataModule
 from tests.conftest import ROOT
 
@@ -137,6 +139,17 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint_and_names_it(
     assert all(tensor.isfinite().all() for tensor in read_checkpoint(last)["state_dict"].values())
     assert outcome(run).startswith("failed: NonFiniteLoss")
     assert pd.read_csv(run / "metrics.csv")["episodes"].max() == 32
+
+
+def test_a_run_that_a_callback_ends_early_is_not_finished(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(self: TrainingProgress, trainer: Trainer, *rest: object) -> None:
+        trainer.should_stop = True
+
+    monkeypatch.setattr(TrainingProgress, "on_train_batch_end", end)
+    cli("fit", "--config", "configs/mappo.yaml", *TINY, "--data.env_steps", "50000", "--out", tmp_path / "run")
+    assert outcome(tmp_path / "run") == "interrupted"
 
 
 def test_a_loss_that_is_no_number_in_the_first_update_says_that_there_is_no_checkpoint(

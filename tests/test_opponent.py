@@ -193,7 +193,9 @@ def parameters(run: Path) -> dict[str, Tensor]:
     return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
 
-def test_a_run_against_a_checkpoint_is_resumed_as_if_never_interrupted(cli: Cli, run: Path, tmp_path: Path) -> None:
+def test_a_run_against_a_checkpoint_is_resumed_as_if_never_interrupted_while_that_is_the_same(
+    cli: Cli, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     opponent = ("--data.opponent", run / "checkpoints" / "best.ckpt", "--evaluation.every_n_episodes", "40")
     frequent = ("--checkpoint.every_n_episodes", "16")
     fit(cli, tmp_path / "whole", *opponent, *frequent, env_steps=2500)
@@ -208,6 +210,12 @@ def test_a_run_against_a_checkpoint_is_resumed_as_if_never_interrupted(cli: Cli,
     tables = [pd.read_csv(file).drop(columns="wall_seconds") for file in files]
     assert tables[0].equals(tables[1])
     assert not all(torch.equal(a, b) for a, b in zip(whole.values(), parameters(run).values(), strict=True))
+
+    shutil.copy(tmp_path / "whole" / "checkpoints" / "best.ckpt", run / "checkpoints" / "best.ckpt")
+    with pytest.raises(SystemExit) as stop:
+        cli("fit", "--config", tmp_path / "part" / "config.yaml", "--ckpt_path", checkpoint, "--out", tmp_path / "part")
+    assert stop.value.code == 2
+    assert "data.opponent: that checkpoint has changed since the run began" in capsys.readouterr().err
 
 
 def test_evaluation_against_a_checkpoint_repeats_and_differs_from_the_scripts(

@@ -311,16 +311,7 @@ def test_only_a_large_buffer_goes_into_files(tmp_path: Path, monkeypatch: pytest
     assert len(list(tmp_path.iterdir())) == 1 and large.primary_size == 0
 
 
-def test_files_go_when_the_buffer_is_closed_or_forgotten(tmp_path: Path) -> None:
-    closed = buffer(memory_map=True, folder=tmp_path)
-    remember(closed, 2)
-    sample = closed.sample_primary(4)
-    closed.close()
-    closed.close()
-    assert not list(tmp_path.iterdir()) and closed.primary_size == 0
-    assert labels(sample) <= {0, 1}
-    with pytest.raises(ValueError, match="closed"):
-        remember(closed, 1)
+def test_files_go_when_the_buffer_is_forgotten(tmp_path: Path) -> None:
     forgotten = buffer(memory_map=True, folder=tmp_path, num_auxiliary_agents=0)
     assert len(list(tmp_path.iterdir())) == 1
     del forgotten

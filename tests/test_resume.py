@@ -118,6 +118,13 @@ def test_the_best_checkpoint_is_for_playing(cli: Cli, run: Path, capsys: pytest.
     assert "best.ckpt: is for playing and cannot be resumed" in message and "last.ckpt" in message
 
 
+def test_a_finished_run_without_learning_state_says_so(cli: Cli, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt")
+    message = refusal(capsys, lambda: resume(cli, run))
+    assert "last.ckpt: is for playing and cannot be resumed" in message
+    assert message.rstrip().endswith("its run is finished and did not keep its learning state")
+
+
 @pytest.mark.parametrize("command", ["validate", "test"])
 def test_a_scenario_of_other_sizes_is_refused_in_one_line(
     cli: Cli, run: Path, capsys: pytest.CaptureFixture[str], command: str

@@ -40,6 +40,7 @@ from amal.ops.losses import (
     mean,
 )
 from amal.population import flat_parameters
+from amal.random_streams import stream_seed
 from amal.replay import REAL, AsymmetricReplayBuffer, RealExperience
 from amal.types import EpisodeBatch
 from amal.validation import check_at_least, check_choice, check_positive, check_share
@@ -78,6 +79,7 @@ class AMAL(MAPPO):
         aux_ratio: share of them that are imagined.
         importance_cap: where importance weights of replayed actions are truncated.
         replay_capacity: real transitions that are kept.
+        replay_folder: where the replay buffer's files go; by default it is in memory, unless it exceeds 2 GiB.
         auxiliary_capacity: imagined transitions that are kept of each auxiliary agent.
         num_auxiliary_agents: I; 0 turns them off.
         imagination_starts: real states from which each auxiliary agent starts, per update.
@@ -115,6 +117,7 @@ class AMAL(MAPPO):
         aux_ratio: float = 0.3,
         importance_cap: float = 1.0,
         replay_capacity: int = 100_000,
+        replay_folder: str | None = None,
         auxiliary_capacity: int = 10_000,
         num_auxiliary_agents: int = 16,
         imagination_starts: int = 16,
@@ -174,6 +177,8 @@ class AMAL(MAPPO):
             n_actions,
             num_auxiliary_agents=num_auxiliary_agents,
             auxiliary_capacity=auxiliary_capacity,
+            memory_map=None if replay_folder is None else True,
+            folder=replay_folder,
             seed=self.seed % 2**63,
         )
         n_parameters = len(flat_parameters(self.policy))
@@ -194,8 +199,9 @@ class AMAL(MAPPO):
 
     def setup(self, stage: str) -> None:
         device = self.trainer.strategy.root_device
-        self.evolution_generator = torch.Generator(device).manual_seed(self.seed + 1)
-        self.imagination_generator = torch.Generator(device).manual_seed(self.seed + 2 + rank())
+        self.evolution_generator = torch.Generator(device).manual_seed(stream_seed(self.seed, "evolution"))
+        imagination = stream_seed(self.seed, "imagination", rank())
+        self.imagination_generator = torch.Generator(device).manual_seed(imagination)
 
     def training_step(self, batch: EpisodeBatch, batch_idx: int) -> None:
         """One iteration: the world model from real data, the bonus, imagination, then the policy from all of it."""
@@ -274,9 +280,14 @@ class AMAL(MAPPO):
             "train/bonus_share": masked_mean(bonus.abs(), batch.mask) / earned.clamp_min(1e-8),
         }
 
+    @property
+    def imagines(self) -> bool:
+        """Whether auxiliary agents act; they are evolved by ``callbacks.Evolution``."""
+        return self.num_auxiliary_agents > 0 and self.replay_coef > 0.0
+
     def imagine(self) -> dict[str, Tensor]:
         """The auxiliary agents act inside the world model, from real states, into D_A; how far they came on average."""
-        if self.num_auxiliary_agents == 0 or self.replay_coef == 0.0:
+        if not self.imagines:
             return {}
         with self._timed("imagination"):
             starts = self.replay.sample_mixed(self.num_auxiliary_agents * self.imagination_starts, aux_ratio=0.0)

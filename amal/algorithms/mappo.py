@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from lightning import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.profilers import PassThroughProfiler
 from torch import Tensor, nn
 
 from amal.algorithms.minibatches import (
@@ -39,6 +40,7 @@ from amal.ops.losses import (
 )
 from amal.ops.normalization import ValueNormalizer
 from amal.ops.returns import explained_variance, generalized_advantages, n_step_returns
+from amal.random_streams import stream_seed
 from amal.types import EpisodeBatch
 from amal.validation import check_at_least, check_choice, check_positive, check_share
 
@@ -147,7 +149,7 @@ class MAPPO(LightningModule):
         self.reward_normalizer = ValueNormalizer() if standardise_rewards else None
         self.statistics = BattleStatistics()
         # a stream of its own, so that nothing drawn elsewhere (actions, other modules' weights) changes the minibatches
-        self.generator = torch.Generator().manual_seed(torch.initial_seed())
+        self.generator = torch.Generator().manual_seed(stream_seed(torch.initial_seed(), "minibatches"))
 
     def check_episodes(self, episodes_per_update: int) -> None:
         """Raise ValueError if updates of so many episodes cannot be split into the minibatches."""
@@ -214,7 +216,10 @@ class MAPPO(LightningModule):
         def teach_critic() -> list[dict[str, Tensor]]:
             return [self.critic_step(transitions, minibatch) for minibatch in minibatches]
 
-        policy_steps, critic_steps = side_by_side(teach_policy, teach_critic)  # they share no parameters
+        if isinstance(self.trainer.profiler, PassThroughProfiler):  # type: ignore[attr-defined]
+            policy_steps, critic_steps = side_by_side(teach_policy, teach_critic)  # they share no parameters
+        else:  # which measures one thing at a time
+            policy_steps, critic_steps = teach_policy(), teach_critic()
         return averages(policy_steps) | averages(critic_steps)
 
     def policy_step(

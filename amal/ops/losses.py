@@ -13,6 +13,7 @@ from torch import Tensor
 from amal.distributed import pooled_moments
 
 SERIAL_SUM = 2**14  # entries that torch sums on one thread
+LEAST_LOG_PROB = -80.0  # of an action that may still be taken
 
 
 def total(x: Tensor) -> Tensor:
@@ -86,11 +87,12 @@ def masked_log_softmax(logits: Tensor, available: Tensor) -> Tensor:
 
 
 def probabilities(log_probs: Tensor) -> Tensor:
-    """π(a) = exp log π(a); [..., A], as from ``masked_log_softmax`` → [..., A].
+    """π(a) = exp log π(a), and 0 below e^−80; [..., A], as from ``masked_log_softmax`` → [..., A].
 
-    As a softmax: torch's exponential is forty times slower where it underflows, as it does for unavailable actions.
+    torch's exponential is forty times slower where it underflows, as it would for unavailable actions. Its softmax
+    would do, but rounds by number of threads.
     """
-    return torch.softmax(log_probs.movedim(-1, 0), dim=0).movedim(0, -1)
+    return torch.where(log_probs > LEAST_LOG_PROB, log_probs.clamp_min(LEAST_LOG_PROB).exp(), 0.0)
 
 
 def chosen_log_probs(logits: Tensor, available: Tensor, actions: Tensor) -> Tensor:

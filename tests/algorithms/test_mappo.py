@@ -1,12 +1,14 @@
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from jsonargparse import ArgumentParser
 from lightning import Trainer, seed_everything
+from lightning.pytorch.profilers import PassThroughProfiler
 from torch.utils.data import DataLoader
 
 from amal.algorithms.mappo import MAPPO, NonFiniteLoss, check_finite
@@ -308,6 +310,7 @@ def test_learning_never_waits_for_the_device(policy: Any, shared: bool, monkeypa
     optimizers = [torch.optim.Adam(network.parameters()) for network in (module.policy, module.critic)]
     monkeypatch.setattr(module, "both_optimizers", lambda: optimizers)
     monkeypatch.setattr(module, "backward_of", lambda network, loss: loss.backward())
+    module.trainer = SimpleNamespace(profiler=PassThroughProfiler())
     metrics = module.learn(valueless(transitions), minibatches)
     assert all(value.is_meta for value in metrics.values())
     with pytest.raises(RuntimeError):

@@ -67,11 +67,16 @@ def test_evaluations_leave_training_untouched() -> None:
     assert sum(len(part) for part in won) == 32
 
 
-def test_test_episodes_are_320_of_a_stream_of_their_own() -> None:
+def test_test_episodes_are_320_other_ones_than_those_of_evaluations() -> None:
     data = data_module()
-    assert sum(len(batch.won) for batch in data.test_dataloader()) == 320
-    seeds = {stream: data._stream_seed(stream) for stream in ("battles", "policy", "evaluation", "test")}
-    assert len(set(seeds.values())) == 4
+    number = 0
+    for batch in data.test_dataloader():
+        if number == 0:
+            tested = data._evaluation_recorder.battle.state_dict()["battles"]
+        number += len(batch.won)
+    assert number == 320
+    next(iter(data.play_evaluation_episodes()))
+    assert (tested != data._evaluation_recorder.battle.state_dict()["battles"]).any()
 
 
 def test_saved_state_continues_as_if_never_interrupted() -> None:

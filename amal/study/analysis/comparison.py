@@ -9,12 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from amal.battle.entries import nearest
-from amal.study.analysis.scores import (
-    FloatArray,
-    Run,
-    final_scores,
-    read_run,  # read_runs refuses a whole study for one folder whose run has not got as far as run.json
-)
+from amal.study.analysis.scores import FloatArray, Run, final_scores, read_run
 from amal.study.grid.runs import read_record
 
 _Cell = tuple[str, str, int]

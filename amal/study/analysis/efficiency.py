@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,12 @@ def _arrival(
     bound = "none reached" if np.isnan(steps_ratio(x, y)) else "≥" if x.censored.all() else ""
     row[f"{axis}_bound"] = "≤" if not bound and y.censored.all() else bound
     return row | with_interval(f"{axis}_ratio", steps_ratio(x, y), interval) | {f"{axis}_log_rank_p": log_rank(x, y)}
+
+
+def pooled_bound(marks: Iterable[str]) -> str:
+    """Of the mean of ratios of which some are bounds, "≥" or "≤"; "" if it could be either or neither."""
+    present = {"≥", "≤"}.intersection(marks)
+    return present.pop() if len(present) == 1 else ""
 
 
 def pooled_ratio(comparison: Comparison, algorithm: str, bootstrap: Bootstrap) -> tuple[float, Interval, list[str]]:

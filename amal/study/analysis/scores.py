@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,20 +43,8 @@ class Run:
     record: dict[str, Any]
 
 
-def read_runs(study: Path) -> list[Run]:
-    """All runs of a study, by algorithm, scenario and seed, unfinished ones among them.
-
-    Raises:
-        ValueError: there is no run, or a file of one is missing or broken; the message names it.
-    """
-    seeds = {path: re.fullmatch(r"seed_(\d+)", path.name) for path in study.glob("*/*/seed_*") if path.is_dir()}
-    runs = [read_run(path, int(match[1])) for path, match in seeds.items() if match]
-    if not runs:
-        raise ValueError(f"{study}: no run in it; runs are looked for in ALGORITHM/SCENARIO/seed_K")
-    return sorted(runs, key=lambda run: (run.algorithm, run.scenario, run.seed))
-
-
 def read_run(path: Path, seed: int) -> Run:
+    """A run's folder; ValueError if a file is missing or broken, which the message names."""
     record = _read_record(path / "run.json")
     scenario, algorithm = path.parent.name, path.parent.parent.name
     if (record["scenario"], record["seed"]) != (scenario, seed):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from amal.study.analysis.comparison import Comparison
-from amal.study.analysis.efficiency import pooled_ratio
+from amal.study.analysis.efficiency import pooled_bound, pooled_ratio
 from amal.study.analysis.statistics import Interval, holm
 from amal.study.analysis.tables import Bootstrap
 
@@ -49,9 +49,10 @@ def verdict(
     of Welch's test for the final win rate, of the log-rank test for the steps to the threshold.
     """
     if not comparison.counted:
-        return Verdict(
-            f"No verdict: on no scenario has a seed been finished by {_all(comparison.algorithms)} alike.", []
-        )
+        where = "on no scenario"
+        if tuned_on := [scenario for scenario in comparison.scenarios() if scenario in comparison.tuned_on]:
+            where += f" beside {_all(tuned_on)}, which {'was' if len(tuned_on) == 1 else 'were'} used for tuning,"
+        return Verdict(f"No verdict: {where} has a seed been finished by {_all(comparison.algorithms)} alike.", [])
     rows = _rows(summary, comparison, algorithm)
     wins = _finding("final win rate", rows["welch_p_holm"], rows["difference"])
     arrivals = _rows(efficiency, comparison, algorithm)
@@ -206,8 +207,7 @@ def _steps_sentence(
 
 def _bound(rows: pd.DataFrame, scenarios: Sequence[str]) -> str:
     """Where no run of one of the two arrived, the ratio may be worse for that one than the number says."""
-    marks = set(rows["env_steps_bound"].loc[list(scenarios)])
-    return {(True, False): "at least ", (False, True): "at most "}.get(("≥" in marks, "≤" in marks), "")
+    return {"≥": "at least ", "≤": "at most "}.get(pooled_bound(rows["env_steps_bound"].loc[list(scenarios)]), "")
 
 
 def _missed(algorithm: str, rows: pd.DataFrame) -> str:

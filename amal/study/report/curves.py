@@ -7,7 +7,7 @@ import pandas as pd
 
 from amal.study.analysis import statistics
 from amal.study.analysis.comparison import Comparison
-from amal.study.analysis.efficiency import pooled_ratio
+from amal.study.analysis.efficiency import pooled_bound, pooled_ratio
 from amal.study.analysis.scores import common_grid, curve
 from amal.study.analysis.tables import Bootstrap, counted_scores
 from amal.study.figures import Bar, Line
@@ -71,5 +71,6 @@ def ratio_bars(comparison: Comparison, efficiency: pd.DataFrame, bootstrap: Boot
     for algorithm in comparison.algorithms[1:]:
         ratio, (low, high), scenarios = pooled_ratio(comparison, algorithm, bootstrap)
         if len(scenarios) > 1:
-            bars.append(Bar("geom. mean", algorithm, ratio, low, high))
+            marks = efficiency[(efficiency["algorithm"] == algorithm) & efficiency["scenario"].isin(scenarios)]
+            bars.append(Bar("geom. mean", algorithm, ratio, low, high, pooled_bound(marks["env_steps_bound"])))
     return bars

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from amal.study.analysis.comparison import read_comparison
 from amal.study.analysis.scores import (
     COLUMNS,
     Axis,
@@ -19,7 +20,7 @@ from amal.study.analysis.scores import (
     common_grid,
     curve,
     final_scores,
-    read_runs,
+    read_run,
     scenarios_and_seeds,
     steps_to_threshold,
 )
@@ -54,7 +55,7 @@ def test_reads_the_grid_in_order_and_flags_what_is_unfinished(tmp_path: Path) ->
     (tmp_path / "amal" / "3m" / "seed_2.old").mkdir()
     (tmp_path / "logs").mkdir()
     (tmp_path / "amal" / "3m" / "seed_3").write_text("a file")
-    runs = read_runs(tmp_path)
+    runs = read_comparison(tmp_path).runs
     cells = [("amal", "2s3z", 2), ("amal", "2s3z", 10), ("amal", "3m", 2), ("amal", "3m", 10)]
     assert [(r.algorithm, r.scenario, r.seed) for r in runs] == [*cells, ("mappo", "3m", 2), ("mappo", "3m", 10)]
     assert [r.finished for r in runs] == [False, False, True, True, True, True]
@@ -86,14 +87,14 @@ def test_names_a_missing_or_broken_file(tmp_path: Path, name: str, content: str 
     if content is not None:
         path.write_text(content)
     with pytest.raises(ValueError, match=complaint) as error:
-        read_runs(tmp_path)
+        read_run(path.parent, 0)
     assert str(error.value).startswith(str(path))
 
 
 @pytest.mark.parametrize("study", [".", "nowhere"])
 def test_a_study_without_runs_is_an_error(tmp_path: Path, study: str) -> None:
     with pytest.raises(ValueError, match="no run in it"):
-        read_runs(tmp_path / study)
+        read_comparison(tmp_path / study)
 
 
 def test_final_scores_are_means_over_the_last_evaluations_on_axes_common_to_all() -> None:

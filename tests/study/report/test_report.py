@@ -24,6 +24,7 @@ from amal.study.analysis.scores import COLUMNS
 from amal.study.analysis.tables import Bootstrap, aggregates, summary
 from amal.study.analysis.verdict import Verdict, least_p_value, rank_test_sentence, sureness, verdict
 from amal.study.figures import styles
+from amal.study.report.curves import ratio_bars
 from amal.study.report.formats import latex, markdown, number, p_value
 from amal.study.report.marl_eval import marl_eval_data
 from amal.study.report.report import main, make_tables, notes, write_report
@@ -196,6 +197,9 @@ def test_the_verdict_of_a_loss(tmp_path: Path) -> None:
     assert "significantly more on 3m, MMM" in found.sentences[2]
     assert "amal needed at least 2.5" in found.sentences[2]
     assert "; 10 of 10 runs of amal never got there." in found.sentences[2]
+    comparison = of(tmp_path)
+    bars = ratio_bars(comparison, sample_efficiency(comparison, BOOTSTRAP), BOOTSTRAP)
+    assert [(bar.group, bar.mark) for bar in bars] == [("3m", "≥"), ("MMM", "≥"), ("geom. mean", "≥")]
 
 
 def test_the_verdict_without_a_difference(tmp_path: Path) -> None:
@@ -286,6 +290,11 @@ def test_the_plan_tells_what_is_missing(tmp_path: Path) -> None:
     assert np.isnan(rows.loc[("3m", "amal"), "welch_p_holm"]) and not np.isnan(rows.loc[("3m", "amal"), "welch_p"])
     write_report(comparison, tmp_path / "report", BOOTSTRAP)
     assert "tuned_on:" in (tmp_path / "report" / "report.html").read_text()
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(plan | {"tuned_on": ["3m", "MMM"]}))
+    assert verdict_of(of(tmp_path)).headline == (
+        "No verdict: on no scenario beside MMM and 3m, which were used for tuning, has a seed been finished by mappo "
+        "and amal alike."
+    )
 
 
 def test_a_scenario_just_begun_does_not_cost_the_others_their_seeds(tmp_path: Path) -> None:

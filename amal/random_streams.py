@@ -1,0 +1,19 @@
+"""Random streams: one for each purpose, so that none changes when another is used more or less.
+
+Neighbouring seeds have nothing in common: a stream's seed is a hash of the run's and of the purpose.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+Stream = Literal["battles", "policy", "evaluation", "test", "minibatches", "evolution", "imagination"]
+STREAMS: tuple[Stream, ...] = ("battles", "policy", "evaluation", "test", "minibatches", "evolution", "imagination")
+
+
+def stream_seed(seed: int, stream: Stream, process: int = 0) -> int:
+    """Of a run's stream, in each of several processes another one; 63 bits."""
+    sequence = np.random.SeedSequence(seed, spawn_key=(STREAMS.index(stream),))
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)) + process
