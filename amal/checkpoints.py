@@ -25,6 +25,15 @@ class CheckpointError(ValueError):
     """A checkpoint that is of no use; the message is one line and names the file."""
 
 
+def check_is_file(path: Path) -> None:
+    """Raises CheckpointError for a path that is no file, and says which one is in a run's folder."""
+    if path.is_dir():
+        best = path / "checkpoints" / "best.ckpt"
+        raise CheckpointError(f"{path}: is a folder{f' (did you mean {best}?)' if best.is_file() else ''}")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file")
+
+
 def read_checkpoint(path: Path, mapped: bool = False) -> dict[str, Any]:
     """What a checkpoint of a run holds, on the CPU.
 

@@ -13,7 +13,7 @@ from lightning import LightningModule
 from amal.battle.battlefield import Scenario
 from amal.battle.rival import check_equal_teams
 from amal.battle.scenario import check_same_content, load_scenario
-from amal.checkpoints import CheckpointError, check_fits, read_checkpoint
+from amal.checkpoints import CheckpointError, check_fits, check_is_file, read_checkpoint
 from amal.foreign_code import check_sources, denied_import
 from amal.rollout import Actor
 from amal.types import BattleSpec
@@ -30,8 +30,7 @@ def load_player(checkpoint: Path, config: Path | None = None) -> tuple[Lightning
         config: the run's configuration; by default config.yaml, above the checkpoint's folder or in it.
 
     Raises CheckpointError, ScenarioError, ForeignCode (all of them ValueErrors) or OSError."""
-    if not checkpoint.is_file():
-        raise CheckpointError(f"{checkpoint}: no such file")
+    check_is_file(checkpoint)
     config = config or _config_of(checkpoint)
     model, data = _sections(config)
     backend = data.get("backend", "embedded")

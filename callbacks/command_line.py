@@ -24,7 +24,7 @@ from amal.algorithms.amal import AMAL
 from amal.algorithms.mappo import MAPPO, NonFiniteLoss
 from amal.atomic import remove_unfinished, replacing
 from amal.battle.scenario import check_same_content, is_file, load_scenario, name_of
-from amal.checkpoints import WholeCheckpoints, check_fits, read_checkpoint
+from amal.checkpoints import WholeCheckpoints, check_fits, check_is_file, read_checkpoint
 from amal.distributed import check_processes, leave_group, rank
 from amal.foreign_code import OPTION, allow_only, check_sources, denied_import, taken_permissions
 from amal.machine import keep_freed_memory
@@ -124,8 +124,11 @@ class TrainingCLI(LightningCLI):
             command = next((word for word in sys.argv if word in SUBCOMMANDS), "fit")
             fail(str(error), suggestion(str(error), self._subcommand_parsers[command]))
         sys.argv += [f"{OPTION}={name}" for name in self.allowed_code]  # for the processes that Lightning launches
-        seed = self.config[self.config.subcommand].seed_everything
-        if not 0 <= seed <= LARGEST_SEED:
+        config = self.config[self.config.subcommand]
+        if not isinstance(config.trainer, Namespace):
+            fail(f"trainer must be the trainer's arguments by name, got {config.trainer!r}")
+        seed = config.seed_everything
+        if isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED:
             fail(f"seed_everything must be between 0 and {LARGEST_SEED}, got {seed}")
 
     def before_instantiate_classes(self) -> None:
@@ -154,6 +157,8 @@ class TrainingCLI(LightningCLI):
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow 3 would insist on a database
         else:
             config.trainer.logger = False
+            if config.ckpt_path is None:
+                print(f"note: without --ckpt_path {self.subcommand} plays an untrained policy", file=sys.stderr)
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning would let a checkpoint's hyper-parameters override the command's; here they must agree."""
@@ -161,8 +166,7 @@ class TrainingCLI(LightningCLI):
     def _check_checkpoint(self, config: Namespace) -> None:
         """Raises ValueError or OSError for a checkpoint that is of no use to this command."""
         path = Path(config.ckpt_path)
-        if not path.is_file():
-            raise ValueError(f"--ckpt_path {path}: no such file")
+        check_is_file(path)
         self.checkpoint = read_checkpoint(path, mapped=True)
         if config.data.backend == "embedded":
             check_same_content(load_scenario(config.data.scenario), scenario_of(self.checkpoint))
@@ -229,6 +233,10 @@ class TrainingCLI(LightningCLI):
                 self.trainer.fit(**kwargs)
         except FolderNotOurs as error:
             fail(str(error))
+        except MisconfigurationException as error:  # found by Lightning's own check, or by a callback of others
+            if self.trainer.is_global_zero and kwargs.get("ckpt_path") is None:
+                discard_unbegun(folder)
+            fail(str(error))
         except Exception as error:
             if (why := fault(error)) is None:
                 raise
@@ -286,6 +294,17 @@ def refuse_occupied(folder: Path) -> None:
     fail(f"--out {folder}: holds a run already, without a checkpoint to resume; remove it or choose another folder")
 
 
+def discard_unbegun(folder: Path) -> None:
+    """Removes what there is of a run that has not made an update."""
+    if (folder / "metrics.csv").exists():
+        return
+    for name in ("config.yaml", "run.json", ".lock"):
+        (folder / name).unlink(missing_ok=True)
+    for place in (folder / "checkpoints", folder):
+        if place.is_dir() and not any(place.iterdir()):
+            place.rmdir()
+
+
 def kept(folder: Path) -> str:
     """What there is of a run that was stopped."""
     last = folder / "checkpoints" / "last.ckpt"
@@ -339,6 +358,6 @@ def one_line(message: str) -> str:
     """The gist of a message of jsonargparse, which also tells of every other type that an argument could have had."""
     head, *errors = re.split(r"\n\s*Errors:\n|\n\s*Given value[^\n]*", message.strip())
     causes = [line.strip().removeprefix("- ") for line in (errors[0] if errors else head).splitlines()]
-    causes = [cause for cause in causes if cause and "NoneType" not in cause and "Expected a path" not in cause]
+    told = [cause for cause in dict.fromkeys(causes) if "NoneType" not in cause and "Expected a path" not in cause]
     key = re.match(r'Parser key "[^"]*":', head) if errors else None
-    return " ".join([key[0], *causes] if key else causes)
+    return " ".join(filter(None, [key[0] if key else "", *(told or causes)]))

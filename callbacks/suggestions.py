@@ -27,9 +27,22 @@ def suggestion(message: str, parser: ArgumentParser) -> str:
     option = re.search(r"unrecognized arguments: (--[\w.]+)", message)
     if option:
         return nearest(option[1], [name for action in parser._actions for name in action.option_strings])
+    key = re.search(r"does not accept option '(\w+)", message)
+    if key:
+        sections = (word.lstrip("-").partition(".")[0] for action in parser._actions for word in action.option_strings)
+        return nearest(key[1], set(sections))
+    name = re.search(r"(?:Expected a dot import path string: |has no attribute ')(\w+)", message)
+    if name:
+        return nearest(name[1], _classes())
     argument = re.search(r"Option '(\w+)' is not accepted", message)
     class_paths = re.findall(r"class_path[ =]'([\w.]+)'", message)  # outermost first
     return nearest(argument[1], list(_arguments(class_paths[-1]))) if argument and class_paths else ""
+
+
+def _classes() -> set[str]:
+    """Names of the classes here that a configuration could have meant."""
+    modules = [module for name, module in sys.modules.items() if name.partition(".")[0] in ("amal", "callbacks")]
+    return {name for module in modules for name, value in vars(module).items() if inspect.isclass(value)}
 
 
 def _is_yaml(path: Path) -> bool:

@@ -6,6 +6,7 @@ import csv
 import errno
 import io
 import json
+import math
 import os
 import platform
 import resource
@@ -91,7 +92,7 @@ class Telemetry(Callback):
         if path.exists():
             header, *rows = path.read_bytes().splitlines(keepends=True) or [b""]
             # a line without its end was being written when the run was killed
-            done = [row for row in rows if row.endswith(b"\n") and float(row.partition(b",")[0]) <= env_steps]
+            done = [row for row in rows if row.endswith(b"\n") and _env_steps(row) <= env_steps]
             with replacing(path) as part:
                 part.write_bytes(header + b"".join(done))
 
@@ -129,6 +130,14 @@ class Telemetry(Callback):
 
 def _folder(trainer: Trainer) -> Path:
     return Path(trainer.default_root_dir)
+
+
+def _env_steps(row: bytes) -> float:
+    """Of a line of metrics.csv; infinite if a power cut has left something else in its place."""
+    try:
+        return float(row.partition(b",")[0])
+    except ValueError:
+        return math.inf
 
 
 def _processor() -> str:

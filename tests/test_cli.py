@@ -213,6 +213,7 @@ def test_a_finished_run_is_not_overwritten(cli: Cli, tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("args", "words"),
     [
+        (("--data.scenario", "mmm"), "unknown scenario 'mmm' (did you mean MMM?)"),
         (("--data.scenario", "2s3x"), "unknown scenario '2s3x' (did you mean 2s3z?)"),
         (("--data.num_envs", "x"), "data.num_envs"),
         (("--data.num_envs", "64"), "num_envs must be at most episodes_per_update (32), got 64"),
@@ -233,6 +234,7 @@ def test_a_finished_run_is_not_overwritten(cli: Cli, tmp_path: Path, capsys: pyt
         (("--evaluation.every", "1"), "(did you mean --evaluation?)"),
         (("--checkpoint.every_seconds", "-1"), "every_seconds must be at least 0, got -1"),
         (("--seed_everything", "abc"), "seed_everything"),
+        (("--seed_everything", "false"), "seed_everything must be between 0 and 4294967295, got False"),
         (("--seed_everything", "-1"), "seed_everything must be between 0 and 4294967295, got -1"),
         (("--seed_everything", "99999999999"), "seed_everything must be between 0 and 4294967295"),
         (("--data.scenario", ""), "unknown scenario ''"),
@@ -265,6 +267,8 @@ def test_a_finished_run_is_not_overwritten(cli: Cli, tmp_path: Path, capsys: pyt
         (("--model.lrr", "1"), "'lrr' is not accepted (did you mean lr?)"),
         (("--model.lr", "fast"), "lr"),
         (("--model.lr", "nan"), "Got value: nan"),
+        (("--model.lr", "1e400"), "lr must be a finite number, got inf"),
+        (("--model.lr", "null"), "lr must be a finite number, got null"),
         (("--model.gamma", "1.5"), "gamma must be in [0, 1], got 1.5"),
         (("--model.gae_lambda", "-0.5"), "gae_lambda must be in [0, 1], got -0.5"),
         (("--model.clip_param", "0"), "clip_param must be in (0, 1), got 0"),
@@ -277,12 +281,16 @@ def test_a_finished_run_is_not_overwritten(cli: Cli, tmp_path: Path, capsys: pyt
         (("--model.n_step_returns", "0"), "n_step_returns must be at least 1, got 0"),
         (("--model.target_critic_tau", "2"), "target_critic_tau must be in (0, 1], got 2"),
         (("--model.critic", "amal.critics.FilmCritic"), "FilmCritic"),
-        (("--model.critic", "MAPPOCritc"), "MAPPOCritc"),
+        (("--model.critic", "MAPPOCritc"), "MAPPOCritc (did you mean MAPPOCritic?)"),
         (("--model.critic.init_args.hiden_sizes", "[8]"), "(did you mean hidden_sizes?)"),
         (("--model.critic.init_args.hidden_sizes", "[]"), "hidden_sizes must be one or more sizes"),
         (("--model.policy", "amal.networks.GRUPolicy", "--model.policy.init_args.hidden_size", "0"), "hidden_size"),
         (("--trainer.callbacks", "callbacks.Evolution"), "callbacks.Evolution is for AMAL"),
-        (("--trainer.callbacks", "callbacks.Pictuers"), "Pictuers"),
+        (("--trainer.callbacks", "callbacks.Pictuers"), "'Pictuers' (did you mean Pictures?)"),
+        (("--trainer.gradient_clip_val", "0.5"), "Automatic gradient clipping is not supported"),
+        (("--trainer.callbacks", "lightning.pytorch.callbacks.LearningRateMonitor"), "`Trainer` that has no logger"),
+        (("--trainer", "3"), "trainer"),
+        (("--ckpt_path", "configs"), "configs: is a folder"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(

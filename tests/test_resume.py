@@ -89,6 +89,13 @@ def test_another_simulator_is_refused_for_training_and_told_for_playing(
     assert "was trained in another simulator" in captured.err and "eval/win_rate" in captured.out
 
 
+def test_what_a_power_cut_left_in_the_metrics_is_dropped(cli: Cli, run: Path) -> None:
+    before = (run / "metrics.csv").read_bytes()
+    (run / "metrics.csv").write_bytes(before + 5 * b"\0" + b"\n")
+    resume(cli, run)
+    assert (run / "metrics.csv").read_bytes() == before
+
+
 def test_a_finished_run_is_left_as_it_is(cli: Cli, run: Path) -> None:
     before = contents(run)
     resume(cli, run)

@@ -14,20 +14,24 @@ class ScenarioError(ValueError):
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """' (did you mean X?)' for the closest known word, or nothing."""
-    match = difflib.get_close_matches(str(word), list(known), n=1)
-    return f" (did you mean {match[0]}?)" if match else ""
+    by_lower_case = {name.lower(): name for name in known}
+    match = difflib.get_close_matches(str(word).lower(), by_lower_case, n=1)
+    return f" (did you mean {by_lower_case[match[0]]}?)" if match else ""
 
 
 def check_keys(entry: Any, where: str, required: Iterable[str], known: list[str] | None) -> None:
     """Refuses what is no mapping, lacks a required key or has one that is not known (None: any)."""
     if not isinstance(entry, Mapping):
         raise ScenarioError(f"{where}: expected a mapping, got {entry!r}")
+    unknown = [str(key) for key in entry if known is not None and key not in known]
     for key in required:
         if key not in entry:
-            raise ScenarioError(f"{where}: missing key {key!r}")
-    for key in entry:
-        if known is not None and key not in known:
-            raise ScenarioError(f"{where}: unknown key {key!r}{nearest(key, known)}; known: {', '.join(known)}")
+            written = difflib.get_close_matches(key, unknown, n=1)
+            raise ScenarioError(f"{where}: missing key {key!r}{f' (written {written[0]!r}?)' if written else ''}")
+    if known is not None and unknown:
+        raise ScenarioError(
+            f"{where}: unknown key {unknown[0]!r}{nearest(unknown[0], known)}; known: {', '.join(known)}"
+        )
 
 
 def word(value: Any, where: str, known: Iterable[str] | None) -> Any:

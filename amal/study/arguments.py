@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from typing import NoReturn
 
@@ -28,4 +29,8 @@ class OneLineParser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        fail(message)
+        from amal.battle.entries import nearest  # which loads the simulator, for whose compiler --help need not wait
+
+        option = re.search(r"unrecognized arguments: (--[\w-]+)", message)
+        known = [name for action in self._actions for name in action.option_strings]
+        fail(message + (nearest(option[1], known) if option else ""))

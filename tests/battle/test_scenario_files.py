@@ -70,6 +70,7 @@ def test_a_file_is_read_anew_when_it_has_changed(file: Path) -> None:
         ("", r": expected a mapping, got None"),
         ("- 3m", r": expected a mapping, got \['3m'\]"),
         ("data: {scenario: 3m}", ": missing key 'scenario'"),
+        (SCENARIO.replace("scenario:", "scenarios:"), r": missing key 'scenario' \(written 'scenarios'\?\)"),
         (SCENARIO + "unit: {}", r": unknown key 'unit' \(did you mean units\?\)"),
         ("scenario: [", r": no YAML \(while parsing"),
         ("scenario: \xff", r": no YAML \('utf-8' codec"),

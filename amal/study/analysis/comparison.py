@@ -82,6 +82,8 @@ def read_comparison(study: Path, baseline: str | None = None, only: Sequence[str
     Raises:
         ValueError: there is no run or no such algorithm, or a file cannot be read; the message is one line.
     """
+    if not study.is_dir():
+        raise ValueError(f"{study}: no such folder")
     record = read_record(study)
     runs, absent = _read_cells(study, record or {})
     baseline = baseline or (record or {}).get("baseline") or "mappo"

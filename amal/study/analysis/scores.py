@@ -67,6 +67,9 @@ def _read_record(path: Path) -> dict[str, Any]:
     wrong = [key for key, kind in _RECORD.items() if not isinstance(record.get(key), kind)]
     if wrong:
         raise ValueError(f"{path}: missing or of the wrong type: {', '.join(wrong)}")
+    for name, total in record["totals"].items():
+        if not isinstance(total, int | float) or not 0 <= total < float("inf"):
+            raise ValueError(f"{path}: totals: {name} must be a number of at least 0, got {total!r}")
     return record
 
 
@@ -89,6 +92,8 @@ def _read_evaluations(path: Path, required: bool) -> pd.DataFrame:
     broken = [name for name in COLUMNS if not np.isfinite(rows[name]).all()]
     if broken:
         raise ValueError(f"{path}: holds gaps or infinite values in {', '.join(broken)}")
+    if not rows["win_rate"].between(0.0, 1.0).all():
+        raise ValueError(f"{path}: holds win rates outside [0, 1]")
     if required and rows.empty:
         raise ValueError(f"{path}: holds no evaluation")
     if not (rows["env_steps"].diff().iloc[1:] > 0).all():

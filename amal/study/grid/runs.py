@@ -20,6 +20,7 @@ from amal.battle.scenario import is_file, name_of
 from amal.study.versions import code_version
 
 START_MARK = "=== "  # begins the line of a log that says when and how a session of its cell was started
+SETTINGS = ("env_steps", "overrides", "baseline", "tuned_on")  # of a study, the same for all its runs
 _TAIL_BYTES = 16384
 _ERROR_LINE = re.compile(r"(error:|fatal\b|[\w.]+(Error|Exception)\b)", re.IGNORECASE)
 
@@ -149,6 +150,8 @@ class Grid:
                 raise StudyError(f"{stray} exists, but no {study / 'study.yaml'} that tells how it was made")
             empty: dict[str, Any] = {"algorithms": {}, "scenarios": [], "scenario_files": {}, "seeds": []}
             old = {"created": _now(), **new, **empty, "history": []}
+        if not any(study.glob("*/*/seed_*/*")):
+            old |= {key: new[key] for key in SETTINGS}  # nothing came of it with those that it had: a typo, perhaps
         _check_same(study, old, new)
         added = {axis: [x for x in new[axis] if x not in old[axis]] for axis in ("algorithms", "scenarios", "seeds")}
         code = code_version()
@@ -187,7 +190,7 @@ def write_record(study: Path, record: Mapping[str, Any]) -> None:
 
 
 def _check_same(study: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    for key in ("env_steps", "overrides", "baseline", "tuned_on"):
+    for key in SETTINGS:
         was, now = (" ".join(v) if isinstance(v, list) else v for v in (old.get(key), new[key]))
         if (was or None) != (now or None):
             was, now = was or "none", now or "none"

@@ -72,6 +72,12 @@ def test_reads_the_grid_in_order_and_flags_what_is_unfinished(tmp_path: Path) ->
         ("run.json", "[]", "no JSON object"),
         ("run.json", '{"algorithm": "MAPPO", "scenario": "3m", "seed": "0", "outcome": "finished"}', "seed, totals"),
         ("run.json", '{"algorithm": "A", "scenario": "8m", "seed": 0, "outcome": "x", "totals": {}}', "scenario 8m"),
+        (
+            "run.json",
+            '{"algorithm": "A", "scenario": "3m", "seed": 0, "outcome": "x", "totals": {"env_steps": "x"}}',
+            "totals: env_steps must be a number of at least 0, got 'x'",
+        ),
+        ("evaluations.csv", ",".join(COLUMNS) + "\n1,1,1,7,1,1,1,1,1\n", r"win rates outside \[0, 1\]"),
         ("evaluations.csv", None, "cannot be read"),
         ("evaluations.csv", "", "no table"),
         ("evaluations.csv", "env_steps,win_rate\n1,0.5\n", "no column episodes"),
@@ -91,9 +97,9 @@ def test_names_a_missing_or_broken_file(tmp_path: Path, name: str, content: str 
     assert str(error.value).startswith(str(path))
 
 
-@pytest.mark.parametrize("study", [".", "nowhere"])
-def test_a_study_without_runs_is_an_error(tmp_path: Path, study: str) -> None:
-    with pytest.raises(ValueError, match="no run in it"):
+@pytest.mark.parametrize(("study", "complaint"), [(".", "no run in it"), ("nowhere", "nowhere: no such folder")])
+def test_a_study_without_runs_is_an_error(tmp_path: Path, study: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
         read_comparison(tmp_path / study)
 
 

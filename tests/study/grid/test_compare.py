@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -163,6 +164,7 @@ def test_a_study_grows_but_its_settings_stay(tmp_path: Path) -> None:
     assert (record["scenarios"], record["seeds"]) == (["3m", "8m"], [0, 1, 2])
     assert record["history"][1]["added"] == {"algorithms": ["mappo", "ippo"], "scenarios": ["8m"], "seeds": [2]}
     assert begun.joined(study) == grown.joined(study) == record
+    fake(begun.cells(study)[0], "interrupted")
     for other, words in (
         (Grid({"mine": [config]}, ["3m"], [0], 2000), "--env_steps 1000, not 2000"),
         (Grid({"mine": [config]}, ["3m"], [0], 1000, ["model.lr=1"]), "--overrides none, not model.lr=1"),
@@ -245,6 +247,16 @@ def test_the_shipped_protocols_describe_a_grid() -> None:
     for protocol in sorted(Path("configs/study").glob("*.yaml")):
         grid = grid_of(read_options(["--out", "runs/x", "--protocol", str(protocol)]))
         assert (grid.baseline or "mappo") in grid.algorithms and set(grid.tuned_on) != set(grid.scenarios)
+
+
+def test_a_study_of_which_nothing_came_may_begin_anew_with_other_settings(tmp_path: Path) -> None:
+    write_record(tmp_path, replace(GRID, overrides=["model.lrr=1"]).joined(tmp_path))
+    first = GRID.cells(tmp_path)[0].folder
+    first.mkdir(parents=True)
+    assert GRID.joined(tmp_path)["overrides"] == []
+    (first / "config.yaml").touch()
+    with pytest.raises(StudyError, match="was begun with --overrides model.lrr=1, not none"):
+        GRID.joined(tmp_path)
 
 
 def test_a_second_compare_on_a_study_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

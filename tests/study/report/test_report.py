@@ -426,11 +426,12 @@ def test_several_algorithms_share_the_baseline(tmp_path: Path, cli: Cli, capsys:
 @pytest.mark.parametrize(
     ("args", "complaint"),
     [
-        (["nowhere"], "nowhere: no run in it"),
+        (["nowhere"], "nowhere: no such folder"),
         (["study", "--baseline", "mapo"], "--baseline: no algorithm 'mapo' in study (did you mean mappo?)"),
         (["study", "--algorithms", "aml"], "--algorithms: no algorithm 'aml' in study (did you mean amal?)"),
         (["study", "--resamples", "0"], "--resamples must be at least 1"),
         (["study", "--what"], "unrecognized arguments: --what"),
+        (["study", "--basline=amal"], "unrecognized arguments: --basline=amal (did you mean --baseline?)"),
         (["study", "--out", "file/report"], "file"),
         ([], "STUDY"),
         (["broken"], "broken/amal/3m/seed_0/evaluations.csv: has no column"),
