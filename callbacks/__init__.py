@@ -4,6 +4,7 @@ from callbacks.checkpoint import RunCheckpoint
 from callbacks.diagnosis import Diagnosis
 from callbacks.evaluation import Evaluation
 from callbacks.evolution import Evolution
+from callbacks.final_test import FinalTest
 from callbacks.pictures import Pictures
 from callbacks.progress import TrainingProgress
 from callbacks.telemetry import Telemetry
@@ -13,6 +14,7 @@ __all__ = [
     "Diagnosis",
     "Evaluation",
     "Evolution",
+    "FinalTest",
     "Pictures",
     "RunCheckpoint",
     "Telemetry",

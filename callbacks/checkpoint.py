@@ -90,7 +90,7 @@ class RunCheckpoint(Checkpoint):
             print(f"\nstopped after {data.env_steps:,} env steps; go on with: {command}", file=sys.stderr)
             raise SystemExit(128 + asked_to_stop)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # not earlier: a run that is killed before it is known as finished is continued from its last checkpoint
         if not self.keep_learning_state and data_of(trainer).progress >= 1.0:
             trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt", weights_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from amal.atomic import replacing
 from amal.evaluation import BattleStatistics
+from amal.types import EpisodeBatch
 from amal.validation import check_at_least
 from datamodules.rollout import RolloutDataModule, data_of
 
@@ -53,7 +55,8 @@ class Evaluation(Callback):
 
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = data_of(trainer)
-        results: dict[str, float] = trainer.strategy.broadcast(self._play(data) if trainer.is_global_zero else {})
+        episodes = data.play_evaluation_episodes(number=len(self.rows))
+        results: dict[str, float] = trainer.strategy.broadcast(measured(episodes) if trainer.is_global_zero else {})
         counts = {"env_steps": data.env_steps, "episodes": data.episodes, "wall_seconds": round(data.wall_seconds, 3)}
         self.rows.append({**counts, **results})
         pl_module.log_dict({f"eval/{name}": value for name, value in results.items()}, batch_size=1)
@@ -61,17 +64,19 @@ class Evaluation(Callback):
             with replacing(Path(trainer.default_root_dir) / "evaluations.csv") as part:
                 self.table.to_csv(part, index=False)
 
-    def _play(self, data: RolloutDataModule) -> dict[str, float]:
-        statistics = BattleStatistics()
-        for batch in data.play_evaluation_episodes(number=len(self.rows)):
-            statistics.update(batch)
-        return {name: value.item() for name, value in statistics.compute().items()}
-
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = list(state_dict["rows"])
+
+
+def measured(episodes: Iterable[EpisodeBatch]) -> dict[str, float]:
+    """The statistics of all batches of episodes together."""
+    statistics = BattleStatistics()
+    for batch in episodes:
+        statistics.update(batch)
+    return {name: value.item() for name, value in statistics.compute().items()}
 
 
 def evaluation_of(trainer: Trainer) -> Evaluation:

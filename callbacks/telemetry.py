@@ -56,7 +56,7 @@ class Telemetry(Callback):
             }
             self._append(_folder(trainer) / "metrics.csv", row)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and not trainer.interrupted:
             # another callback may have ended it
             self._write_run(trainer, pl_module, "finished" if data_of(trainer).progress >= 1.0 else "interrupted")

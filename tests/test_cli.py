@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -191,6 +192,19 @@ def test_validate_and_test_use_the_same_measure(cli: Cli, tmp_path: Path, capsys
         cli(command, "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "best.ckpt")
         assert "eval/win_rate" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_the_final_test_is_what_test_plays(cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    often = ("--evaluation.every_n_episodes", "32", "--trainer.callbacks+=callbacks.FinalTest")
+    tested = fit(cli, tmp_path / "run", *often)
+    assert_equal_parameters(tested, fit(cli, tmp_path / "plain", *often[:2]))
+    rows = pd.read_csv(tested / "final_test.csv").set_index("checkpoint")
+    for name in ("best", "last"):
+        checkpoint = tested / "checkpoints" / f"{name}.ckpt"
+        capsys.readouterr()
+        cli("test", "--config", tested / "config.yaml", "--ckpt_path", checkpoint)
+        printed = re.search(r"eval/return_mean\s+│\s+([\d.]+)", capsys.readouterr().out)
+        assert printed is not None and float(printed[1]) == pytest.approx(rows.loc[name, "return_mean"], rel=1e-6)
 
 
 def test_loggers_take_the_runs_folder(cli: Cli, tmp_path: Path) -> None:

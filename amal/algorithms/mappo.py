@@ -220,7 +220,8 @@ class MAPPO(LightningModule):
             policy_steps, critic_steps = side_by_side(teach_policy, teach_critic)  # they share no parameters
         else:  # which measures one thing at a time
             policy_steps, critic_steps = teach_policy(), teach_critic()
-        return averages(policy_steps) | averages(critic_steps)
+        number = torch.tensor(float(len(minibatches)), device=self.device)
+        return averages(policy_steps) | averages(critic_steps) | {"train/policy_steps": number}
 
     def policy_step(
         self, transitions: Transitions, sequences: Sequences, further_loss: Tensor | None

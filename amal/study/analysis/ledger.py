@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,34 +11,65 @@ import pandas as pd
 
 from amal.study.analysis.comparison import Comparison, cell_scores
 from amal.study.analysis.efficiency import threshold
-from amal.study.analysis.scores import Run, area_under_curve, steps_to_threshold
+from amal.study.analysis.scores import Axis, Run, area_under_curve, steps_to_threshold
 from amal.study.analysis.tables import METRICS, Bootstrap, budget, with_interval
 
 TOTALS = ["wall_seconds", "env_steps", "episodes", "env_steps_per_second", "peak_memory_mb"]
 
 
 def cost(comparison: Comparison, bootstrap: Bootstrap) -> pd.DataFrame:
-    """A row per scenario and algorithm: time and memory, and the win rate when all have had the same wall time.
+    """A row per scenario and algorithm: time and memory, and the win rates when all have had the same wall time, and
+    the same number of gradient steps of the policy (if all have counted them).
 
-    That time is what the quickest run of the scenario took; the win rate is the mean of the last evaluations by then.
+    That is what the quickest run of the scenario took, or the one of the fewest steps; the win rate is the mean of the
+    last evaluations by then.
     """
     rows = []
     for scenario in comparison.scenarios():
         cells = {algorithm: comparison.cell(algorithm, scenario) for algorithm in comparison.compared(scenario)}
         seconds = min(float(run.evaluations["wall_seconds"].iloc[-1]) for runs in cells.values() for run in runs)
+        counts = {run: count for runs in cells.values() for run in runs if (count := _policy_steps(run)) is not None}
         for algorithm, runs in cells.items():
-            rates = np.array([_win_rate_by(run, seconds) for run in runs])
+            rates = np.array([_win_rate_by(run, "wall_seconds", seconds) for run in runs])
             interval = bootstrap.mean(rates, "equal time", algorithm, scenario)
             totals = pd.DataFrame([run.record["totals"] for run in runs]).reindex(columns=TOTALS).astype(float)
-            row = {"scenario": scenario, "algorithm": algorithm, "seeds": len(runs), **totals.mean().to_dict()}
+            row: dict[str, Any] = {"scenario": scenario, "algorithm": algorithm, "seeds": len(runs)}
+            row |= {name: totals[name].mean() for name in TOTALS}
             row["peak_memory_mb"] = totals["peak_memory_mb"].max()
             row["equal_wall_seconds"] = seconds
-            rows.append(row | with_interval("win_rate_at_equal_wall_time", rates.mean(), interval))
+            row |= with_interval("win_rate_at_equal_wall_time", rates.mean(), interval)
+            if len(counts) == sum(map(len, cells.values())):
+                row |= _at_equal_policy_steps(runs, counts, bootstrap, algorithm, scenario)
+            rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _win_rate_by(run: Run, seconds: float) -> float:
-    rows = run.evaluations[run.evaluations["wall_seconds"] <= seconds]
+def _at_equal_policy_steps(
+    runs: Sequence[Run], counts: Mapping[Run, pd.Series], bootstrap: Bootstrap, *names: str
+) -> dict[str, float]:
+    """The win rate of runs when every run of the scenario had made as many steps as the one that made the fewest.
+
+    Args:
+        runs: of one cell.
+        counts: of all runs of the scenario, see ``_policy_steps``.
+    """
+    fewest = min(count.iloc[-1] for count in counts.values())
+    ends = [float(counts[run].index[counts[run] <= fewest].max()) for run in runs]
+    rates = np.array([_win_rate_by(run, "env_steps", end) for run, end in zip(runs, ends, strict=True)])
+    interval = bootstrap.mean(rates, "equal policy steps", *names)
+    return {"equal_policy_steps": fewest, **with_interval("win_rate_at_equal_policy_steps", rates.mean(), interval)}
+
+
+def _policy_steps(run: Run) -> pd.Series | None:
+    """The policy's gradient steps so far, by environment steps; None where metrics.csv does not count them."""
+    rows = _metrics(run)
+    if rows is None or not {"env_steps", "train/policy_steps"} <= {*rows} or rows.empty:
+        return None
+    return rows.set_index("env_steps")["train/policy_steps"].cumsum()
+
+
+def _win_rate_by(run: Run, axis: Axis, end: float) -> float:
+    rows = run.evaluations[run.evaluations[axis] <= end]
     return float(cell_scores([replace(run, evaluations=rows)])[0]) if len(rows) else 0.0
 
 
@@ -93,11 +124,16 @@ def diagnostics(comparison: Comparison) -> pd.DataFrame:
 
 
 def _means(run: Run) -> pd.Series | None:
+    rows = _metrics(run)
+    return None if rows is None else rows.filter(like="train/").mean()
+
+
+def _metrics(run: Run) -> pd.DataFrame | None:
+    """metrics.csv, if there is one."""
     path = run.path / "metrics.csv"
     if not path.exists():
         return None
     try:
-        rows = pd.read_csv(path)
-        return rows[[name for name in rows if str(name).startswith("train/")]].astype(float).mean()
+        return pd.read_csv(path).astype(float)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: is no table of numbers ({' '.join(str(error).split())})") from error

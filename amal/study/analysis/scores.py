@@ -32,6 +32,7 @@ class Run:
         finished: whether training came to its planned end.
         evaluations: the rows of evaluations.csv, by env_steps; none if an unfinished run has not got that far.
         record: run.json.
+        final_test: the rows of final_test.csv, by checkpoint, "best" and "last"; None where there is no such file.
     """
 
     algorithm: str
@@ -41,6 +42,7 @@ class Run:
     finished: bool
     evaluations: pd.DataFrame
     record: dict[str, Any]
+    final_test: pd.DataFrame | None = None
 
 
 def read_run(path: Path, seed: int) -> Run:
@@ -52,7 +54,20 @@ def read_run(path: Path, seed: int) -> Run:
         raise ValueError(f"{path / 'run.json'}: is of {claim}, against its folder's name")
     finished = record["outcome"] == "finished"
     evaluations = _read_evaluations(path / "evaluations.csv", required=finished)
-    return Run(algorithm, scenario, seed, path, finished, evaluations, record)
+    final_test = _read_final_test(path / "final_test.csv") if finished else None
+    return Run(algorithm, scenario, seed, path, finished, evaluations, record, final_test)
+
+
+def _read_final_test(path: Path) -> pd.DataFrame | None:
+    if not path.exists():
+        return None
+    try:
+        rows = pd.read_csv(path, index_col="checkpoint").astype(np.float64)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: is no table of numbers by checkpoint ({error})") from error
+    if {*rows.index} != {"best", "last"} or not rows.reindex(columns=["win_rate"])["win_rate"].between(0.0, 1.0).all():
+        raise ValueError(f"{path}: expected the rows best and last, with win rates in [0, 1]")
+    return rows
 
 
 def _read_record(path: Path) -> dict[str, Any]:

@@ -80,6 +80,10 @@ def _scores(comparison: Comparison, scenario: str, algorithm: str, bootstrap: Bo
     runs = comparison.cell(algorithm, scenario)
     values = {name: cell_scores(runs, column) for name, column in METRICS.items()}
     values["auc"] = np.array([area_under_curve(run, until=budget(comparison, scenario)) for run in runs])
+    tests = [run.final_test for run in runs if run.final_test is not None]
+    if len(tests) == len(runs):
+        for checkpoint in ("best", "last"):
+            values[f"tested_{checkpoint}"] = np.array([test.loc[checkpoint, "win_rate"] for test in tests])
     row: dict[str, float] = {}
     for name, scores in values.items():
         row |= with_interval(name, scores.mean(), bootstrap.mean(scores, name, algorithm, scenario))

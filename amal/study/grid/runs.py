@@ -122,6 +122,7 @@ class Grid:
         return (
             *(f"--config={path.resolve()}" for path in configs),
             "--checkpoint.keep_learning_state=false",  # of AMAL a gigabyte for each run of a study
+            "--trainer.callbacks+=callbacks.FinalTest",
             *(f"--{override}" for override in self.overrides),  # one word each: a value may begin with a dash
             f"--data.scenario={scenario}",
             f"--data.env_steps={self.env_steps}",

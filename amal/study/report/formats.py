@@ -46,6 +46,8 @@ def final_scores(summary: pd.DataFrame) -> pd.DataFrame:
     """Per scenario and algorithm, the mean over seeds with its interval."""
     columns = {"win rate": ("win_rate", 2), "return": ("return", 1), "episode length": ("episode_length", 0)}
     columns |= {"dead allies": ("dead_allies", 1), "dead enemies": ("dead_enemies", 1), "AUC": ("auc", 2)}
+    tested = {"best, tested": ("tested_best", 2), "last, tested": ("tested_last", 2)}
+    columns |= {title: column for title, column in tested.items() if column[0] in summary}
     rows = [
         {**_place(row), **{title: with_interval(row, name, digits) for title, (name, digits) in columns.items()}}
         for row in _rows(summary)
@@ -132,6 +134,8 @@ def cost(table: pd.DataFrame) -> pd.DataFrame:
             "peak memory (MB)": number(row["peak_memory_mb"], 0),
             "equal time (min)": number(row["equal_wall_seconds"] / 60, 1),
             "win rate by then": with_interval(row, "win_rate_at_equal_wall_time"),
+            "equal policy steps": number(row.get("equal_policy_steps", math.nan), 0),
+            "win rate after them": with_interval(row, "win_rate_at_equal_policy_steps"),
         }
         for row in _rows(table)
     ]

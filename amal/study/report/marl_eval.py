@@ -25,15 +25,19 @@ STEPS = 50
 
 
 def marl_eval_data(comparison: Comparison) -> dict[str, Any]:
-    """The runs that enter aggregates. Their absolute_metrics are the final scores, means over the last evaluations of
-    the last policy: those of the best checkpoint in fresh episodes, as marl-eval means them, are no part of a study."""
+    """The runs that enter aggregates. Their absolute_metrics are those of the best checkpoint in 320 fresh episodes, as
+    marl-eval means them; if a run has no final test, for all of them the final scores, means over the last evaluations
+    of the last policy."""
     cells = {algorithm: comparison.counted_runs(algorithm) for algorithm in comparison.algorithms}
+    every = [run for scenarios in cells.values() for runs in scenarios.values() for run in runs]
+    tested = all(run.final_test is not None for run in every)
     tasks: dict[str, Any] = {}
     for scenario in comparison.counted:
         grid = _grid([run for scenarios in cells.values() for run in scenarios[scenario]])
         tasks[scenario] = {
             algorithm.replace(",", " "): {
-                f"run_{number}": _steps(run, grid) for number, run in enumerate(scenarios[scenario])
+                f"run_{number}": {**_steps(run, grid), "absolute_metrics": _absolute(run, tested)}
+                for number, run in enumerate(scenarios[scenario])
             }
             for algorithm, scenarios in cells.items()
         }
@@ -48,9 +52,13 @@ def _grid(runs: Sequence[Run]) -> FloatArray:
 
 def _steps(run: Run, grid: FloatArray) -> dict[str, Any]:
     values = {name: curve([run], column, grid)[0] for name, column in METRICS.items()}
-    steps: dict[str, Any] = {
+    return {
         f"step_{k}": {"step_count": int(point), **{name: [float(values[name][k])] for name in METRICS}}
         for k, point in enumerate(grid)
     }
-    final = {name: [float(cell_scores([run], column)[0])] for name, column in METRICS.items()}
-    return {**steps, "absolute_metrics": final}
+
+
+def _absolute(run: Run, tested: bool) -> dict[str, list[float]]:
+    if tested and run.final_test is not None:
+        return {name: [float(run.final_test[column]["best"])] for name, column in METRICS.items()}
+    return {name: [float(cell_scores([run], column)[0])] for name, column in METRICS.items()}

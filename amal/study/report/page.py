@@ -91,7 +91,8 @@ _CAPTIONS = {
     "point: other seeds, not other scenarios. The optimality gap is 1 − mean win rate; P(improvement) is how "
     "likely a run ends above one of {baseline}.",
     "Final scores": "Mean over seeds of each run's last five evaluations, 95 % bootstrap interval. AUC is the "
-    "mean win rate over all of training.",
+    "mean win rate over all of training. Tested: 320 fresh battles with each run's best checkpoint and with its last "
+    "policy, where runs have a final_test.csv.",
     "Against the baseline": "Final win rate minus that of {baseline}; two-sided Welch t-test and exact "
     "Mann–Whitney (MW) test, also corrected over the counted scenarios (Holm); Cohen's d with its 95 % bootstrap "
     "interval.",
@@ -100,8 +101,8 @@ _CAPTIONS = {
     "mean steps or episodes to those of {baseline}, below 1 better, with its 95 % bootstrap interval; ≥ marks a "
     "bound, since no run got there. The log-rank test is on environment steps.",
     "Cost": "Means over seeds, the largest for memory. Runs that shared a machine slowed each other down. The "
-    "last columns give all algorithms the same wall time, that of the quickest run of the scenario. Gradient "
-    "steps are not recorded, so nothing is compared at equal numbers of them.",
+    "last columns give all algorithms the same wall time, that of the quickest run of the scenario, and the same "
+    "number of gradient steps of the policy, the least of any run, where metrics.csv counts them.",
     "Runs": "Every run and planned cell; all numbers are in runs.csv.",
     "Diagnostics": "What the runs logged about their training, mean over updates and seeds; also in diagnostics.csv.",
 }

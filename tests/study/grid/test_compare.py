@@ -22,7 +22,7 @@ from amal.study.grid.runs import Cell, Grid, StudyError, last_row, write_record
 from tests.conftest import ROOT
 
 BRIEF = ("data.episodes_per_update=4", "data.num_envs=4", "evaluation.every_n_episodes=8", "checkpoint.every_seconds=0")
-SLIM = "--checkpoint.keep_learning_state=false"
+OF_STUDIES = ("--checkpoint.keep_learning_state=false", "--trainer.callbacks+=callbacks.FinalTest")
 GRID = Grid({"mappo": [Path("configs/mappo.yaml")], "ippo": [Path("configs/ippo.yaml")]}, ["3m", "8m"], [0, 1], 1000)
 
 STAND_IN = """
@@ -93,7 +93,7 @@ def test_a_cell_begins_continues_or_is_finished_as_its_folder_says(tmp_path: Pat
     fake(crashed, "failed: RuntimeError: finished", checkpoint=True)
     fake(done, "finished", checkpoint=True)
     assert [cell.is_finished() for cell in (begun, stopped, crashed, done)] == [False, False, False, True]
-    assert begun.next_arguments()[:3] == [f"--config={ROOT / 'configs/mappo.yaml'}", SLIM, "--data.scenario=3m"]
+    assert begun.next_arguments()[:3] == [f"--config={ROOT / 'configs/mappo.yaml'}", *OF_STUDIES]
     for cell in (stopped, crashed):
         config, checkpoint = cell.folder / "config.yaml", cell.folder / "checkpoints" / "last.ckpt"
         assert cell.next_arguments()[:4] == ["--config", str(config), "--ckpt_path", str(checkpoint)]
@@ -111,8 +111,8 @@ def test_allowed_code_is_passed_on_to_begin_and_to_continue(tmp_path: Path) -> N
 def test_overrides_come_after_the_config_and_before_what_the_grid_sets(tmp_path: Path) -> None:
     grid = Grid(GRID.algorithms, ["8m"], [3], 500, ["data.num_envs=32"])
     words = [word for word in grid.cells(tmp_path)[0].next_arguments() if not word.startswith("--config")]
-    assert words[:5] == [
-        SLIM,
+    assert words[:6] == [
+        *OF_STUDIES,
         "--data.num_envs=32",
         "--data.scenario=8m",
         "--data.env_steps=500",

@@ -331,6 +331,40 @@ def test_cost_compares_at_equal_wall_time(tmp_path: Path) -> None:
     assert table["win_rate_at_equal_wall_time"].to_dict() == pytest.approx({"mappo": 0.8, "amal": 0.6})
 
 
+def test_cost_compares_at_equal_policy_steps(tmp_path: Path) -> None:
+    for algorithm, steps, arrival in (("mappo", 16, 4), ("amal", 32, 8)):
+        path = write_run(tmp_path, algorithm, "3m", 0, 1.0, arrival) / "metrics.csv"
+        pd.read_csv(path).assign(**{"train/policy_steps": steps}).to_csv(path, index=False)
+    table = cost(of(tmp_path), BOOTSTRAP).set_index("algorithm")
+    assert (table["equal_policy_steps"] == 16 * EVALUATIONS).all()
+    # amal has made them by evaluation 10: of its last five, 6 to 10, three are 1
+    assert table["win_rate_at_equal_policy_steps"].to_dict() == pytest.approx({"mappo": 1.0, "amal": 0.6})
+
+
+def final_test(run: Path, best: float, last: float) -> None:
+    rows = pd.DataFrame({"checkpoint": ["last", "best"], "win_rate": [last, best]})
+    others = ("return_mean", "return_std", "episode_length", "dead_allies", "dead_enemies")
+    rows.assign(**dict.fromkeys(others, 1.5)).to_csv(run / "final_test.csv", index=False)
+
+
+def test_the_absolute_metric_is_the_best_checkpoints_where_every_run_was_tested(tmp_path: Path) -> None:
+    study = write_study(tmp_path, seeds=2, scenarios=["3m"])
+    assert "tested_best" not in summary(of(study), BOOTSTRAP)
+    for k, path in enumerate(sorted(study.glob("*/3m/seed_*"))):
+        assert marl_eval_data(of(study))["smac"]["3m"]["mappo"]["run_1"]["absolute_metrics"]["return"] != [1.5]
+        final_test(path, 0.5 + k / 10, 0.25)
+    rows = summary(of(study), BOOTSTRAP).set_index("algorithm")
+    assert rows["tested_best"].to_dict() == pytest.approx({"amal": 0.55, "mappo": 0.75})
+    assert rows["tested_last"].to_dict() == {"amal": 0.25, "mappo": 0.25}
+    run = marl_eval_data(of(study))["smac"]["3m"]["mappo"]["run_1"]
+    assert run["absolute_metrics"]["win_rate"] == [0.8] and run["absolute_metrics"]["return"] == [1.5]
+    write_report(of(study), tmp_path / "report", BOOTSTRAP)
+    assert "best, tested" in (tmp_path / "report" / "summary.md").read_text()
+    path.joinpath("final_test.csv").write_text("checkpoint,win_rate\nbest,7\nlast,1\n")
+    with pytest.raises(ValueError, match="final_test.csv: expected the rows best and last"):
+        of(study)
+
+
 def test_diagnostics_are_means_of_what_was_logged(tmp_path: Path) -> None:
     study = write_study(tmp_path, seeds=2, scenarios=["3m"])
     (study / "mappo" / "3m" / "seed_0" / "metrics.csv").unlink()

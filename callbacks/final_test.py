@@ -1,0 +1,36 @@
+"""The last word on a run: fresh episodes with its best policy and with its last one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+from lightning import Callback, LightningModule, Trainer
+
+from amal.atomic import replacing
+from amal.checkpoints import read_checkpoint
+from callbacks.evaluation import measured
+from datamodules.rollout import TEST_EPISODES, data_of
+
+
+class FinalTest(Callback):
+    """Writes ``final_test.csv`` when training has met its budget: 320 greedy episodes with the best checkpoint, the
+    absolute metric of Gorsane et al. 2022 (arXiv:2209.10485), and the same with the last policy.
+
+    They are those of ``test``, which no evaluation plays. ``compare`` adds this to each run of a study.
+    """
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data = data_of(trainer)
+        if not trainer.is_global_zero or data.progress < 1.0:
+            return
+        folder = Path(trainer.default_root_dir)
+        best = folder / "checkpoints" / "best.ckpt"
+        rows = [{"checkpoint": "last", **measured(data.play_evaluation_episodes("test", TEST_EPISODES))}]
+        if best.exists():  # there is none without evaluations
+            last = {name: tensor.clone() for name, tensor in pl_module.state_dict().items()}
+            pl_module.load_state_dict(read_checkpoint(best)["state_dict"])
+            rows.append({"checkpoint": "best", **measured(data.play_evaluation_episodes("test", TEST_EPISODES))})
+            pl_module.load_state_dict(last)
+        with replacing(folder / "final_test.csv") as part:
+            pd.DataFrame(rows).to_csv(part, index=False)
