@@ -22,7 +22,7 @@ from lightning import Callback, LightningModule, Trainer
 from amal.atomic import replacing
 from amal.battle.compilation import simulator_hash
 from amal.study.versions import code_version
-from datamodules.rollout import data_of
+from datamodules.rollout import RolloutDataModule, data_of
 
 _LIBRARIES = ("torch", "lightning", "numpy", "numba", "torchmetrics", "jsonargparse", "pandas")
 
@@ -32,6 +32,7 @@ class Telemetry(Callback):
 
     def __init__(self) -> None:
         self._columns: list[str] = []
+        self._speed: dict[str, float] | None = None  # of training, once that has ended
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
@@ -55,6 +56,9 @@ class Telemetry(Callback):
                 **metrics,
             }
             self._append(_folder(trainer) / "metrics.csv", row)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._speed = _speed(data_of(trainer))  # what other callbacks do from here on is no training
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero and not trainer.interrupted:
@@ -108,8 +112,7 @@ class Telemetry(Callback):
             "totals": {
                 "env_steps": data.env_steps,
                 "episodes": data.episodes,
-                "wall_seconds": round(data.wall_seconds, 1),
-                "env_steps_per_second": round(data.env_steps_per_second, 1),
+                **(self._speed or _speed(data)),
                 "restarts": data.restarts,
                 "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             },
@@ -126,6 +129,14 @@ class Telemetry(Callback):
         }
         with replacing(_folder(trainer) / "run.json") as part:
             part.write_text(json.dumps(run, indent=2) + "\n")
+
+
+def _speed(data: RolloutDataModule) -> dict[str, float]:
+    """How long training took so far, and how fast it was in this session."""
+    return {
+        "wall_seconds": round(data.wall_seconds, 1),
+        "env_steps_per_second": round(data.env_steps_per_second, 1),
+    }
 
 
 def _folder(trainer: Trainer) -> Path:

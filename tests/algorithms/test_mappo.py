@@ -362,9 +362,11 @@ def test_metrics_and_learning_rate() -> None:
     assert {name.removeprefix("train/") for name in metrics} == {
         *("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "explained_variance"),
         *("policy_grad_norm", "critic_grad_norm", "lr", "return", "win_rate", "episode_length"),
+        "policy_steps",
     }
     assert metrics["train/lr"] == pytest.approx(0.75e-3)
     assert metrics["train/win_rate"] == pytest.approx(3 / 5)
+    assert metrics["train/policy_steps"] == 2 * 2  # epochs × minibatches
     assert metrics["train/episode_length"] == 4
     assert metrics["train/return"] == pytest.approx(random_batch(0).rewards.sum().item() / 5)
 
