@@ -366,7 +366,7 @@ def test_metrics_and_learning_rate() -> None:
     }
     assert metrics["train/lr"] == pytest.approx(0.75e-3)
     assert metrics["train/win_rate"] == pytest.approx(3 / 5)
-    assert metrics["train/policy_steps"] == 2 * 2  # epochs × minibatches
+    assert metrics["train/policy_steps"] == 4 * 2  # epochs × minibatches
     assert metrics["train/episode_length"] == 4
     assert metrics["train/return"] == pytest.approx(random_batch(0).rewards.sum().item() / 5)
 

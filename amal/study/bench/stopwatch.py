@@ -36,6 +36,7 @@ class Stopwatch(Callback):
         self.updates = 0
         self.start = self.end = 0.0
         self.start_steps = self.env_steps = 0
+        self.progress = 0.0  # after the last update
         self.first_update = 0.0
         self.threads = torch.get_num_threads()
         self.products: FlopCounterMode | None = None
@@ -62,13 +63,14 @@ class Stopwatch(Callback):
         if self.products is not None:
             self._stop_counting(data.env_steps)
             trainer.should_stop = True
-        elif data.progress >= 0.9 and self.updates > WARM_UP_UPDATES:
+        elif 2 * data.progress - self.progress >= 0.9 and self.updates > WARM_UP_UPDATES:  # one like this would end it
             self.end, self.env_steps, self.parts = time.perf_counter(), data.env_steps, dict(self.seconds)
             self._start_counting()
+        self.progress = data.progress
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.products is None:
-            return
+        if self.products is None or self.product_steps == 0:
+            return  # the run was too short
         steps, seconds = self.env_steps - self.start_steps, self.end - self.start
         module, data = pl_module, trainer.datamodule  # type: ignore[attr-defined]
         rows = self.product_steps // int(module.n_minibatch) * data.n_agents  # type: ignore[arg-type]

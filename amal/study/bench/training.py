@@ -78,7 +78,8 @@ def measure_training(config: Path, scenario: str, env_steps: int, threads: int |
         try:
             measured = json.loads((out / RESULT).read_text())
         except OSError:
-            said = (process.stderr.strip() or "the run was too short; try more --env_steps").splitlines()[-1]
+            too_short = "the run was too short; try more --env_steps"
+            said = process.stderr.strip().splitlines()[-1] if process.returncode else too_short
             raise BenchError(f"{config} on {scenario}: {said}") from None
     return _speed(config.stem, scenario, measured, start)
 
