@@ -96,7 +96,7 @@ class AgentLinear(nn.Module):
         flat = [part.flatten(0, -2) for part in parts]
         own = list(compress(flat, is_own))
         if wanted is None:
-            own.append(self.ids.repeat(math.prod(parts[0].shape[:-2]), 1))
+            own.append(self.ids.expand(math.prod(parts[0].shape[:-2]), -1, -1).flatten(0, 1))
         else:
             own = [part.index_select(0, wanted) for part in own]
             own.append(self.ids.index_select(0, wanted % self.n_agents))

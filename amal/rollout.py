@@ -124,16 +124,14 @@ class EpisodeRecorder:
         running = row < episodes
         started, step = int(running.sum()), 0
         battle.reset()
-        hidden = actor.initial_hidden(battle.num_battles)
+        hidden, device = actor.initial_hidden(battle.num_battles), actor.device
         if watch is not None:
             watch(battle)
         while running.any():
             for name in VIEWS:
                 log[name][step] = getattr(battle, name)
             self._check_views(step)
-            actions, log_probs, hidden = actor.act(
-                obs.to(actor.device), available_actions.to(actor.device), hidden, generator
-            )
+            actions, log_probs, hidden = actor.act(obs.to(device), available_actions.to(device), hidden, generator)
             log["actions"][step] = actions.cpu().numpy()
             log["log_probs"][step] = log_probs.cpu().numpy()
             if self._opponent is None:

@@ -215,14 +215,14 @@ class VectorBattle:
             start_battle(self._units, self._battles, self._scene, self._roster, int(e), start, self._views)
             self._views.rewards[e] = 0.0
             self._views.terminated[e] = self._views.truncated[e] = self._views.won[e] = False
-        self._show_rival(np.isin(np.arange(self.num_battles), chosen) & (positions.shape[1] == 0))
-
-    def _show_rival(self, began: np.ndarray) -> None:
-        """Ends a reset or step of driven battles, of which some, [E] bool, have begun at the scenario's places."""
         if self._rival is not None:
-            views = (self._views.obs, self._views.state, self._views.available_actions)
-            scatter(self._units, self._battles, self._scene, began, *views)
-            self._rival.observe(self._units, self._battles)
+            self._show(self._rival, np.isin(np.arange(self.num_battles), chosen) & (positions.shape[1] == 0))
+
+    def _show(self, rival: Rival, began: np.ndarray) -> None:
+        """Ends a reset or step of driven battles, of which some, [E] bool, have begun at the scenario's places."""
+        views = (self._views.obs, self._views.state, self._views.available_actions)
+        scatter(self._units, self._battles, self._scene, began, *views)
+        rival.observe(self._units, self._battles)
 
     def step(self, actions: np.ndarray, enemy_actions: np.ndarray | None = None) -> None:
         """Steps every running battle with actions [E, N] (ignored for battles that are over).
@@ -242,7 +242,7 @@ class VectorBattle:
         rival = self._driven()
         rival.order(self._units, self._battles, self._checked(enemy_actions, rival.scene, rival.available_actions))
         self._step(actions, parallel)
-        self._show_rival((self.terminated | self.truncated) & self.auto_reset)
+        self._show(rival, (self.terminated | self.truncated) & self.auto_reset)
 
     def _driven(self) -> Rival:
         if self._rival is None:
