@@ -5,12 +5,12 @@ Neighbouring seeds have nothing in common: a stream's seed is a hash of the run'
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 Stream = Literal["battles", "policy", "evaluation", "test", "minibatches", "evolution", "imagination"]
-STREAMS: tuple[Stream, ...] = ("battles", "policy", "evaluation", "test", "minibatches", "evolution", "imagination")
+STREAMS: tuple[Stream, ...] = get_args(Stream)
 
 
 def stream_seed(seed: int, stream: Stream, process: int = 0) -> int:

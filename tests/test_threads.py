@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from amal.algorithms.amal import AMAL
+
 THREADS = 3  # divides few sizes, so that a thread's share ends somewhere in a vector register
 # a replay buffer would be compared as a whole, whenever something is drawn from it
 LESS_OF_AMAL = (
@@ -65,14 +67,18 @@ class OnSeveralThreads(TorchDispatchMode):
 def test_no_operation_of_an_update_rounds_by_number_of_threads(
     cli: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configs: tuple[str, ...]
 ) -> None:
-    mode, training_step = OnSeveralThreads(), Strategy.training_step
+    mode = OnSeveralThreads()
 
-    def watched(*args: Any, **kwargs: Any) -> Any:
-        torch.set_num_threads(THREADS)
-        with mode:
-            return training_step(*args, **kwargs)
+    def watched(function: Callable[..., Any]) -> Callable[..., Any]:
+        def on_several_threads(*args: Any, **kwargs: Any) -> Any:
+            torch.set_num_threads(THREADS)
+            with mode:
+                return function(*args, **kwargs)
 
-    monkeypatch.setattr(Strategy, "training_step", watched)
+        return on_several_threads
+
+    monkeypatch.setattr(Strategy, "training_step", watched(Strategy.training_step))
+    monkeypatch.setattr(AMAL, "evolve", watched(AMAL.evolve))
     # it holds for the thread that entered it
     monkeypatch.setattr("amal.algorithms.mappo.side_by_side", lambda first, second: (first(), second()))
     files = [word for name in configs for word in ("--config", f"configs/{name}.yaml")]
