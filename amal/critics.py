@@ -33,11 +33,6 @@ class Critic(nn.Module):
             [..., N].
         """
 
-    def some(self, state: Tensor, obs: Tensor, wanted: Tensor) -> Tensor:
-        """Only the rows ``wanted`` [R] int64 of the flattened [... · N] → [R]; overridden where that saves work."""
-        values: Tensor = self(state, obs)
-        return values.flatten().index_select(0, wanted)
-
 
 class MAPPOCritic(Critic):
     """Centralised critic: MLP on global state ⊕ agent id (MAPPO, Yu et al. 2022, arXiv:2103.01955).
@@ -63,12 +58,9 @@ class MAPPOCritic(Critic):
         self.layers = AgentMLP(state_dim + obs_dim * joint_obs, n_agents, hidden_sizes, 1, output_gain=1.0)
 
     def forward(self, state: Tensor, obs: Tensor) -> Tensor:
-        return self.some(state, obs, wanted=None)
-
-    def some(self, state: Tensor, obs: Tensor, wanted: Tensor | None) -> Tensor:
         shared = state.unsqueeze(-2)  # one row per step: the agents share its product with the weight
         parts = (shared, obs) if self.joint_obs else (shared,)
-        values: Tensor = self.layers(*parts, wanted=wanted)
+        values: Tensor = self.layers(*parts)
         return values.squeeze(-1)
 
 
@@ -87,10 +79,7 @@ class IPPOCritic(Critic):
         self.layers = AgentMLP(obs_dim, n_agents, hidden_sizes, 1, output_gain=1.0)
 
     def forward(self, state: Tensor, obs: Tensor) -> Tensor:
-        return self.some(state, obs, wanted=None)
-
-    def some(self, state: Tensor, obs: Tensor, wanted: Tensor | None) -> Tensor:
-        values: Tensor = self.layers(obs, wanted=wanted)
+        values: Tensor = self.layers(obs)
         return values.squeeze(-1)
 
 

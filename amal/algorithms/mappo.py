@@ -17,7 +17,6 @@ from amal.algorithms.minibatches import (
     Decisions,
     Minibatch,
     Transitions,
-    at_rows,
     gather_transitions,
     shuffled_episodes,
     shuffled_transitions,
@@ -245,8 +244,9 @@ class MAPPO(LightningModule):
         if self.reward_normalizer is not None:
             self.reward_normalizer.update(batch.rewards, batch.mask)
         values, advantages, returns = self.returns_and_advantages(batch)
-        critic_fit = explained_variance(self.value_normalizer.denormalize(values), returns, batch.alive)
-        self.value_normalizer.update(returns, batch.alive)
+        happened = batch.mask.unsqueeze(-1).expand_as(returns)  # the dead have values too, see critic_loss
+        critic_fit = explained_variance(self.value_normalizer.denormalize(values), returns, happened)
+        self.value_normalizer.update(returns, happened)
         targets = self.value_normalizer.normalize(returns)
         return gather_transitions(batch, standardize(advantages, batch.alive), values, targets), critic_fit
 
@@ -300,11 +300,14 @@ class MAPPO(LightningModule):
         return -surrogate - self.entropy_coef * entropy, metrics
 
     def critic_loss(self, transitions: Transitions, minibatch: Minibatch) -> Tensor:
-        """Clipped value loss over a minibatch's living agents."""
-        state, obs = (x.index_select(0, minibatch.rows) for x in (transitions.state, transitions.obs))
-        old, targets = (at_rows(x, minibatch.sequences.rows) for x in (transitions.values, transitions.targets))
-        values = self.critic.some(state, obs, minibatch.living)
-        return mean(clipped_value_loss(values, old, targets, self.value_clip, self.value_loss, self.huber_delta))
+        """Clipped value loss over a minibatch's steps, of all agents: the last step of a living agent is judged by its
+        value once it is dead."""
+        lived = transitions[minibatch.rows]
+        values = self.critic(lived.state, lived.obs)
+        loss = clipped_value_loss(
+            values, lived.values, lived.targets, self.value_clip, self.value_loss, self.huber_delta
+        )
+        return mean(loss)
 
     def optimize(self, name: Literal["policy", "critic"], loss: Tensor) -> dict[str, Tensor]:
         """One step of a network down its loss, its gradient scaled down if it is long; the norm it had."""

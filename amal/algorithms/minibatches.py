@@ -54,8 +54,7 @@ class Minibatch:
     """
 
     rows: Tensor  # [m] int64, into Transitions
-    living: Tensor  # [R] int64, rows of the alive in [m · N]
-    sequences: Sequences  # the same rows, in the same order, in Transitions' [M · N]
+    sequences: Sequences  # of the living agents, with rows into Transitions' [M · N]
 
 
 def gather_transitions(batch: EpisodeBatch, advantages: Tensor, values: Tensor, targets: Tensor) -> Transitions:
@@ -125,7 +124,7 @@ def minibatch_of(transitions: Tensor, sequences: Sequences) -> Minibatch:
     """A minibatch of the ``transitions`` [m] int64, of whose rows [m · N] the ``sequences`` are."""
     n_agents = sequences.running.shape[1]
     rows = transitions[sequences.rows // n_agents] * n_agents + sequences.rows % n_agents
-    return Minibatch(transitions, sequences.rows, replace(sequences, rows=rows))
+    return Minibatch(transitions, replace(sequences, rows=rows))
 
 
 def every_nth(alive: Tensor, n: int) -> list[Sequences]:

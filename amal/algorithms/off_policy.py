@@ -25,21 +25,18 @@ def in_hindsight(learner: MAPPO, drawn: Experience, importance_cap: float) -> tu
         importance_cap: ρ̄.
 
     Returns:
-        The steps, whose ``log_probs`` are of π_φ as it is now, around which the ratio of the surrogate is clipped, and
-        whose values and targets of the dead mean nothing; and log π_φ(a) − log μ(a) [M, N], 0 of the dead.
+        The steps, whose ``log_probs`` are of π_φ as it is now, around which the ratio of the surrogate is clipped; and
+        log π_φ(a) − log μ(a) [M, N], 0 of the dead.
     """
     sequences = single_steps(drawn.alive)
     living = sequences.rows
     logits = learner.policy.some(drawn.obs, sequences)
     available, actions = (at_rows(x, living) for x in (drawn.available_actions, drawn.actions))
-    log_probs = _spread(chosen_log_probs(logits, available, actions), living, drawn.log_probs)
+    log_probs = drawn.log_probs.flatten().index_copy(0, living, chosen_log_probs(logits, available, actions))
+    log_probs = log_probs.view_as(drawn.log_probs)
     log_ratio = log_probs - drawn.log_probs
-    # the dead in this step count for nothing; who dies in it has a next value like any other
-    values, following = (
-        _spread(learner.critic.some(state, obs, living), living, torch.zeros_like(drawn.rewards))
-        for state, obs in ((drawn.state, drawn.obs), (drawn.next_state, drawn.next_obs))
-    )
-    following = learner.value_normalizer.denormalize(following)
+    values = learner.critic(drawn.state, drawn.obs)
+    following = learner.value_normalizer.denormalize(learner.critic(drawn.next_state, drawn.next_obs))
     rewards = drawn.rewards if learner.reward_normalizer is None else learner.reward_normalizer.normalize(drawn.rewards)
     targets = rewards + torch.where(drawn.done.unsqueeze(-1), 0.0, learner.gamma * following)
     differences = targets - learner.value_normalizer.denormalize(values)
@@ -55,8 +52,3 @@ def in_hindsight(learner: MAPPO, drawn: Experience, importance_cap: float) -> tu
         targets=learner.value_normalizer.normalize(targets),
     )
     return transitions, log_ratio
-
-
-def _spread(x: Tensor, rows: Tensor, others: Tensor) -> Tensor:
-    """x [R] at ``rows`` of the flattened ``others`` [M, N], which remain elsewhere → [M, N]."""
-    return others.flatten().index_copy(0, rows, x).view_as(others)
