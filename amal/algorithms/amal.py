@@ -14,7 +14,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -211,7 +210,7 @@ class AMAL(MAPPO):
         self.replay.add_primary_episodes(batch.to("cpu"))
         metrics = self.learn_world_model()
         bonus, curiosity = self.information_bonus(batch)
-        transitions, critic_fit = self.estimate_advantages(replace(batch, rewards=batch.rewards + bonus))
+        transitions, critic_fit = self.estimate_advantages(batch, bonus)
         imagined = self.imagine()
         minibatches = self.minibatches(batch, transitions)
         shares, off_policy = self.replayed_shares(len(minibatches))
@@ -255,15 +254,17 @@ class AMAL(MAPPO):
         return RealExperience.passing_off(self.replay.sample_mixed(batch_size, self.aux_ratio))
 
     @torch.no_grad()
-    def information_bonus(self, batch: EpisodeBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """λ · î of every step [B, T], shaped or raw, and what it amounts to beside the real rewards."""
+    def information_bonus(self, batch: EpisodeBatch) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """λ · î of every step [B, T], shaped or raw, or None where λ is 0; and what it amounts to beside the rewards.
+
+        The critic does not learn it: replayed steps are judged by the same values, and come without a bonus."""
         weight = self.lambda_info
         if self.information_bonus_form == "shaped":
             weight = decayed(weight, batch.progress, self.lambda_decay)
         if weight == 0.0:
             self._seconds["information"] = 0.0  # Lightning would repeat the last one
             nothing = {"train/information": math.nan, "train/information_std": math.nan, "train/bonus_share": 0.0}
-            return torch.zeros_like(batch.rewards), {name: torch.tensor(value) for name, value in nothing.items()}
+            return None, {name: torch.tensor(value) for name, value in nothing.items()}
         with self._timed("information"):
             lived = RealExperience.of_episodes(batch)
             terms = self.information.per_transition(self.world_model, self.policy, lived)

@@ -236,14 +236,15 @@ class MAPPO(LightningModule):
         return {"train/value_loss": loss.detach()} | self.optimize("critic", loss)
 
     @torch.no_grad()
-    def estimate_advantages(self, batch: EpisodeBatch) -> tuple[Transitions, Tensor]:
+    def estimate_advantages(self, batch: EpisodeBatch, bonus: Tensor | None = None) -> tuple[Transitions, Tensor]:
         """The steps of a batch with standardised advantages and value targets, and the critic's explained variance;
-        once per update, for the running statistics and the target critic move on."""
+        once per update, for the running statistics and the target critic move on. ``bonus`` as of
+        ``returns_and_advantages``."""
         if self.target_critic is not None:
             self.target_critic.follow(self.critic)
         if self.reward_normalizer is not None:
             self.reward_normalizer.update(batch.rewards, batch.mask)
-        values, advantages, returns = self.returns_and_advantages(batch)
+        values, advantages, returns = self.returns_and_advantages(batch, bonus)
         happened = batch.mask.unsqueeze(-1).expand_as(returns)  # the dead have values too, see critic_loss
         critic_fit = explained_variance(self.value_normalizer.denormalize(values), returns, happened)
         self.value_normalizer.update(returns, happened)
@@ -251,8 +252,14 @@ class MAPPO(LightningModule):
         return gather_transitions(batch, standardize(advantages, batch.alive), values, targets), critic_fit
 
     @torch.no_grad()
-    def returns_and_advantages(self, batch: EpisodeBatch) -> tuple[Tensor, Tensor, Tensor]:
-        """The critic's values, normalised, the advantages, and the returns; [B, T, N] each. Changes nothing."""
+    def returns_and_advantages(self, batch: EpisodeBatch, bonus: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """The critic's values, normalised, the advantages, and the returns; [B, T, N] each. Changes nothing.
+
+        Args:
+            batch: what was lived through.
+            bonus: [B, T], paid to the policy beside the rewards. Advantages hold what follows of it, as they hold the
+                rewards, but over no baseline; values and returns are of the rewards alone.
+        """
         values = evaluate_critic(self.critic, batch)
         estimates = slow = self.value_normalizer.denormalize(values)
         if self.target_critic is not None:
@@ -266,7 +273,15 @@ class MAPPO(LightningModule):
             advantages = generalized_advantages(*steps, self.gae_lambda) + (slow - estimates)[:, :-1]
         else:
             advantages = n_step_returns(*steps, self.n_step_returns) - estimates[:, :-1]
-        return values[:, :-1], advantages, advantages + estimates[:, :-1]
+        returns = advantages + estimates[:, :-1]
+        if bonus is not None:
+            paid = bonus if self.reward_normalizer is None else bonus / self.reward_normalizer.std
+            steps = (paid, torch.zeros_like(slow), *steps[2:])
+            if self.n_step_returns is None:
+                advantages = advantages + generalized_advantages(*steps, self.gae_lambda)
+            else:
+                advantages = advantages + n_step_returns(*steps, self.n_step_returns)
+        return values[:, :-1], advantages, returns
 
     def minibatches(self, batch: EpisodeBatch, transitions: Transitions) -> list[Minibatch]:
         """The minibatches of all epochs, drawn in advance, as their sizes depend on what happened."""

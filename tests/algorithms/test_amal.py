@@ -67,6 +67,18 @@ def test_with_everything_off_it_is_mappo_bit_for_bit() -> None:
     assert_identical({name: ours[name] for name in parameters(mappo)}, parameters(mappo))
 
 
+def test_the_critic_judges_rewards_and_the_policy_is_paid_the_bonus_too() -> None:
+    """Else replayed steps, which come without a bonus, would be judged by values that expect one."""
+    learned = []
+    for weight in (0.0, 0.3):
+        module = small(lambda_info=weight, information_bonus="raw", num_auxiliary_agents=0, replay_coef=0.0)
+        train(module, random_batch, n_batches=1)
+        learned.append(parameters(module))
+    without, paid = learned
+    assert_identical(*({k: v for k, v in each.items() if k.startswith(("critic", "value"))} for each in learned))
+    assert not torch.equal(without["policy.layers.last.weight"], paid["policy.layers.last.weight"])
+
+
 @pytest.mark.parametrize(
     "switch",
     [

@@ -245,6 +245,26 @@ def test_returns_are_made_of_the_target_critic_and_advantages_are_over_the_criti
     torch.testing.assert_close(transitions.advantages[alive], advantages)
 
 
+@pytest.mark.parametrize("options", [{}, {"n_step_returns": 2}, {"standardise_rewards": True}], ids=str)
+def test_a_bonus_counts_from_where_it_is_paid_backwards_and_in_no_value(options: dict[str, Any]) -> None:
+    """1 in step 2 is worth γλ a step before, γ among two rewards, and nothing afterwards."""
+    module, batch = small(gamma=0.5, gae_lambda=0.5, **options), random_batch(0)
+    unit = 1.0
+    if module.reward_normalizer is not None:
+        module.reward_normalizer.update(batch.rewards, batch.mask)
+        unit = 1.0 / module.reward_normalizer.std.item()
+    bonus = torch.zeros_like(batch.rewards)
+    bonus[2, 2] = 1.0
+    plain, paid = module.returns_and_advantages(batch), module.returns_and_advantages(batch, bonus)
+    assert torch.equal(plain[0], paid[0])
+    assert torch.equal(plain[2], paid[2])
+    expected = torch.zeros_like(plain[1])
+    decay = 0.5 if "n_step_returns" in options else 0.25
+    expected[2, 2], expected[2, 1] = unit, unit * decay
+    expected[2, 0] = 0.0 if "n_step_returns" in options else unit * decay**2
+    torch.testing.assert_close(paid[1] - plain[1], expected, atol=1e-6, rtol=0)
+
+
 def test_standardised_rewards_are_for_learning_only() -> None:
     """A bonus and a scale on all rewards are not felt, but reported."""
     results, logged = [], []
