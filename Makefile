@@ -9,7 +9,8 @@ train: $(VENV)/installed
 	$(BIN)/python cli.py fit --config configs/quickstart.yaml
 	@run=$$(ls -td runs/mappo-3m-seed0*/ | head -1) && \
 	$(BIN)/python cli.py validate --config $${run}config.yaml --ckpt_path $${run}checkpoints/best.ckpt && \
-	echo "learning curve: $${run}win_rate.png   battle: $${run}battle.gif"
+	echo "learning curve: $${run}win_rate.png   battle: $${run}battle.gif" && \
+	echo "before the next command: source $(BIN)/activate"
 
 test: $(VENV)/installed
 	$(BIN)/ruff check .

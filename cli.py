@@ -27,6 +27,7 @@ OVERVIEW = """usage: python cli.py COMMAND [options]
 COMMAND --help tells its options. fit, validate, test, compare and replay refuse to run code of others that a
 configuration names, unless it is allowed by --allow_code NAME."""
 
+ACTIVATE = "make train installs all that is needed into .venv: source .venv/bin/activate"
 TRAINER_COMMANDS = ("fit", "validate", "test")
 MODULES = {  # of the commands; each has a main(args)
     **dict.fromkeys(TRAINER_COMMANDS, "callbacks.command_line"),
@@ -64,7 +65,11 @@ def imported(name: str) -> ModuleType:
     """A module, kept from the garbage collector: to look through half a million objects that stay, again and again and
     once more when the process ends, takes longer than a second where Lightning is among them."""
     gc.disable()
-    module = import_module(name)
+    try:
+        module = import_module(name)
+    except ModuleNotFoundError as error:
+        print(f"error: {sys.executable} has no {error.name}; {ACTIVATE}", file=sys.stderr)
+        sys.exit(2)
     gc.freeze()
     gc.enable()
     return module

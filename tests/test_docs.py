@@ -105,6 +105,17 @@ def test_named_files_exist(page: Path) -> None:
     assert not missing
 
 
+@pytest.mark.parametrize("command", ["fit", "scenarios"])
+def test_without_the_packages_a_command_says_how_to_get_at_them(command: str) -> None:
+    """As after ``make train``, before anybody has activated .venv."""
+    bare = [sys.executable, "-S", "cli.py", command]
+    done = subprocess.run(bare, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert re.fullmatch(r"error: .* has no \w+; make train .*: source \.venv/bin/activate\n", done.stderr)
+    for place in ("README.md", "Makefile"):
+        assert "source .venv/bin/activate" in (ROOT / place).read_text().replace("$(BIN)", ".venv/bin")
+
+
 def test_the_readme_names_every_page() -> None:
     listed = re.findall(r"^- \[docs/([\w.]+)\]\(docs/[\w.]+\): ", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert sorted(listed) == sorted(page.name for page in (ROOT / "docs").glob("*.md"))
