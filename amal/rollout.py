@@ -15,6 +15,7 @@ from amal.battle.battlefield import Scenario
 from amal.machine import one_thread
 from amal.opponent import Opponent
 from amal.types import Battles, EpisodeBatch
+from amal.validation import check_whole
 
 VIEWS = ("obs", "state", "available_actions")  # seen before each step, and at an episode's end
 OUTCOMES = ("rewards", "terminated", "truncated")
@@ -54,6 +55,7 @@ class EpisodeRecorder:
     def __init__(self, battle: Battles, max_episodes: int, opponent: Actor | None = None) -> None:
         if battle.auto_reset:
             raise ValueError("EpisodeRecorder needs battles with auto_reset=False")
+        check_whole(1, max_episodes=max_episodes)
         self.battle = battle
         self._opponent = None if opponent is None else Opponent(opponent)
         spec = battle.spec
@@ -105,6 +107,7 @@ class EpisodeRecorder:
             progress: share of the training budget used so far, goes into the batch.
             watch: is shown the battles at the start and after every step.
         """
+        check_whole(1, len(self._outcomes["won"]), episodes=episodes)
         # a step's few rows are done sooner than a second thread wakes
         with one_thread():
             self._play(actor, episodes, generator, watch)

@@ -1,9 +1,12 @@
 """Checks of constructor arguments: one line that names the argument, what is allowed and what came."""
 
 import math
+import operator
 from collections.abc import Mapping
+from numbers import Real
 
 LARGEST_SEED = 2**32 - 1  # that Lightning takes
+LARGEST_COUNT = 2**53  # tables and shares of a budget hold counts as floats, which are exact up to here
 
 
 def check_at_least(lowest: float, **arguments: float) -> None:
@@ -22,10 +25,33 @@ def check_positive(**arguments: float) -> None:
             raise ValueError(f"{name} must be greater than 0, got {value}")
 
 
-def _check_finite(arguments: Mapping[str, float]) -> None:
+def check_whole(lowest: int, highest: int | None = None, **arguments: object) -> None:
+    """Raise ValueError for the first argument that is no whole number, of Python's or numpy's, or out of bounds."""
     for name, value in arguments.items():
-        if value is None or math.isinf(value):  # jsonargparse takes null for any type
-            raise ValueError(f"{name} must be a finite number, got {'null' if value is None else value}")
+        try:
+            number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+        except TypeError:
+            number = None
+        if number is None:
+            raise ValueError(f"{name} must be a whole number, got {'null' if value is None else repr(value)}")
+        if number < lowest:
+            raise ValueError(f"{name} must be at least {lowest}, got {number}")
+        if highest is not None and number > highest:
+            raise ValueError(f"{name} must be at most {highest}, got {number}")
+
+
+def check_flag(**arguments: object) -> None:
+    """Raise ValueError for the first argument that is neither True nor False: 'no' would count as yes."""
+    for name, value in arguments.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} must be True or False, got {value!r}")
+
+
+def _check_finite(arguments: Mapping[str, object]) -> None:
+    for name, value in arguments.items():
+        if not isinstance(value, Real) or isinstance(value, bool) or value in (math.inf, -math.inf):
+            # jsonargparse takes null for any type
+            raise ValueError(f"{name} must be a finite number, got {'null' if value is None else repr(value)}")
 
 
 def check_share(**arguments: float) -> None:

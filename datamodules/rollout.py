@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from lightning import LightningDataModule, Trainer
@@ -17,16 +17,17 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from amal.backends.battles import EpisodeLost, WorkerBattles
 from amal.battle import VectorBattle
-from amal.battle.battlefield import Scenario
+from amal.battle.battlefield import LONGEST_EPISODE, Scenario
 from amal.battle.compilation import simulator_hash
-from amal.battle.scenario import check_same_content, load_scenario
+from amal.battle.scenario import check_same_content, in_this_form, load_scenario
+from amal.battle.vector import MOST_BATTLES
 from amal.distributed import collected, gathered, of_this_process, processes, rank
 from amal.machine import share_threads
 from amal.players import load_opponent
 from amal.random_streams import Stream, stream_seed
 from amal.rollout import Actor, EpisodeRecorder
 from amal.types import Battles, EpisodeBatch
-from amal.validation import check_at_least
+from amal.validation import LARGEST_COUNT, check_choice, check_whole
 
 EVALUATION_BATTLES = 32
 VALIDATION_EPISODES = 32
@@ -70,16 +71,23 @@ class RolloutDataModule(LightningDataModule):
         super().__init__()
         if env_steps is not None and episodes is not None:
             raise ValueError("env_steps and episodes are both set; a budget is one or the other")
-        check_at_least(1, episodes_per_update=episodes_per_update, num_envs=num_envs)
-        optional = {"env_steps": env_steps, "episodes": episodes, "episode_limit": episode_limit}
-        check_at_least(1, **{name: value for name, value in optional.items() if value is not None})
+        check_whole(1, LARGEST_COUNT, episodes_per_update=episodes_per_update)
+        check_whole(1, MOST_BATTLES, num_envs=num_envs)
+        budget = {"env_steps": env_steps, "episodes": episodes}
+        check_whole(1, LARGEST_COUNT, **{name: value for name, value in budget.items() if value is not None})
+        if episode_limit is not None:
+            check_whole(1, LONGEST_EPISODE, episode_limit=episode_limit)
         if num_envs > episodes_per_update:
             raise ValueError(
                 f"num_envs must be at most episodes_per_update ({episodes_per_update}), got {num_envs}: "
                 "more battles would stand idle"
             )
+        check_choice(get_args(Backend), backend=backend)
+        if backend_options is not None and not isinstance(backend_options, dict):
+            raise ValueError(f"backend_options must be a dict of the back end's arguments, got {backend_options!r}")
         if backend == "embedded" and backend_options:
-            raise ValueError(f"backend_options: backend 'embedded' has none, got {', '.join(backend_options)}")
+            hint = in_this_form(next(iter(backend_options)))
+            raise ValueError(f"backend_options: backend 'embedded' has none, got {', '.join(backend_options)}{hint}")
         self.seed = torch.initial_seed()
         self.episodes_per_update, self.num_envs = episodes_per_update, num_envs
         self.backend = backend
@@ -94,6 +102,8 @@ class RolloutDataModule(LightningDataModule):
         self.opponent: Actor | None = None
         self.opponent_sha256: str | None = None  # of its checkpoint
         if opponent is not None:
+            if not isinstance(opponent, str | Path):
+                raise ValueError(f"opponent must be the path of a checkpoint, got {opponent!r}")
             if self.scenario is None:
                 raise ValueError(f"opponent: only the embedded simulator's enemies can be driven, not {backend}'s")
             self.opponent = load_opponent(Path(opponent), self.scenario)

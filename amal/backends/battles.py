@@ -14,8 +14,10 @@ from amal.backends import BACKENDS
 from amal.backends.game import BackendError, Outcome, Seen
 from amal.backends.process import Worker, answers
 from amal.battle import UnavailableAction
+from amal.battle.arguments import check_side, checked_actions, checked_mask
+from amal.battle.battlefield import LONGEST_EPISODE
 from amal.types import BattleSpec
-from amal.validation import check_at_least, check_choice
+from amal.validation import check_choice, check_positive, check_whole
 
 CLOSE_SECONDS = 10.0  # for simulators to end in good order
 
@@ -66,10 +68,15 @@ class WorkerBattles:
         max_restarts: int = 3,
     ) -> None:
         check_choice(BACKENDS, backend=backend)
-        check_at_least(1, num_battles=num_battles)
-        check_at_least(0, seed=seed, max_restarts=max_restarts)
+        check_whole(1, num_battles=num_battles)
+        check_whole(0, seed=seed, max_restarts=max_restarts)
         if episode_limit is not None:
-            check_at_least(1, episode_limit=episode_limit)
+            check_whole(1, LONGEST_EPISODE, episode_limit=episode_limit)
+        check_positive(start_timeout=start_timeout, step_timeout=step_timeout)
+        if not isinstance(scenario, str):
+            raise ValueError(f"scenario must be a name of {backend}'s, as a string, got {scenario!r}")
+        if options is not None and not isinstance(options, dict):
+            raise ValueError(f"options must be a dict of {backend}'s arguments, got {options!r}")
         self.backend = backend
         self.num_battles = num_battles
         self.restarts = 0  # so far
@@ -99,15 +106,15 @@ class WorkerBattles:
 
     def dead(self, side: str) -> np.ndarray:
         """[E] int64: how many units of side 'ally' or 'enemy' are dead."""
+        check_side(side)
         return self._dead[0 if side == "ally" else 1]
 
     def reset(self, *, battles: np.ndarray | None = None) -> None:
         """Starts new episodes in the battles [E] bool, by default in all. Raises WorkerFailure."""
+        left = chosen = np.flatnonzero(checked_mask(battles, self.num_battles)).tolist()
         if battles is None:
             self._row = self._row if self._broke_down else 0
             self._broke_down = False
-        chosen = list(range(self.num_battles)) if battles is None else np.flatnonzero(battles).tolist()
-        left = chosen
         while left:
             for e in left:
                 self._workers[e].send("reset")
@@ -126,6 +133,7 @@ class WorkerBattles:
         Raises UnavailableAction, before anything is stepped; EpisodeLost when a battle broke down, after it was
         replaced; WorkerFailure when that happened too often."""
         running = np.flatnonzero(~self._over).tolist()
+        actions = checked_actions(actions, self.available_actions.shape[:2])
         self._refuse_unavailable(actions, running)
         self.rewards[self._over] = 0.0
         for e in running:
@@ -188,11 +196,6 @@ class WorkerBattles:
         self._over[e] = outcome.terminated or outcome.truncated
 
     def _refuse_unavailable(self, actions: np.ndarray, running: list[int]) -> None:
-        expected = self.available_actions.shape[:2]
-        if actions.shape != expected or actions.dtype.kind not in "iu":
-            raise ValueError(
-                f"actions must be integers of shape [E, N] = {expected}, got {actions.dtype} {actions.shape}"
-            )
         for e in running:
             for agent, action in enumerate(actions[e].tolist()):
                 available = np.flatnonzero(self.available_actions[e, agent]).tolist()

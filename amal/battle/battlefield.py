@@ -12,12 +12,14 @@ import numpy as np
 
 from amal.battle.entries import ScenarioError
 from amal.types import BattleSpec
+from amal.validation import check_whole
 
 FIELD_SIZE = 32
 UNIT_GAP = 0.05  # between the rims of neighbours at placement
 MOVE_ACTIONS = 6  # no-op, stop and four directions come before the targets
 SIGHT = 9.0  # cells, unless a scenario says otherwise
 FULL_TURN = 360.0  # degrees
+LONGEST_EPISODE = 100_000  # steps, 14 hours of battle; recorders keep room for whole episodes
 
 Plane = Literal["ground", "air"]
 Weapon = Literal["standard", "kamikaze", "laser", "heal"]
@@ -191,7 +193,9 @@ class Scenario:
         return ["facing_x", "facing_y"] if self.view_angle < FULL_TURN else []
 
     def spec(self, episode_limit: int | None = None) -> BattleSpec:
-        """Sizes of the scenario, with its own or another episode limit."""
+        """Sizes of the scenario, with its own or another episode limit. Raises ValueError for an impossible one."""
+        limit = self.episode_limit if episode_limit is None else episode_limit
+        check_whole(1, LONGEST_EPISODE, episode_limit=limit)
         return BattleSpec(
             scenario=self.name,
             n_agents=self.n_agents,
@@ -199,7 +203,7 @@ class Scenario:
             n_actions=self.n_actions,
             obs_dim=len(self.obs_features()),
             state_dim=len(self.state_features()),
-            episode_limit=episode_limit or self.episode_limit,
+            episode_limit=int(limit),
         )
 
 

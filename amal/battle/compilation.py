@@ -10,13 +10,15 @@ import hashlib
 import os
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core.event import Event, Listener, install_listener
+
+MESSAGE = "amal: compiling the battle simulator, once after each change to it (about half a minute) ..."
 
 
 def simulator_hash() -> str:
@@ -67,14 +69,26 @@ def kernel(function: Callable[..., Any] | None = None, *, inline: bool = True, p
         numba.config.CACHE_DIR = configured  # type: ignore[attr-defined]
 
 
+class _Announcement(Listener):
+    """Tells the person waiting, once, as soon as a kernel is really compiled and not loaded from the cache."""
+
+    def __init__(self) -> None:
+        self.told = False
+
+    def on_start(self, event: Event) -> None:
+        if not self.told:
+            self.told = True
+            print(MESSAGE, file=sys.stderr, flush=True)
+
+    def on_end(self, event: Event) -> None:
+        pass
+
+
+_announcement = _Announcement()
+
+
 @contextmanager
 def announced() -> Iterator[None]:
-    """Tells the person waiting, if compilation takes its time because the cache is cold."""
-    message = "amal: compiling the battle simulator, once after each change to it (about half a minute) ..."
-    timer = threading.Timer(2.0, lambda: print(message, file=sys.stderr, flush=True))
-    timer.daemon = True
-    timer.start()
-    try:
+    """Says so if anything is compiled meanwhile, but once in a process."""
+    with install_listener("numba:compile", _announcement):
         yield
-    finally:
-        timer.cancel()

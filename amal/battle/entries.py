@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+MOST = 1e6  # of any number: beyond, units would leave what floats tell apart
 
 
 class ScenarioError(ValueError):
@@ -42,18 +43,21 @@ def word(value: Any, where: str, known: Iterable[str] | None) -> Any:
     return value
 
 
-def number(value: Any, where: str, most: float = math.inf) -> float:
+def number(value: Any, where: str, most: float = MOST) -> float:
     """The value, if it is a finite number from 0 to ``most``."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most or value == math.inf:
-        span = "of at least 0" if most == math.inf else f"from 0 to {most:g}"
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+        too_large = isinstance(value, int | float) and value > most
+        span = f"from 0 to {most:g}" if most != MOST or too_large else "of at least 0"
         raise ScenarioError(f"{where}: expected a number {span}, got {value!r}")
     return float(value)
 
 
-def count(value: Any, where: str) -> int:
-    """The value, if it is a whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ScenarioError(f"{where}: expected a whole number of at least 1, got {value!r}")
+def count(value: Any, where: str, most: int) -> int:
+    """The value, if it is a whole number from 1 to ``most``."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        too_large = isinstance(value, int) and value > most
+        span = f"from 1 to {most}" if too_large else "of at least 1"
+        raise ScenarioError(f"{where}: expected a whole number {span}, got {value!r}")
     return value
 
 

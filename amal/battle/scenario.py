@@ -19,6 +19,7 @@ from amal.battle import families
 from amal.battle.battlefield import (
     FIELD_SIZE,
     FULL_TURN,
+    LONGEST_EPISODE,
     SIGHT,
     Family,
     Group,
@@ -30,8 +31,16 @@ from amal.battle.battlefield import (
     place,
 )
 from amal.battle.entries import ScenarioError, check_keys, count, nearest, number, point, word
+from amal.validation import check_whole
 
 OWN_FILE = (".yaml", ".yml")  # what a name ends with that is a path
+MOST_UNITS = FIELD_SIZE**2  # of a type in a group, and attacks of a shot
+FAMILY_FORM = "allies, enemies, weights and surrounded below 'family': docs/extending.md"
+MAP_FORM = "with terrain, episode_limit, attack_point and groups below 'scenario': docs/extending.md"
+OTHER_FORMS = {  # by a key that tells them
+    "groups": f"a map of SMAClite; here it is written {MAP_FORM}",
+    "capability_config": f"SMACv2's settings; here they are written with {FAMILY_FORM}",
+}
 HARMLESS = ("heal", "kamikaze")  # weapons of units that are never drawn as a whole team
 
 
@@ -54,14 +63,37 @@ def load_scenario(reference: str, episode_limit: int | None = None) -> Scenario:
     """The scenario of that name, or in the YAML file of that path, with its own or another episode limit.
 
     Raises ScenarioError naming file and key for anything that cannot be fought."""
+    if not isinstance(reference, str):
+        raise ScenarioError(f"scenario must be a name or the path of a YAML file, as a string, got {reference!r}")
+    if episode_limit is not None:
+        check_whole(1, LONGEST_EPISODE, episode_limit=episode_limit)
     scenario = _load_file(Path(reference)) if is_file(reference) else _load_shipped(reference)
     return scenario if episode_limit is None else replace(scenario, episode_limit=episode_limit)
+
+
+def check_is_no_other_form(name: str) -> None:
+    """Raises ScenarioError that points to the form here of what other projects call a scenario so."""
+    generated = re.fullmatch(r"\d+gen_(terran|protoss|zerg)\w*", name)
+    if generated:
+        shipped = " and ".join(known for known in scenario_names() if known.startswith(generated[1]))
+        raise ScenarioError(
+            f"unknown scenario {name!r}: what SMACv2 calls so are the families {shipped} here; others are "
+            f"written as YAML files with {FAMILY_FORM}"
+        )
+    if name.endswith(".json"):
+        raise ScenarioError(f"unknown scenario {name!r}: SMAClite's JSON maps are YAML files here, {MAP_FORM}")
+
+
+def in_this_form(option: str) -> str:
+    """Where that option of SMACv2 has gone to, to be added to its refusal; nothing for any other option."""
+    return f"; it is a scenario file here, with {FAMILY_FORM}" if option == "capability_config" else ""
 
 
 @cache
 def _load_shipped(name: str) -> Scenario:
     entries = _read("scenarios.yaml")
     if name not in entries:
+        check_is_no_other_form(name)
         known = ", ".join(entries)
         raise ScenarioError(
             f"unknown scenario {name!r}{nearest(name, entries)}; known: {known}, and paths of YAML files"
@@ -81,6 +113,9 @@ def _load_file(path: Path) -> Scenario:
         raise ScenarioError(f"scenario {path}: {error.strerror}") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ScenarioError(f"{path}: no YAML ({' '.join(str(error).split())})") from None
+    for key, other in OTHER_FORMS.items():
+        if isinstance(content, Mapping) and "scenario" not in content and key in content:
+            raise ScenarioError(f"{path}: key {key!r} without 'scenario' looks like {other}")
     check_keys(content, str(path), ["scenario"], ["scenario", "units", "terrain"])
     if not re.fullmatch(r"\w[\w.-]*", path.stem):
         raise ScenarioError(f"{path}: the file's name names the scenario; use letters, digits, '_', '-' and '.' only")
@@ -166,7 +201,7 @@ def parse_unit(name: str, entry: Any, file: str) -> UnitType:
     for key in ("hp", "size"):
         if values[key] <= 0:
             raise ScenarioError(f"{where}: {key}: must be above 0, got {values[key]:g}")
-    values["attacks"] = count(entry.get("attacks", 1), f"{where}: attacks")
+    values["attacks"] = count(entry.get("attacks", 1), f"{where}: attacks", MOST_UNITS)
     energy, start = values.get("energy", 0.0), values.get("starting_energy", 0.0)
     if values.get("weapon") == "heal" and energy == 0:
         raise ScenarioError(f"{where}: energy: a healer needs more than 0")
@@ -195,7 +230,7 @@ def parse_scenario(
         name=name,
         groups=(),
         attack_point=(FIELD_SIZE / 2, FIELD_SIZE / 2),
-        episode_limit=count(entry["episode_limit"], f"{where}: episode_limit"),
+        episode_limit=count(entry["episode_limit"], f"{where}: episode_limit", LONGEST_EPISODE),
         ground=fields_of_battle[terrain],
         sight=number(entry.get("sight", SIGHT), f"{where}: sight"),
         view_angle=number(entry.get("view_angle", FULL_TURN), f"{where}: view_angle", FULL_TURN),
@@ -228,8 +263,8 @@ def _parse_family(entry: Any, where: str, types: Mapping[str, UnitType], ground:
     if all(types[unit].weapon in HARMLESS for unit in weights):
         raise ScenarioError(f"{where}: weights: expected a unit whose weapon is not {' or '.join(HARMLESS)}")
     family = Family(
-        allies=count(entry["allies"], f"{where}: allies"),
-        enemies=count(entry["enemies"], f"{where}: enemies"),
+        allies=count(entry["allies"], f"{where}: allies", MOST_UNITS),
+        enemies=count(entry["enemies"], f"{where}: enemies", MOST_UNITS),
         types=tuple(types[unit] for unit in weights),
         weights=tuple(weight / sum(weights.values()) for weight in weights.values()),
         surrounded=number(entry["surrounded"], f"{where}: surrounded", 1),
@@ -252,7 +287,7 @@ def _parse_group(entry: Any, where: str, types: Mapping[str, UnitType]) -> Group
     check_keys(entry["units"], f"{where}: units", [], list(types))
     if not entry["units"]:
         raise ScenarioError(f"{where}: units: expected at least one unit")
-    counts = {unit: count(value, f"{where}: units: {unit}") for unit, value in entry["units"].items()}
+    counts = {unit: count(value, f"{where}: units: {unit}", MOST_UNITS) for unit, value in entry["units"].items()}
     units = tuple(types[unit] for unit, number_of in counts.items() for _ in range(number_of))
     return Group(side=side, centre=point(entry["centre"], f"{where}: centre"), units=units)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from amal.battle.arguments import check_saved, check_side, checked_actions, checked_mask, checked_positions
 from amal.battle.battlefield import FIELD_SIZE, MOVE_ACTIONS, Scenario
 from amal.battle.casting import dress
 from amal.battle.compilation import announced
@@ -13,7 +14,10 @@ from amal.battle.rival import Rival, scatter
 from amal.battle.scenario import load_scenario
 from amal.battle.state import ATTACK_MOVE, BATTLE, ENEMY, HEAL, UNIT, Scene, build_roster, build_scene, build_scratch
 from amal.battle.stepping import CHUNKS, Views, first_refused, start_battle, step_all, step_chunk
+from amal.battle.threads import may_share_work, openmp_threads_kept
+from amal.validation import check_flag, check_whole
 
+MOST_BATTLES = 2**20  # each has a random stream, of which ten thousand are made in a second
 PARALLEL_UNITS = 1024  # with fewer in all, waking a second thread costs more than it saves
 
 ACTION_NAMES = ("no-op", "stop", "move north", "move south", "move east", "move west")  # before the targets
@@ -37,10 +41,12 @@ class VectorBattle:
         shuffle_units: draw that order anew every tick; otherwise units act by id.
         auto_reset: start the next episode in the step that ends one (its last views are in ``final_obs`` and
             ``final_state``); otherwise a battle that is over stands still until ``reset``.
-        episode_limit: steps until truncation; by default the scenario's.
+        episode_limit: steps until truncation, at most battlefield.LONGEST_EPISODE; by default the scenario's.
         first_battle: number of the first battle, to go on where another VectorBattle's numbers end.
         driven_enemy: the enemies do not follow their script, but what ``step`` is told; both teams must be equal.
             Units then start up to 0.02 off their places per axis, drawn anew for every episode.
+
+    Raises ValueError that names an argument, here and in every method.
     """
 
     def __init__(
@@ -54,13 +60,10 @@ class VectorBattle:
         first_battle: int = 0,
         driven_enemy: bool = False,
     ) -> None:
-        if num_battles < 1:
-            raise ValueError(f"num_battles must be at least 1, got {num_battles}")
-        if seed < 0:
-            raise ValueError(f"seed must be at least 0, got {seed}")
-        if episode_limit is not None and episode_limit < 1:
-            raise ValueError(f"episode_limit must be at least 1, got {episode_limit}")
-        self.scenario = load_scenario(scenario) if isinstance(scenario, str) else scenario
+        check_whole(1, MOST_BATTLES, num_battles=num_battles)
+        check_whole(0, seed=seed, first_battle=first_battle)
+        check_flag(shuffle_units=shuffle_units, auto_reset=auto_reset, driven_enemy=driven_enemy)
+        self.scenario = scenario if isinstance(scenario, Scenario) else load_scenario(scenario)
         self.spec = self.scenario.spec(episode_limit)
         self.num_battles = num_battles
         self.shuffle_units = shuffle_units
@@ -78,13 +81,10 @@ class VectorBattle:
         self._views = self._allocate_views()
         self._scratch = build_scratch(self._scene, CHUNKS)
         self._rival = Rival(self.scenario, self._scene, self.spec, num_battles) if driven_enemy else None
-        if _compiled and not driven_enemy:
+        with announced():
             self.reset()
-        else:
-            with announced():
-                self.reset()
-                if not _compiled:
-                    self._compile()
+            if not _compiled:
+                self._compile()
 
     def _allocate_views(self) -> Views:
         n, spec = self.num_battles, self.spec
@@ -164,6 +164,7 @@ class VectorBattle:
 
     def scene_of(self, e: int) -> Scene:
         """Constants of battle e as it is fought now."""
+        check_whole(0, self.num_battles - 1, e=e)
         roster, b = self._roster, min(e, len(self._roster.kinds) - 1)
         return self._scene._replace(
             kinds=roster.kinds[b],
@@ -176,6 +177,7 @@ class VectorBattle:
 
     def fought(self, e: int) -> Scenario:
         """The scenario with the units of battle e; without a family, the scenario as it is."""
+        check_whole(0, self.num_battles - 1, e=e)
         family = self.scenario.family
         if family is None:
             return self.scenario
@@ -192,6 +194,7 @@ class VectorBattle:
 
     def dead(self, side: str) -> np.ndarray:
         """[E] int64: how many units of side 'ally' or 'enemy' are dead."""
+        check_side(side)
         members = self._scene.allies if side == "ally" else self._scene.enemies
         return (self._units.hp[:, members] <= 0).sum(axis=1)
 
@@ -202,21 +205,18 @@ class VectorBattle:
             positions: [E, U, 2] start positions in global id order; by default the scenario's or, in a family, drawn.
             battles: [E] bool, which battles to restart; by default all.
         """
-        shape = (*self._units.shape, 2)
+        chosen = checked_mask(battles, self.num_battles)
         if positions is None:
-            positions = np.zeros((self.num_battles, 0, 2))
-        elif np.shape(positions) != shape:
-            raise ValueError(f"positions must have shape [E, U, 2] = {shape}, got {np.shape(positions)}")
-        elif not np.isfinite(positions).all() or np.min(positions) < 0 or np.max(positions) > FIELD_SIZE:
-            raise ValueError(f"positions must be finite and on the field, 0 to {FIELD_SIZE}")
-        chosen = range(self.num_battles) if battles is None else np.flatnonzero(battles)
-        for e in chosen:
-            start = np.ascontiguousarray(positions[e], dtype=np.float64)
-            start_battle(self._units, self._battles, self._scene, self._roster, int(e), start, self._views)
-            self._views.rewards[e] = 0.0
-            self._views.terminated[e] = self._views.truncated[e] = self._views.won[e] = False
+            starts = np.zeros((self.num_battles, 0, 2))
+        else:
+            starts = checked_positions(positions, (*self._units.shape, 2), FIELD_SIZE)
+        views = self._views
+        for e in np.flatnonzero(chosen).tolist():
+            start_battle(self._units, self._battles, self._scene, self._roster, e, starts[e], views)
+            views.rewards[e] = 0.0
+            views.terminated[e] = views.truncated[e] = views.won[e] = False
         if self._rival is not None:
-            self._show(self._rival, np.isin(np.arange(self.num_battles), chosen) & (positions.shape[1] == 0))
+            self._show(self._rival, chosen & (positions is None))
 
     def _show(self, rival: Rival, began: np.ndarray) -> None:
         """Ends a reset or step of driven battles, of which some, [E] bool, have begun at the scenario's places."""
@@ -233,7 +233,7 @@ class VectorBattle:
 
         Raises UnavailableAction, before anything is stepped, naming the agent and what it could have done."""
         actions = self._checked(actions, self._scene, self.available_actions)
-        parallel = self._units.size >= PARALLEL_UNITS
+        parallel = self._units.size >= PARALLEL_UNITS and may_share_work()
         if self._rival is None and enemy_actions is None:
             self._step(actions, parallel)
             return
@@ -251,12 +251,8 @@ class VectorBattle:
 
     def _checked(self, actions: np.ndarray, scene: Scene, available: np.ndarray) -> np.ndarray:
         """The actions of the team that is allied in that scene, as int64, if it can take them."""
-        actions = np.asarray(actions)
-        if actions.shape != available.shape[:2] or actions.dtype.kind not in "iu":
-            name, shape = ("actions", "[E, N]") if scene is self._scene else ("enemy_actions", "[E, M]")
-            expected = f"{name} must be integers of shape {shape} = {available.shape[:2]}"
-            raise ValueError(f"{expected}, got {actions.dtype} {actions.shape}")
-        actions = np.ascontiguousarray(actions, dtype=np.int64)
+        name, axes = ("actions", "[E, N]") if scene is self._scene else ("enemy_actions", "[E, M]")
+        actions = checked_actions(actions, available.shape[:2], name, axes)
         e, agent = first_refused(self._battles, actions, available)
         if e >= 0:
             me = int(scene.allies[agent])
@@ -280,7 +276,9 @@ class VectorBattle:
         actions = np.zeros((self.num_battles, self.spec.n_agents), np.int64)
         first_refused(self._battles, actions, self.available_actions)
         self._step(actions, parallel=False)
-        self._step(actions, parallel=True)
+        if may_share_work():
+            with openmp_threads_kept():
+                self._step(actions, parallel=True)
         self._battles.over = over
         _compiled.append(True)
 
@@ -315,17 +313,8 @@ class VectorBattle:
         """Restores ``state_dict`` of battles of the same scenario and number.
 
         If the enemies there were driven and here are not, or the other way round, they change hands."""
-        mine = self.state_dict()
-        for name, array in mine.items():
-            if name not in state and name == "enemy_actions":
-                continue
-            if name not in state:
-                raise ValueError(f"battle state lacks {name!r}")
-            if np.shape(state[name]) != array.shape:
-                raise ValueError(
-                    f"battle state {name!r} has shape {np.shape(state[name])}, but {self.num_battles} battles of "
-                    f"{self.scenario.name} have {array.shape}"
-                )
+        check_saved(state, self.state_dict(), f"{self.num_battles} battles of {self.scenario.name}")
+        self._check_indices(state)
         self._units.view(np.uint8).reshape(self.num_battles, -1)[:] = state["units"]
         self._battles.view(np.uint8).reshape(self.num_battles, -1)[:] = state["battles"]
         for name in self._views._fields:
@@ -340,6 +329,16 @@ class VectorBattle:
         else:
             self._rival.actions[:] = state.get("enemy_actions", 0)
             self._rival.observe(self._units, self._battles)
+
+    def _check_indices(self, state: Mapping[str, np.ndarray]) -> None:
+        """Raises ValueError for indices out of bounds, at which kernels would write anywhere."""
+        units = np.ascontiguousarray(state["units"]).view(UNIT)
+        last = units.shape[1] - 1
+        bounds = [(units[name], -1, last) for name in ("order_target", "target", "previous_target", "shoots_at")]
+        bounds += [(state["cast"], 0, len(self._roster.types) - 1)] * ("cast" in self._drawn())
+        bounds += [(state["enemy_actions"], 0, self.spec.n_actions - 1)] * ("enemy_actions" in state)
+        if any((index < least).any() or (index > most).any() for index, least, most in bounds):
+            raise ValueError("battle state is damaged: it names units, types or actions that do not exist")
 
 
 _compiled: list[bool] = []  # not empty once this process has the kernels

@@ -10,7 +10,9 @@ import numpy as np
 from gymnasium import spaces
 
 from amal.battle import UnavailableAction, VectorBattle
+from amal.battle.arguments import checked_actions
 from amal.battle.scenario import load_scenario, scenario_names
+from amal.validation import check_flag, check_whole
 
 NAMESPACE = "amal"
 
@@ -45,10 +47,11 @@ class BattleEnv(gymnasium.Env[tuple[np.ndarray, ...], Any]):
     ) -> None:
         if render_mode is not None:
             raise ValueError(f"render_mode must be None, got {render_mode!r}")
+        check_flag(strict=strict)
         self.scenario = load_scenario(scenario)
         self.strict = strict
         if seed is not None:
-            super().reset(seed=seed)
+            super().reset(seed=_checked_seed(seed))
         self._battle = self._first_battle(episode_limit)
         spec = self._battle.spec
         self.n_agents, self.n_enemies, self.n_actions = spec.n_agents, spec.n_enemies, spec.n_actions
@@ -71,7 +74,7 @@ class BattleEnv(gymnasium.Env[tuple[np.ndarray, ...], Any]):
             seed: starts the battles of this seed from the first; without one the next battle begins.
             options: without effect.
         """
-        super().reset(seed=seed)
+        super().reset(seed=_checked_seed(seed))
         if seed is None:
             self._battle.reset()
         else:
@@ -92,9 +95,7 @@ class BattleEnv(gymnasium.Env[tuple[np.ndarray, ...], Any]):
         """
         if not self._running:
             raise RuntimeError("no episode is running: call reset()")
-        joint = np.asarray(action)
-        if joint.shape != (self.n_agents,) or joint.dtype.kind not in "iu":
-            raise ValueError(f"actions must be {self.n_agents} whole numbers, one for every agent, got {action!r}")
+        joint = checked_actions(action, (self.n_agents,), axes="[N]")
         battle = self._battle
         self.stopped_agents = []
         try:
@@ -150,6 +151,14 @@ class BattleEnv(gymnasium.Env[tuple[np.ndarray, ...], Any]):
             "unavailable_actions": len(self.stopped_agents),
             "episode_limit": bool(battle.truncated[0]),
         }
+
+
+def _checked_seed(seed: int | None) -> int | None:
+    """Gymnasium takes Python's integers only, and refuses others in words of its own."""
+    if seed is None:
+        return None
+    check_whole(0, seed=seed)
+    return int(seed)
 
 
 def register_scenarios() -> list[str]:

@@ -78,6 +78,8 @@ class ParallelBattleEnv(ParallelEnv[str, np.ndarray, int]):
         actions from 0 to A - 1, and, if strict, UnavailableAction. In each case nothing was stepped.
         """
         team = self.possible_agents
+        if not isinstance(actions, Mapping):
+            raise ValueError(f"actions must be a mapping of agents to actions, got {type(actions).__name__}")
         if actions.keys() != self.action_spaces.keys():
             missing = [agent for agent in team if agent not in actions]
             unknown = [agent for agent in actions if agent not in self.action_spaces]

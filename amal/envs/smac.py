@@ -6,6 +6,7 @@ import math
 import operator
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from amal.battle import VectorBattle
 from amal.battle.battlefield import Scenario
 from amal.battle.dynamics import VICTORY_REWARD
 from amal.battle.entries import nearest
+from amal.battle.scenario import in_this_form
 from amal.types import Battles, BattleSpec
+from amal.validation import check_flag
 
 BACKENDS = ("embedded", *backends.BACKENDS)
 REWARD_SCALE_RATE = 20.0  # what the simulator's rewards of a flawless victory sum to
@@ -31,6 +34,11 @@ class RewardOptions:
     reward_sparse: bool = False
 
     def __post_init__(self) -> None:
+        check_flag(reward_sparse=self.reward_sparse)
+        for name in ("reward_win", "reward_scale_rate"):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or isinstance(value, bool):
+                raise ValueError(f"{name} must be a number, got {value!r}")
         if not 0 <= self.reward_win < math.inf:
             raise ValueError(f"reward_win must be finite and at least 0, got {self.reward_win}")
         if not 0 < self.reward_scale_rate < math.inf:
@@ -80,13 +88,14 @@ class SMACWrapper:
         episode_limit: int | None = None,
         **options: Any,
     ) -> None:
-        if backend not in BACKENDS:
+        if not isinstance(backend, str) or backend not in BACKENDS:
             raise ValueError(f"unknown backend {backend!r}{nearest(backend, BACKENDS)}; known: {', '.join(BACKENDS)}")
         rewards = RewardOptions(reward_win, reward_scale_rate, reward_sparse)
         self._battle: Battles
         if backend == "embedded":
             if options:
-                raise TypeError(f"backend 'embedded' has no option {next(iter(options))!r}")
+                option = next(iter(options))
+                raise TypeError(f"backend 'embedded' has no option {option!r}{in_this_form(option)}")
             self._battle = VectorBattle(scenario_name, 1, seed, auto_reset=False, episode_limit=episode_limit)
         else:
             if backend == "starcraft2":
@@ -192,6 +201,8 @@ class SMACWrapper:
 
     def _joint_action(self, actions: Mapping[int, int]) -> np.ndarray:
         """[1, N] int64."""
+        if not isinstance(actions, Mapping):
+            raise ValueError(f"actions must be a mapping of agents to actions, got {type(actions).__name__}")
         agents = range(self.spec.n_agents)
         missing = [agent for agent in agents if agent not in actions]
         unknown = [agent for agent in actions if agent not in agents]
@@ -200,8 +211,12 @@ class SMACWrapper:
             raise ValueError(f"actions must be given for agents 0 to {len(agents) - 1}: {', '.join(wrong)}")
         joint = np.empty((1, len(agents)), np.int64)
         for agent in agents:
+            action = actions[agent]
             try:
-                joint[0, agent] = operator.index(actions[agent])
-            except TypeError:
-                raise ValueError(f"agent {agent}: an action is a whole number, got {actions[agent]!r}") from None
+                if isinstance(action, bool):
+                    raise TypeError
+                joint[0, agent] = operator.index(action)
+            except (TypeError, OverflowError):
+                allowed = f"a whole number from 0 to {self.spec.n_actions - 1}"
+                raise ValueError(f"agent {agent}: an action is {allowed}, got {action!r}") from None
         return joint
