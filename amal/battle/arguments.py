@@ -37,7 +37,7 @@ def checked_positions(positions: Any, shape: tuple[int, ...], edge: float) -> np
     allowed = f"positions must be numbers of shape [E, U, 2] = {shape}"
     array = _array(positions, allowed)
     if array.shape != shape or array.dtype.kind not in "iuf":
-        raise ValueError(f"{allowed}, got {array.dtype} {array.shape}")
+        raise ValueError(f"{allowed}, got {array.shape} of {array.dtype}")
     array = np.ascontiguousarray(array, dtype=np.float64)
     outside = array[~((array >= 0.0) & (array <= edge))]  # NaN too
     if outside.size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -46,7 +47,7 @@ def word(value: Any, where: str, known: Iterable[str] | None) -> Any:
 def number(value: Any, where: str, most: float = MOST) -> float:
     """The value, if it is a finite number from 0 to ``most``."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-        too_large = isinstance(value, int | float) and value > most
+        too_large = isinstance(value, int | float) and most < value < math.inf
         span = f"from 0 to {most:g}" if most != MOST or too_large else "of at least 0"
         raise ScenarioError(f"{where}: expected a number {span}, got {value!r}")
     return float(value)

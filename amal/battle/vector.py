@@ -335,8 +335,10 @@ class VectorBattle:
         units = np.ascontiguousarray(state["units"]).view(UNIT)
         last = units.shape[1] - 1
         bounds = [(units[name], -1, last) for name in ("order_target", "target", "previous_target", "shoots_at")]
-        bounds += [(state["cast"], 0, len(self._roster.types) - 1)] * ("cast" in self._drawn())
-        bounds += [(state["enemy_actions"], 0, self.spec.n_actions - 1)] * ("enemy_actions" in state)
+        if self.scenario.family is not None:
+            bounds.append((state["cast"], 0, len(self._roster.types) - 1))
+        if "enemy_actions" in state:
+            bounds.append((state["enemy_actions"], 0, self.spec.n_actions - 1))
         if any((index < least).any() or (index > most).any() for index, least, most in bounds):
             raise ValueError("battle state is damaged: it names units, types or actions that do not exist")
 

@@ -95,7 +95,11 @@ class BattleEnv(gymnasium.Env[tuple[np.ndarray, ...], Any]):
         """
         if not self._running:
             raise RuntimeError("no episode is running: call reset()")
-        joint = checked_actions(action, (self.n_agents,), axes="[N]")
+        try:
+            joint = checked_actions(action, (self.n_agents,))
+        except ValueError:
+            allowed = f"{self.n_agents} whole numbers, one for every agent"
+            raise ValueError(f"actions must be {allowed}, got {action!r}") from None
         battle = self._battle
         self.stopped_agents = []
         try:

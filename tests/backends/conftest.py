@@ -53,7 +53,7 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand
     faults.mkdir()
     (game / "Versions").mkdir(parents=True)
     (game / "Maps" / "SMAC_Maps").mkdir(parents=True)
-    for name in ("3m", "2s3z"):
+    for name in ("3m", "2s3z", "5m_vs_6m"):
         (game / "Maps" / "SMAC_Maps" / f"{name}.SC2Map").touch()
     monkeypatch.setenv("SC2PATH", str(game))
     monkeypatch.setenv("STAND_IN_FAULTS", str(faults))

@@ -12,10 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from amal.backends import BACKENDS
 from amal.backends.battles import EpisodeLost, WorkerBattles, WorkerFailure
 from amal.backends.game import BackendError
-from amal.battle import UnavailableAction, VectorBattle
+from amal.battle import UnavailableAction
+from amal.types import BattleSpec
 from tests.backends.conftest import StandIns
+from tests.backends.stand_ins.skirmish import Skirmish
 from tests.conftest import ROOT
 
 
@@ -29,29 +32,82 @@ def step_until_lost(battles: WorkerBattles) -> None:
             battles.step(first_available(battles))
 
 
-def test_they_play_as_the_simulator_does_side_by_side(stand_ins: StandIns) -> None:
-    battles = WorkerBattles("smaclite", "2s3z", 2, seed=3)
+def assert_shows(battles: WorkerBattles, e: int, game: Skirmish) -> None:
+    agents = range(game.n_agents)
+    np.testing.assert_array_equal(battles.obs[e], np.float32([game.obs(agent) for agent in agents]))
+    np.testing.assert_array_equal(battles.state[e], np.float32(game.state()))
+    np.testing.assert_array_equal(battles.available_actions[e], [game.available(agent) for agent in agents])
+    assert battles.rewards[e] == game.reward and battles.won[e] == game.won
+    assert (battles.terminated[e], battles.truncated[e]) == (game.decided, False)
+    assert (battles.dead("ally")[e], battles.dead("enemy")[e]) == (game.allies.count(0), game.enemies.count(0))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_they_play_as_the_original_does_side_by_side(stand_ins: StandIns, backend: str) -> None:
+    battles = WorkerBattles(backend, "5m_vs_6m", 2, seed=3)
     seeds = [int(np.random.SeedSequence(3, spawn_key=(e,)).generate_state(1)[0] >> 1) for e in range(2)]
-    alone = [VectorBattle("2s3z", 1, seed, auto_reset=False) for seed in seeds]
-    assert battles.spec == alone[0].spec
+    alone = [Skirmish("5m_vs_6m", seed) for seed in seeds]
+    assert battles.spec == BattleSpec("5m_vs_6m", 5, 6, n_actions=12, obs_dim=9, state_dim=12, episode_limit=70)
     battles.reset()
+    for game in alone:
+        game.begin()
     rng = np.random.default_rng(0)
     while not (battles.terminated | battles.truncated).all():
         actions = (rng.random(battles.available_actions.shape) * battles.available_actions).argmax(axis=2)
+        running = np.flatnonzero(~(battles.terminated | battles.truncated)).tolist()  # the other one stands still
         battles.step(actions)
-        for e, battle in enumerate(alone):
-            battle.step(actions[e : e + 1])  # those that are over stand still here and there
-            for name in ("obs", "state", "available_actions", "rewards", "terminated", "truncated", "won"):
-                assert np.array_equal(getattr(battles, name)[e], getattr(battle, name)[0]), name
-            assert battles.dead("ally")[e] == battle.dead("ally")[0]
-            assert battles.dead("enemy")[e] == battle.dead("enemy")[0]
+        for e in running:
+            alone[e].play(actions[e].tolist())
+            assert_shows(battles, e, alone[e])
+    assert battles.dead("ally")[0] != battles.dead("enemy")[0], "this test must tell the sides apart"
     last = battles.obs[0].copy()
     battles.reset(battles=np.array([False, True]))
     assert (battles.obs[0] == last).all() and battles.terminated[0] and not battles.terminated[1]
     with pytest.raises(UnavailableAction, match="battle 1, agent 0: action 0 is not available; available: 1, "):
         battles.step(np.zeros((2, 5), int))
+    for wrong in (np.array([0, 1]), [True], 1):
+        with pytest.raises(ValueError, match=r"battles must be a boolean mask of shape \[E\] = \(2,\), got "):
+            battles.reset(battles=wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"actions must be integers of shape \[E, N\] = \(2, 5\), got float64"):
+        battles.step(np.ones((2, 5)))
+    with pytest.raises(ValueError, match="side must be 'ally' or 'enemy', got 'allies'"):
+        battles.dead("allies")
     battles.close()
     assert stand_ins.ended()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_limit_truncates_what_is_not_decided_and_no_episode_repeats_another(
+    stand_ins: StandIns, backend: str
+) -> None:
+    def play(battles: WorkerBattles) -> tuple[int, np.ndarray]:
+        """Steps of an episode in which everybody shoots at the first enemy, and the state that it begins with."""
+        battles.reset()
+        first, steps = battles.state[0].copy(), 0
+        while not (battles.terminated | battles.truncated)[0]:
+            available = battles.available_actions
+            targets = 6 + available[:, :, 6:].argmax(axis=2)
+            battles.step(np.where(available[:, :, 0], 0, targets))
+            steps += 1
+        return steps, first
+
+    battles = WorkerBattles(backend, "3m", 1, episode_limit=60)
+    length, first = play(battles)
+    assert battles.terminated[0] and not battles.truncated[0] and length < 60
+    battles.close()
+    limited = WorkerBattles(backend, "3m", 1, episode_limit=length)
+    assert play(limited)[0] == length and limited.terminated[0] and not limited.truncated[0]
+    limited.close()
+    short = WorkerBattles(backend, "3m", 1, episode_limit=length - 1)
+    starts = [first]
+    for _ in range(2):
+        steps, start = play(short)
+        starts.append(start)
+        assert steps <= length - 1
+        if len(starts) == 2:
+            assert short.truncated[0] and not short.terminated[0] and not short.won[0]
+    assert (starts[1] == starts[0]).all() and (starts[2] != starts[1]).any()
+    short.close()
 
 
 def test_a_crash_is_reported_and_replaced_and_the_others_live_on(

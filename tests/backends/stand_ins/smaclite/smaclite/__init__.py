@@ -1,23 +1,47 @@
-"""Stands in for the original SMAClite, which cannot be installed where the tests run: its ids and interface, with the
-embedded simulator's battles."""
+"""Stands in for the original SMAClite, which cannot be installed where the tests run: its ids and interface, with a
+game of its own. Like the original it goes on in the same random stream at a reset without a seed, and Gymnasium's
+limit cuts off whatever the battle does in that step."""
 
 import gymnasium
+import numpy as np
 from faults import happens
-
-from amal.battle.scenario import scenario_names
-from amal.envs.gymnasium import BattleEnv
+from skirmish import FIRST_TARGET, MAPS, Skirmish
 
 
-class SMACliteEnv(BattleEnv):
+class SMACliteEnv(gymnasium.Env):
     def __init__(self, map_name, use_cpp_rvo2=False, render_mode=None):
-        super().__init__(map_name, strict=True)
+        self._map_name = map_name
+        self._skirmish = Skirmish(map_name, None)
+        self.n_agents, self.n_enemies, self.episode_limit = MAPS[map_name]
+        self.n_actions = FIRST_TARGET + self.n_enemies
+        self.obs_size, self.state_size = 3 + self.n_enemies, 1 + self.n_agents + self.n_enemies
+
+    def reset(self, seed=None, options=None):
+        if seed is not None:
+            self._skirmish = Skirmish(self._map_name, seed)
+        self._skirmish.begin()
+        return self._obs(), {}
 
     def step(self, actions):
         happens("crash")
-        obs, reward, terminated, truncated, info = super().step(actions)
-        return obs, reward, terminated, truncated, {name: info[name] for name in INFO}
+        battle = self._skirmish
+        battle.play(actions)
+        info = {
+            "battle_won": battle.won,
+            "dead_allies": battle.allies.count(0),
+            "dead_enemies": battle.enemies.count(0),
+        }
+        return self._obs(), float(battle.reward), battle.decided, battle.steps >= self.episode_limit, info
+
+    def _obs(self):
+        return tuple(np.float32(self._skirmish.obs(agent)) for agent in range(self.n_agents))
+
+    def get_state(self):
+        return np.float32(self._skirmish.state())
+
+    def get_avail_actions(self):
+        return [self._skirmish.available(agent) for agent in range(self.n_agents)]
 
 
-INFO = ("battle_won", "dead_allies", "dead_enemies")
-for name in scenario_names():
+for name in MAPS:
     gymnasium.register(f"smaclite/{name}-v0", entry_point=SMACliteEnv, kwargs={"map_name": name})

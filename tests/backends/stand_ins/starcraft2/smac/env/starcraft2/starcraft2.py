@@ -1,4 +1,4 @@
-"""StarCraft2Env with the original's arguments, returns and habits, but the embedded simulator's battles.
+"""StarCraft2Env with the original's arguments, returns and habits, but a game of its own.
 
 Habits kept: until an episode has ended each reset launches a game and forgets the one before; the limit of an episode
 ends it like a battle, and is told only to those who asked with ``continuing_episode``; when the game breaks down, a
@@ -10,8 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 from faults import happens
-
-from amal.battle import VectorBattle
+from skirmish import FIRST_TARGET, Skirmish
 
 
 class StarCraft2Env:
@@ -45,10 +44,10 @@ class StarCraft2Env:
         window_size_y=1200,
         debug=False,
     ):
-        self._battle = VectorBattle(map_name, 1, seed, auto_reset=False)
-        spec = self._battle.spec
-        self.n_agents, self.n_enemies, self.n_actions = spec.n_agents, spec.n_enemies, spec.n_actions
-        self.episode_limit = spec.episode_limit
+        self._battle = Skirmish(map_name, seed)
+        self.n_agents, self.n_enemies = self._battle.n_agents, self._battle.n_enemies
+        self.n_actions = FIRST_TARGET + self.n_enemies
+        self.episode_limit = self._battle.limit
         self.continuing_episode = continuing_episode
         self.reward_sparse, self.reward_scale_rate = reward_sparse, reward_scale_rate
         self.obs_timestep = bool(obs_last_action)  # stands for the options that lengthen the observations
@@ -57,10 +56,9 @@ class StarCraft2Env:
         self._sc2_proc = None
 
     def get_env_info(self):
-        spec = self._battle.spec
         return {
-            "state_shape": spec.state_dim,
-            "obs_shape": spec.obs_dim + self.obs_timestep,
+            "state_shape": 1 + self.n_agents + self.n_enemies,
+            "obs_shape": 3 + self.n_enemies + self.obs_timestep,
             "n_actions": self.n_actions,
             "n_agents": self.n_agents,
             "episode_limit": self.episode_limit,
@@ -72,7 +70,7 @@ class StarCraft2Env:
             self._sc2_proc = subprocess.Popen(["sleep", "1000"])
             print("Launched the game")
         self._steps = 0
-        self._battle.reset()
+        self._battle.begin()
         self._update_units()
         return self.get_obs(), self.get_state()
 
@@ -86,14 +84,11 @@ class StarCraft2Env:
                 raise AssertionError("units went missing")
             if happens("lose_the_game"):
                 return 0, True, {}
-        for agent, action in enumerate(actions):
-            assert self._battle.available_actions[0, agent, action], f"Agent {agent} cannot perform action {action}"
-        self._battle.step(np.array([actions]))
+        self._battle.play(actions)
         self._update_units()
-        won = bool(self._battle.won[0])
+        won, terminated = self._battle.won, self._battle.decided
         info = {"battle_won": won}
-        reward = float(self._battle.rewards[0]) * self.reward_scale_rate / 20
-        terminated = bool(self._battle.terminated[0])
+        reward = self._battle.reward * self.reward_scale_rate / 20
         if self.reward_sparse:
             reward = (1 if won else -1) if terminated else 0
         if not terminated and self._steps >= self.episode_limit:
@@ -104,19 +99,18 @@ class StarCraft2Env:
         return reward, terminated, info
 
     def _update_units(self):
-        scene, hp = self._battle.scene, self._battle.units[0, :, 2]
-        self.agents = {k: SimpleNamespace(health=hp[u]) for k, u in enumerate(scene.allies)}
-        self.enemies = {k: SimpleNamespace(health=hp[u]) for k, u in enumerate(scene.enemies)}
+        self.agents = {k: SimpleNamespace(health=float(h)) for k, h in enumerate(self._battle.allies)}
+        self.enemies = {k: SimpleNamespace(health=float(h)) for k, h in enumerate(self._battle.enemies)}
 
     def get_obs(self):
         more = [self._steps] * self.obs_timestep
-        return [np.append(obs, np.float32(more)) for obs in self._battle.obs[0]]
+        return [np.float32([*self._battle.obs(agent), *more]) for agent in range(self.n_agents)]
 
     def get_state(self):
-        return self._battle.state[0].copy()
+        return np.float32(self._battle.state())
 
     def get_avail_actions(self):
-        return self._battle.available_actions[0].astype(int).tolist()
+        return [self._battle.available(agent) for agent in range(self.n_agents)]
 
     def close(self):
         if self._sc2_proc:
