@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from amal.battle import VectorBattle, compilation
 from tests.conftest import ROOT
 
 FORKED = """
@@ -44,51 +45,40 @@ VectorBattle("3m", 512)
 print(torch.get_num_threads())
 """
 
-BATTLES = """
-from amal.battle import VectorBattle
-VectorBattle("3m", 2), VectorBattle("3m", 2)
-"""
 
-COMPILED = """
-import numpy as np
-from amal.battle import compilation
-
-@compilation.kernel
-def doubled(x):
+def doubled(x: float) -> float:
     return 2 * x
 
-@compilation.kernel
-def tripled(x):
+
+def tripled(x: float) -> float:
     return 3 * x
 
-for function in (doubled, tripled):
-    with compilation.announced():
-        function(np.float64(1.0))
-"""
 
-
-def run(script: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *(["-c", script] if isinstance(script, str) else [str(script)])]
-    variables = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+def run(script: str, **environment: str) -> tuple[str, str]:
+    command, variables = [sys.executable, "-c", script], os.environ | environment
     done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    return done
+    return done.stdout, done.stderr
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_forked_child_steps_many_battles_as_its_parent_does() -> None:
-    assert run(FORKED).stdout == "survived\n"
+    assert run(FORKED)[0] == "survived\n"
 
 
-@pytest.mark.parametrize("first", ["import torch", "import amal.battle"])
-def test_the_first_battle_leaves_torch_its_number_of_threads(first: str) -> None:
-    assert run(f"{first}\n{THREADS}", OMP_NUM_THREADS="2").stdout == "1\n"
+def test_the_first_battle_leaves_torch_its_threads_and_is_silent_with_a_warm_cache() -> None:
+    VectorBattle("3m", 1)  # fills the cache
+    assert run(THREADS, OMP_NUM_THREADS="2") == ("1\n", "")
 
 
-def test_compilation_is_announced_once_and_loading_from_the_cache_is_not(tmp_path: Path) -> None:
-    assert run(BATTLES).stderr == ""  # other tests have filled the cache
-    script = tmp_path / "kernels.py"
-    script.write_text(COMPILED)
-    told = [run(script, NUMBA_CACHE_DIR=str(tmp_path / "cache")).stderr for _ in range(2)]
-    assert told[0].count("amal: compiling the battle simulator") == 1 and told[0].count("\n") == 1
-    assert told[1] == ""
+def test_compilation_is_announced_once_and_loading_from_the_cache_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compilation, "_CACHE_FOLDER", str(tmp_path))
+    told = []
+    for _ in range(2):
+        monkeypatch.setattr(compilation, "_announcement", compilation._Announcement())
+        for function in (doubled, tripled):
+            with compilation.announced():
+                assert compilation.kernel(function)(1.5) == function(1.5)
+        told.append(capsys.readouterr().err)
+    assert told == [compilation.MESSAGE + "\n", ""]

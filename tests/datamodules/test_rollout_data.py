@@ -1,12 +1,15 @@
 """Budgets, random streams and the state of the data module."""
 
+from collections.abc import Iterable
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from amal.algorithms.mappo import MAPPO
+from amal.types import EpisodeBatch
 from datamodules import RolloutDataModule
 
 
@@ -67,16 +70,45 @@ def test_evaluations_leave_training_untouched() -> None:
     assert sum(len(part) for part in won) == 32
 
 
+def first_states(batches: Iterable[EpisodeBatch]) -> list[Tensor]:
+    """[B, S] of each batch: how its battles begin. In a family none begins as another does."""
+    return [batch.state[:, 0].clone() for batch in batches]
+
+
+def distinct(starts: list[Tensor]) -> int:
+    return len(torch.cat(starts).unique(dim=0))
+
+
 def test_test_episodes_are_320_other_ones_than_those_of_evaluations() -> None:
+    data = data_module(scenario="terran_5_vs_5", episode_limit=1)
+    tested = first_states(data.test_dataloader())
+    assert [len(starts) for starts in tested] == [32] * 10
+    evaluated = first_states(data.play_evaluation_episodes())
+    assert distinct([*tested, *evaluated]) == 320 + 32
+    assert torch.equal(torch.cat(first_states(data.test_dataloader())), torch.cat(tested))
+
+
+def test_each_evaluation_has_battles_of_its_own_and_always_the_same() -> None:
+    data = data_module(scenario="terran_5_vs_5", episode_limit=1)
+    numbered = [first_states(data.play_evaluation_episodes(number=number)) for number in (0, 1, 2)]
+    assert distinct(sum(numbered, [])) == 3 * 32
+    assert torch.equal(first_states(data.play_evaluation_episodes(number=1))[0], numbered[1][0])
+
+
+def test_evaluations_play_greedily_and_training_does_not() -> None:
     data = data_module()
-    number = 0
-    for batch in data.test_dataloader():
-        if number == 0:
-            tested = data._evaluation_recorder.battle.state_dict()["battles"]
-        number += len(batch.won)
-    assert number == 320
-    next(iter(data.play_evaluation_episodes()))
-    assert (tested != data._evaluation_recorder.battle.state_dict()["battles"]).any()
+    module: MAPPO = data.trainer.lightning_module  # type: ignore[union-attr, assignment]
+    with torch.no_grad():
+        for parameter in module.policy.parameters():  # so that no two actions are worth nearly the same
+            parameter.add_(0.1 * torch.randn_like(parameter))
+
+    def greedy_share(batch: EpisodeBatch) -> float:
+        logits, _ = module.policy(batch.obs[:, :-1], module.initial_hidden(len(batch.mask)))
+        best = logits.masked_fill(~batch.available_actions[:, :-1], -torch.inf).argmax(dim=-1)
+        return float((best == batch.actions)[batch.alive].float().mean())
+
+    assert [greedy_share(batch) for batch in data.play_evaluation_episodes()] == [1.0]
+    assert greedy_share(data.play_training_episodes()) < 0.9
 
 
 def test_saved_state_continues_as_if_never_interrupted() -> None:
