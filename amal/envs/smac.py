@@ -216,7 +216,9 @@ class SMACWrapper:
                 if isinstance(action, bool):
                     raise TypeError
                 joint[0, agent] = operator.index(action)
-            except (TypeError, OverflowError):
-                allowed = f"a whole number from 0 to {self.spec.n_actions - 1}"
-                raise ValueError(f"agent {agent}: an action is {allowed}, got {action!r}") from None
+            except TypeError:
+                raise ValueError(f"agent {agent}: an action is a whole number, got {action!r}") from None
+            except OverflowError:
+                most = self.spec.n_actions - 1
+                raise ValueError(f"agent {agent}: an action is from 0 to {most}, got {action}") from None
         return joint

@@ -18,6 +18,7 @@ from amal.battle.scenario import ScenarioError, load_scenario
 from amal.envs import SMACWrapper, parallel_env, register_scenario
 from amal.study.grid.compare import main as compare
 from amal.study.scenarios import army
+from datamodules import RolloutDataModule
 from tests.conftest import ROOT
 
 SCENARIO = """
@@ -84,6 +85,22 @@ def test_a_file_is_read_anew_when_it_has_changed(file: Path) -> None:
         (UNITS + "terrain: {lawn: __}" + SCENARIO, ": terrain: lawn: expected 32 rows of 32 characters"),
         (UNITS + "terrain: lawn" + SCENARIO, ": terrain: expected a mapping, got 'lawn'"),
         (UNITS + SCENARIO.replace("60", "0"), ": scenario: episode_limit: expected a whole number of at least 1"),
+        (UNITS + SCENARIO.replace("60", "1.5"), ": scenario: episode_limit: expected a whole number of at least 1"),
+        (
+            UNITS + SCENARIO.replace("60", "1" + "0" * 20),
+            ": scenario: episode_limit: expected .* from 1 to 100000, got 1",
+        ),
+        (UNITS + SCENARIO.replace("marine: 2", "marine: 9999999999"), r".*units: marine: expected .* from 1 to 1024"),
+        (UNITS.replace("hp: 80", "hp: 1" + "0" * 400) + SCENARIO, r": units: ogre: hp: .* from 0 to 1e\+06, got 1000"),
+        (UNITS.replace("damage: 5", "attacks: 5000") + SCENARIO, ": units: ogre: attacks: .* from 1 to 1024"),
+        (
+            '{"name": "3m", "groups": [{"x": 9}]}',
+            ": key 'groups' without 'scenario' looks like a map of SMAClite; here",
+        ),
+        (
+            "capability_config: {n_units: 5}",
+            ": key 'capability_config' .* SMACv2's .* below 'family': docs/extending.md",
+        ),
     ],
 )
 def test_a_malformed_file_is_refused_with_file_and_key(tmp_path: Path, content: str, message: str) -> None:
@@ -105,6 +122,58 @@ def test_a_file_that_cannot_be_it_is_refused_by_name(tmp_path: Path, file: Path)
         copy.write_text(file.read_text())
         with pytest.raises(ScenarioError, match=message):
             load_scenario(str(copy))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("10gen_terran", "families terran_5_vs_5 and terran_10_vs_10 here"),
+        ("20gen_zerg_epo", "families zerg_5_vs_5 and zerg_10_vs_10 here"),
+        ("maps/3m.json", "SMAClite's JSON maps are YAML files here, with terrain, .*: docs/extending.md"),
+    ],
+)
+def test_what_other_projects_call_a_scenario_is_told_its_form_here(name: str, words: str) -> None:
+    with pytest.raises(ScenarioError, match=f"^unknown scenario '{name}': .*{words}"):
+        load_scenario(name)
+
+
+def test_settings_of_smacv2_are_told_where_they_have_gone() -> None:
+    where = r".*; it is a scenario file here, with allies, enemies, weights and surrounded below 'family': docs/"
+    with pytest.raises(TypeError, match="backend 'embedded' has no option 'capability_config'" + where):
+        SMACWrapper("terran_5_vs_5", capability_config={"n_units": 5})
+    with pytest.raises(ValueError, match="backend 'embedded' has none, got capability_config" + where):
+        RolloutDataModule("terran_5_vs_5", backend_options={"capability_config": {}})
+
+
+BOMBS = """
+units:
+  bomb:
+    {hp: 9, size: 1, speed: 3, attributes: [], targets: [ground], attack_range: 0.1, damage: 9,
+     weapon: kamikaze, blast_radius: 2}
+scenario:
+  terrain: simple
+  episode_limit: 60
+  attack_point: [9, 16]
+  groups:
+    - {side: ally, centre: [9, 16], units: {bomb: 1}}
+    - {side: enemy, centre: [15, 16], units: {bomb: 1}}
+"""
+
+
+@pytest.mark.parametrize("attacks", [True, False])  # else the enemy blows both up
+def test_a_double_knock_out_is_a_victory_as_in_smaclite(tmp_path: Path, attacks: bool) -> None:
+    file = tmp_path / "bombs.yaml"
+    file.write_text(BOMBS)
+    env = SMACWrapper(str(file), reward_sparse=True)
+    env.reset()
+    done, rewards = False, []
+    while not done:
+        _, reward, done, info = env.step({0: 6 if attacks and env.available_actions[0, 6] else 1})
+        rewards.append(reward[0])
+    assert (info["dead_allies"], info["dead_enemies"]) == (1, 1)
+    assert info["battle_won"] and not info["truncated"]
+    assert rewards == [0.0] * (len(rewards) - 1) + [1.0]
+    assert env.get_stats()["win_rate"] == 1.0
 
 
 def test_a_run_goes_on_with_its_file_and_never_with_another(
