@@ -1,0 +1,164 @@
+"""Whole updates against plain ones, and every option's effect on them."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from lightning import seed_everything
+
+from amal.algorithms.amal import AMAL
+from amal.algorithms.mappo import MAPPO
+from amal.critics import IPPOCritic
+from amal.types import EpisodeBatch
+from amal.world_model import WorldModel
+from callbacks import Evolution
+from tests.algorithms.episodes import SIZES, SMALL_CRITIC, SMALL_MLP, parameters, random_batch, train
+from tests.algorithms.plain import PlainAMAL, PlainMAPPO, defaults
+from tests.algorithms.test_mappo import JOINT_CRITIC, SMALL_GRU
+
+LENGTHS = (6, 1, 4, 3, 6, 2, 5, 6, 4)
+
+# option: what it is here, and another value
+MAPPO_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "lr": (1e-2, 2e-2),
+    "gamma": (0.8, 0.9),
+    "gae_lambda": (0.6, 0.7),
+    "n_step_returns": (None, 2),
+    "target_critic_tau": (0.3, 0.6),
+    "standardise_rewards": (True, False),
+    "clip_param": (0.1, 0.3),
+    "value_clip": (0.05, 0.2),
+    "value_loss": ("huber", "mse"),
+    "huber_delta": (0.3, 0.6),
+    "entropy_coef": (0.2, 0.1),
+    "max_grad_norm": (0.05, 0.1),
+    "n_epochs": (2, 3),
+    "n_minibatch": (3, 2),
+}
+AMAL_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "lr": (1e-2, 2e-2),
+    "ensemble_size": (2, 1),
+    "world_model_lr": (3e-3, 1e-3),
+    "world_model_steps": (3, 2),
+    "world_model_batch_size": (12, 8),
+    "isolation": (True, False),
+    "lambda_info": (0.8, 0.4),
+    "information_bonus": ("shaped", "raw"),
+    "lambda_decay": (0.9, 0.6),
+    "bonus_std_floor": (1e-5, 0.1),
+    "bonus_cap": (0.5, 0.25),
+    "replay_coef": (0.7, 0.3),
+    "replay_batch_size": (10, 7),
+    "aux_ratio": (0.4, 0.2),
+    "importance_cap": (0.9, 0.7),
+    "replay_capacity": (50, 40),
+    "auxiliary_capacity": (8, 5),
+    "num_auxiliary_agents": (3, 2),
+    "imagination_starts": (4, 3),
+    "imagination_horizon": (3, 2),
+    "cem_population_size": (8, 9),
+    "cem_elite_fraction": (0.5, 0.75),
+    "cem_initial_std": (0.3, 0.2),
+    "cem_min_std": (0.05, 0.2),
+    "distance_weight": (2.0, 0.0),
+    "distance_band": ((0.2, 0.3), (0.0, 9.0)),
+}
+NETWORKS: dict[str, Any] = {"policy": SMALL_MLP, "critic": SMALL_CRITIC}
+WORLD_MODEL = {"world_model": partial(WorldModel, encoder_sizes=(16, 16))}
+
+
+def used(options: dict[str, tuple[Any, Any]]) -> dict[str, Any]:
+    return {name: value for name, (value, _) in options.items()}
+
+
+def built(algorithm: type[MAPPO], **options: Any) -> MAPPO:
+    seed_everything(0, verbose=False)
+    return algorithm(**{**SIZES, **NETWORKS, **(WORLD_MODEL if algorithm is AMAL else {}), **options})
+
+
+def batch_of(i: int) -> EpisodeBatch:
+    batch = random_batch(i, LENGTHS)
+    return EpisodeBatch(**{**vars(batch), "rewards": 3 * batch.rewards, "progress": 0.1 + 0.2 * i})
+
+
+def after_two(module: MAPPO) -> dict[str, float]:
+    """The second update's metrics; two are enough for all running statistics and momenta."""
+    callbacks = {"callbacks": [Evolution(1)]} if isinstance(module, AMAL) else {}
+    metrics = train(module, batch_of, n_batches=2, trainer=callbacks).logged_metrics
+    return {name.removeprefix("train/"): float(value) for name, value in metrics.items()}
+
+
+def assert_equal_to_plain(module: MAPPO, plain: PlainMAPPO) -> None:
+    told = after_two(module)
+    expected = [plain.update(batch_of(i)) for i in range(2)][-1]
+    assert {name: told[name] for name in expected} == pytest.approx(expected, rel=2e-4, abs=2e-6)
+    for name in ("policy", "critic", "world_model"):
+        for ours, theirs in zip(
+            *(getattr(x, name, torch.nn.Module()).parameters() for x in (module, plain)), strict=True
+        ):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"critic": JOINT_CRITIC},
+        {"critic": partial(IPPOCritic, hidden_sizes=(16, 16)), "n_step_returns": 2, "value_loss": "mse"},
+        {"policy": SMALL_GRU, "target_critic_tau": None, "standardise_rewards": False, "gae_lambda": 0.9},
+        {"share_parameters": False, "max_grad_norm": 10.0},
+    ],
+    ids=["mappo", "ippo with n-step returns", "recurrent", "independent policies"],
+)
+def test_two_updates_of_mappo_are_the_plain_ones(options: dict[str, Any]) -> None:
+    options = {**used(MAPPO_OPTIONS), **options}
+    module = built(MAPPO, **options)
+    assert_equal_to_plain(module, PlainMAPPO(module, **options))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"information_bonus": "raw", "isolation": False, "standardise_rewards": False, "target_critic_tau": None}],
+    ids=["shaped, isolated", "raw, open gate"],
+)
+def test_two_updates_of_amal_are_the_plain_ones(options: dict[str, Any]) -> None:
+    options = {**used(MAPPO_OPTIONS), **used(AMAL_OPTIONS), **options}
+    module = built(AMAL, **options)
+    assert_equal_to_plain(module, PlainAMAL(module, **options))
+
+
+@pytest.fixture(scope="module")
+def learned() -> dict[type[MAPPO], dict[str, torch.Tensor]]:
+    """What the algorithms know after two updates with the options above."""
+    modules = [built(MAPPO, **used(MAPPO_OPTIONS)), built(AMAL, **used(AMAL_OPTIONS))]
+    return {type(module): known(module) for module in modules}
+
+
+def known(module: MAPPO) -> dict[str, torch.Tensor]:
+    after_two(module)
+    networks = ("policy.", "critic.", "world_model.")
+    return {name: tensor for name, tensor in parameters(module).items() if name.startswith(networks)}
+
+
+OPTIONS = {MAPPO: MAPPO_OPTIONS, AMAL: AMAL_OPTIONS}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "name"),
+    [(algorithm, name) for algorithm, options in OPTIONS.items() for name in options],
+    ids=lambda x: x if isinstance(x, str) else x.__name__,
+)
+def test_every_option_has_an_effect(
+    learned: dict[type[MAPPO], dict[str, torch.Tensor]], algorithm: type[MAPPO], name: str
+) -> None:
+    """So that the plain updates above, which have that of their definition, tell any other."""
+    options = OPTIONS[algorithm]
+    other = known(built(algorithm, **used(options) | {name: options[name][1]}))
+    ours = learned[algorithm]
+    assert any(not torch.equal(ours[name], other[name]) for name in ours.keys() & other.keys())
+
+
+@pytest.mark.parametrize("algorithm", [MAPPO, AMAL], ids=["MAPPO", "AMAL"])
+def test_no_option_is_left_out(algorithm: type[MAPPO]) -> None:
+    classes = {"policy", "critic", "share_parameters", "world_model", "information"}
+    assert set(OPTIONS[algorithm]) == set(defaults(algorithm)) - classes - {"replay_folder"}
