@@ -14,10 +14,21 @@ from amal.ops.losses import (
     effective_sample_share,
     masked_log_softmax,
     masked_mean,
+    mean,
     sample_categorical,
     standardize,
+    total,
     truncated_importance,
 )
+
+
+@pytest.mark.parametrize("n", [1, 2**14, 2**14 + 1, 40_000])
+def test_of_many_numbers_none_is_left_out(n: int) -> None:
+    """More than are added up on one thread are so in parts."""
+    x = torch.arange(1, n + 1, dtype=torch.float64)
+    assert total(x) == n * (n + 1) / 2
+    assert mean(x.view(-1, 1)) == (n + 1) / 2
+    assert mean(x[:0]) == 0
 
 
 def test_masked_mean_ignores_what_is_outside_the_mask() -> None:
