@@ -21,7 +21,10 @@ from datamodules import RolloutDataModule
 from tests.conftest import ROOT
 
 Cli = Callable[..., None]
+COUNTS = ("env_steps", "episodes", "wall_seconds")
 SHORT = ("--data.scenario", "3m", "--data.env_steps", "3000")
+# where one greedy battle is not like the other, and none is long
+RANDOM_UNITS = ("--data.scenario", "terran_5_vs_5", "--data.env_steps", "1000", "--data.episode_limit", "12")
 
 
 def fit(cli: Cli, out: Path, *args: str, config: str = "configs/mappo.yaml") -> Path:
@@ -34,6 +37,29 @@ def parameters(run: Path) -> dict[str, torch.Tensor]:
     return checkpoint["state_dict"]
 
 
+def assert_learned(run: Path) -> None:
+    """It ended well, nothing diverged, and its last update moved policy and critic."""
+    assert json.loads((run / "run.json").read_text())["outcome"] == "finished"
+    metrics = pd.read_csv(run / "metrics.csv").filter(regex="loss|entropy|kl|norm|explained|return")
+    assert len(metrics) > 0 and metrics.apply(lambda column: column.abs() < float("inf")).all(axis=None)
+    assert (metrics.filter(regex="_grad_norm") > 0).all(axis=None)
+
+
+def settings(config: object, *path: str) -> dict[tuple[str, ...], object]:
+    """The values of a YAML by their keys, with numbers as numbers however they are written."""
+    if isinstance(config, dict):
+        return {key: value for name in config for key, value in settings(config[name], *path, name).items()}
+    try:
+        return {path: float(config)}
+    except (TypeError, ValueError):
+        return {path: str(config)}
+
+
+def printed(text: str) -> dict[str, float]:
+    """The statistics in the table of validate or test."""
+    return {name: float(value) for name, value in re.findall(r"eval/(\w+)\s+│\s+([-+.\de]+)", text)}
+
+
 def assert_equal_parameters(first: Path, second: Path) -> None:
     ours, theirs = parameters(first), parameters(second)
     assert ours.keys() == theirs.keys()
@@ -44,15 +70,23 @@ def assert_equal_parameters(first: Path, second: Path) -> None:
 def test_configs_that_nothing_else_here_runs_start(cli: Cli, tmp_path: Path, name: str) -> None:
     budget = ("--data.env_steps", "1", "--evaluation.every_n_episodes", "0")
     cli("fit", "--config", f"configs/{name}.yaml", *budget, "--out", tmp_path / "run")
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["outcome"] == "finished"
+    assert_learned(tmp_path / "run")
+    wanted = yaml.safe_load(Path(f"configs/{name}.yaml").read_text())
+    got = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert settings(wanted["model"]).items() <= settings(got["model"]).items()
+    assert settings(wanted["data"]).items() <= settings(got["data"]).items()
+    (record,) = pd.read_csv(tmp_path / "run" / "metrics.csv").to_dict("records")
+    arguments = got["model"]["init_args"]
+    assert record["train/lr"] == pytest.approx(arguments["lr"])
+    assert record["train/policy_steps"] == arguments["n_epochs"] * arguments["n_minibatch"]
+    assert record["episodes"] == got["data"]["episodes_per_update"]
 
 
 def test_a_run_leaves_what_the_study_reads(cli: Cli, tmp_path: Path) -> None:
     run = fit(cli, tmp_path / "run", "--checkpoint.every_n_episodes", "64")
     evaluations = pd.read_csv(run / "evaluations.csv")
     assert list(evaluations.columns) == [
-        *("env_steps", "episodes", "wall_seconds", "win_rate", "return_mean", "return_std", "episode_length"),
-        *("dead_allies", "dead_enemies"),
+        *(*COUNTS, "win_rate", "return_mean", "return_std", "episode_length", "dead_allies", "dead_enemies"),
     ]
     assert (evaluations["episodes"].diff().dropna() > 0).all() and evaluations["env_steps"].iloc[-1] >= 3000
     metrics = pd.read_csv(run / "metrics.csv")
@@ -155,16 +189,35 @@ def test_mappo_learns_to_win_3m(cli: Cli, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "battle.gif").read_bytes()[:4] == b"GIF8"
 
 
-@pytest.mark.parametrize("config", ["configs/ippo.yaml", "configs/mappo_gru.yaml"])
-def test_other_shipped_configs_train(cli: Cli, tmp_path: Path, config: str) -> None:
-    run = fit(cli, tmp_path / "run", "--data.env_steps", "1000", config=config)
-    assert json.loads((run / "run.json").read_text())["outcome"] == "finished"
+@pytest.mark.parametrize(
+    ("config", "weight", "inputs"),
+    [("ippo", "critic.layers.first.weight", 30 + 3), ("mappo_gru", "policy.gru.weight_hh", 128)],
+)
+def test_other_shipped_configs_train(cli: Cli, tmp_path: Path, config: str, weight: str, inputs: int) -> None:
+    """IPPO's critic sees an agent's observation and its number, and the recurrent policy's memory learns."""
+    options = ("--data.env_steps", "1000", "--checkpoint.every_n_episodes", "32")
+    run = fit(cli, tmp_path / "run", *options, config=f"configs/{config}.yaml")
+    assert_learned(run)
+    last = parameters(run)
+    first = torch.load(run / "checkpoints" / "episode_32.ckpt", weights_only=True)["state_dict"]
+    assert last[weight].shape[1] == inputs
+    networks = [name for name in last if name.startswith(("policy.", "critic."))]
+    assert [name for name in networks if torch.equal(last[name], first[name])] == []
 
 
 @pytest.mark.parametrize("config", ["configs/mappo_gru.yaml", "configs/amal.yaml"])
 def test_they_train_in_mixed_precision(cli: Cli, tmp_path: Path, config: str) -> None:
-    run = fit(cli, tmp_path / "run", "--data.env_steps", "1000", "--trainer.precision", "bf16-mixed", config=config)
-    assert json.loads((run / "run.json").read_text())["outcome"] == "finished"
+    """Nearly what full precision learns, and not the same."""
+    runs = {}
+    for precision in ("32-true", "bf16-mixed"):
+        options = ("--data.env_steps", "1", "--evaluation.every_n_episodes", "0", "--trainer.precision", precision)
+        runs[precision] = fit(cli, tmp_path / precision, *options, config=config)
+        assert_learned(runs[precision])
+    full, mixed = (parameters(run) for run in runs.values())
+    for name in (name for name in full if name.startswith(("policy.", "critic.")) and full[name].is_floating_point()):
+        assert mixed[name].dtype == torch.float32 and not torch.equal(full[name], mixed[name])
+    told = [pd.read_csv(run / "metrics.csv")[["train/entropy", "train/value_loss"]].iloc[-1] for run in runs.values()]
+    assert told[1].tolist() == pytest.approx(told[0].tolist(), rel=0.05)
 
 
 def test_lightnings_profiler_changes_nothing(cli: Cli, tmp_path: Path) -> None:
@@ -185,26 +238,30 @@ def test_configs_compose_and_scenarios_swap(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_validate_and_test_use_the_same_measure(cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = fit(cli, tmp_path / "run")
+    """As the evaluations of a run: its first one, which here comes at the end, is what validate plays."""
+    run = fit(cli, tmp_path / "run", *RANDOM_UNITS, "--evaluation.every_n_episodes", "1000000")
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    shown = {}
     for command in ("validate", "test"):
         capsys.readouterr()
-        cli(command, "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "best.ckpt")
-        assert "eval/win_rate" in capsys.readouterr().out
+        cli(command, "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "last.ckpt")
+        shown[command] = printed(capsys.readouterr().out)
+    (evaluation,) = pd.read_csv(run / "evaluations.csv").drop(columns=list(COUNTS)).to_dict("records")
+    assert shown["validate"] == pytest.approx(evaluation, rel=1e-6)
+    assert shown["test"].keys() == shown["validate"].keys() and shown["test"] != shown["validate"]  # other battles
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
 def test_the_final_test_is_what_test_plays(cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    often = ("--evaluation.every_n_episodes", "32", "--trainer.callbacks+=callbacks.FinalTest")
-    tested = fit(cli, tmp_path / "run", *often)
-    assert_equal_parameters(tested, fit(cli, tmp_path / "plain", *often[:2]))
+    often = (*RANDOM_UNITS, "--evaluation.every_n_episodes", "32")
+    tested = fit(cli, tmp_path / "run", *often, "--trainer.callbacks+=callbacks.FinalTest")
+    assert_equal_parameters(tested, fit(cli, tmp_path / "plain", *often))
     rows = pd.read_csv(tested / "final_test.csv").set_index("checkpoint")
     for name in ("best", "last"):
         checkpoint = tested / "checkpoints" / f"{name}.ckpt"
         capsys.readouterr()
         cli("test", "--config", tested / "config.yaml", "--ckpt_path", checkpoint)
-        printed = re.search(r"eval/return_mean\s+│\s+([\d.]+)", capsys.readouterr().out)
-        assert printed is not None and float(printed[1]) == pytest.approx(rows.loc[name, "return_mean"], rel=1e-6)
+        assert printed(capsys.readouterr().out) == pytest.approx(rows.loc[name].to_dict(), rel=1e-6)
 
 
 def test_loggers_take_the_runs_folder(cli: Cli, tmp_path: Path) -> None:
