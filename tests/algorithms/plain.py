@@ -94,15 +94,16 @@ class PlainMAPPO:
         self.value_statistics, self.reward_statistics = Running(), Running()
         self.stream = torch.Generator().manual_seed(stream_seed(torch.initial_seed(), "minibatches"))
 
-    def update(self, batch: EpisodeBatch) -> dict[str, float]:
+    def update(self, batch: EpisodeBatch, bonus: Tensor | None = None) -> dict[str, float]:
+        """``bonus`` [B, T] is paid to the policy beside the rewards."""
         lengths = batch.mask.sum(dim=1).tolist()
         happened = [(b, t, n) for b, length in enumerate(lengths) for t in range(length) for n in range(N_AGENTS)]
         living = [(b, t, n) for b, t, n in happened if not batch.available_actions[b, t, n, 0]]
-        taught = living  # what the critic learns from
+        taught = happened  # what the critic learns from
         for adam in self.adams:
             adam.param_groups[0]["lr"] = self.options.lr * (1 - batch.progress)
 
-        old, returns, advantages, fit = self.judged(batch, lengths, living, taught)
+        old, returns, advantages, fit = self.judged(batch, lengths, living, taught, bonus)
         metrics: dict[str, list[float]] = {"explained_variance": [fit]}
         parts = self.parts(batch, lengths)
         further = self.further_losses(len(parts))
@@ -116,7 +117,7 @@ class PlainMAPPO:
         return {name: sum(values) / len(values) for name, values in metrics.items()}
 
     def judged(
-        self, batch: EpisodeBatch, lengths: list[int], living: Rows, taught: Rows
+        self, batch: EpisodeBatch, lengths: list[int], living: Rows, taught: Rows, bonus: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, float]:
         """Old values, normalised targets and standardised advantages, [B, T, N] each, and the explained variance."""
         o = self.options
@@ -132,13 +133,17 @@ class PlainMAPPO:
         with torch.no_grad():
             old, slow = (critic(batch.state, batch.obs).double() for critic in (self.critic, self.slow))
         values, slow = self.value_statistics.denormalize(old), self.value_statistics.denormalize(slow)
-        returns = torch.zeros_like(values[:, :-1])
+        returns, paid = torch.zeros_like(values[:, :-1]), torch.zeros_like(values[:, :-1])
         for b, t, n in [(b, t, n) for b, length in enumerate(lengths) for t in range(length) for n in range(N_AGENTS)]:
             ends = bool(batch.terminated[b].any())
             after = [*slow[b, : lengths[b], n].tolist(), 0.0 if ends else float(slow[b, lengths[b], n])]
             returns[b, t, n] = self.return_from(t, rewards[b, : lengths[b]].tolist(), after)
+            if bonus is not None:
+                scale = self.reward_statistics.mean_and_std[1]  # 1 where rewards are not standardised
+                bonuses = [x / scale for x in bonus[b, : lengths[b]].tolist()]
+                paid[b, t, n] = self.return_from(t, bonuses, [0.0] * len(after))
         advantages = torch.zeros_like(returns)
-        advantages[at(living)] = standardized((returns - values[:, :-1])[at(living)])
+        advantages[at(living)] = standardized((returns + paid - values[:, :-1])[at(living)])
         errors, observed = (returns - values[:, :-1])[at(taught)], returns[at(taught)]
         fit = 1 - float(errors.var(correction=0) / observed.var(correction=0))
         self.value_statistics.take(observed)
@@ -229,15 +234,14 @@ class PlainAMAL(PlainMAPPO):
         self.imagination_stream = torch.Generator().manual_seed(stream_seed(seed, "imagination", 0))
         self.auxiliary = torch.empty(0)
 
-    def update(self, batch: EpisodeBatch) -> dict[str, float]:
+    def update(self, batch: EpisodeBatch, bonus: Tensor | None = None) -> dict[str, float]:
         self.evolve(batch)
         told = self.judge(batch)
         self.replay.add_primary_episodes(batch)
         told |= self.learn_world_model()
         bonus = self.bonus(batch)
         told["bonus_share"] = float(bonus[batch.mask].abs().mean() / batch.rewards[batch.mask].abs().mean())
-        rewarded = {**vars(batch), "rewards": batch.rewards + bonus}
-        return super().update(EpisodeBatch(**rewarded)) | told | self.told_later
+        return super().update(batch, bonus) | told | self.told_later
 
     def evolve(self, batch: EpisodeBatch) -> None:
         o = self.options
