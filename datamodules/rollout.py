@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from amal.backends.battles import EpisodeLost, WorkerBattles
 from amal.battle import VectorBattle
-from amal.battle.battlefield import LONGEST_EPISODE, Scenario
+from amal.battle.battlefield import Scenario
 from amal.battle.compilation import simulator_hash
 from amal.battle.scenario import check_same_content, in_this_form, load_scenario
 from amal.battle.vector import MOST_BATTLES
@@ -75,8 +75,6 @@ class RolloutDataModule(LightningDataModule):
         check_whole(1, MOST_BATTLES, num_envs=num_envs)
         budget = {"env_steps": env_steps, "episodes": episodes}
         check_whole(1, LARGEST_COUNT, **{name: value for name, value in budget.items() if value is not None})
-        if episode_limit is not None:
-            check_whole(1, LONGEST_EPISODE, episode_limit=episode_limit)
         if num_envs > episodes_per_update:
             raise ValueError(
                 f"num_envs must be at most episodes_per_update ({episodes_per_update}), got {num_envs}: "

@@ -102,6 +102,25 @@ def test_truncation_is_not_termination() -> None:
     assert batch.truncated[:, 2].all() and not batch.terminated.any() and not batch.won.any()
 
 
+def test_a_batch_counts_the_dead_of_each_side_as_the_battles_do() -> None:
+    dead: dict[str, list[int]] = {"ally": [], "enemy": []}
+
+    def watch(b: VectorBattle) -> None:
+        if (b.terminated | b.truncated).any():
+            for side, counts in dead.items():
+                counts.append(int(b.dead(side)[0]))
+
+    batch = EpisodeRecorder(battle(1, "5m_vs_6m"), 3).play(Wanderer(), 3, torch.Generator().manual_seed(0), watch=watch)
+    assert batch.dead_allies.tolist() == dead["ally"] and batch.dead_enemies.tolist() == dead["enemy"]
+    assert dead["ally"] != dead["enemy"], "this test must tell the sides apart"
+
+
+@pytest.mark.parametrize("episodes", [0, 4, 1.5])
+def test_episodes_that_a_recorder_has_no_room_for_are_refused(episodes: float) -> None:
+    with pytest.raises(ValueError, match="episodes must be "):
+        EpisodeRecorder(battle(1), 3).play(Stopper(), episodes)  # type: ignore[arg-type]
+
+
 def test_battles_that_reset_themselves_are_refused() -> None:
     with pytest.raises(ValueError, match="auto_reset=False"):
         EpisodeRecorder(VectorBattle("3m", 1), 1)
