@@ -62,12 +62,11 @@ def check_saved(state: Any, mine: Mapping[str, np.ndarray], whose: str) -> None:
             if name == "enemy_actions":
                 continue
             raise ValueError(f"battle state lacks {name!r}")
-        if np.shape(state[name]) != array.shape:
-            raise ValueError(f"battle state {name!r} has shape {np.shape(state[name])}, but {whose} have {array.shape}")
-        if np.asarray(state[name]).dtype != array.dtype:
-            raise ValueError(
-                f"battle state {name!r} is of {np.asarray(state[name]).dtype}, but {whose} have {array.dtype}"
-            )
+        saved = np.asarray(state[name])
+        if saved.shape != array.shape:
+            raise ValueError(f"battle state {name!r} has shape {saved.shape}, but {whose} have {array.shape}")
+        if saved.dtype != array.dtype:
+            raise ValueError(f"battle state {name!r} is of {saved.dtype}, but {whose} have {array.dtype}")
 
 
 def _array(value: Any, allowed: str) -> np.ndarray:

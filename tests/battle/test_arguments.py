@@ -151,7 +151,7 @@ def test_battles_of_impossible_arguments_are_refused_by_name(name: str, value: A
         (lambda: began(SMACWrapper("3m")).step({0: True, 1: 1, 2: 1}), "agent 0: an action is a whole number"),
         (
             lambda: began(SMACWrapper("3m")).step({0: 1, 1: 10**30, 2: 1}),
-            "agent 1: an action is .* from 0 to 8, got 1000",
+            "agent 1: an action is from 0 to 8, got 1000",
         ),
     ],
 )
