@@ -1,9 +1,10 @@
-# make train: from a fresh machine to a trained team. make test: everything that has to hold.
+# make train: from a fresh machine to a trained team. make test: everything that has to hold. make mutants: whether the
+# tests of the pure functions would notice.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test slow format clean
+.PHONY: train test slow mutants format clean
 
 train: $(VENV)/installed
 	$(BIN)/python cli.py fit --config configs/quickstart.yaml
@@ -20,6 +21,9 @@ test: $(VENV)/installed
 
 slow: $(VENV)/installed
 	$(BIN)/pytest -m slow
+
+mutants: $(VENV)/installed
+	$(BIN)/python tests/mutants.py
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .

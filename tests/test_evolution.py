@@ -89,6 +89,8 @@ def test_the_search_follows_the_policy(policy: MLPPolicy) -> None:
     assert (fittest - flat_parameters(policy)).abs().mean() < 0.2
 
 
-def test_a_single_one_is_not_diverse(policy: MLPPolicy) -> None:
-    fittest, told = evolve(search_around(policy), policy, *probe(), 1, 1.0, BAND, torch.Generator().manual_seed(0))
-    assert len(fittest) == 1 and told["diversity"] == 0 and told["distance"] > 0
+def test_two_are_diverse_and_a_single_one_is_not(policy: MLPPolicy) -> None:
+    for number in (1, 2):
+        generator = torch.Generator().manual_seed(0)
+        fittest, told = evolve(search_around(policy), policy, *probe(), number, 1.0, BAND, generator)
+        assert len(fittest) == number and (told["diversity"] > 0) == (number == 2) and told["distance"] > 0

@@ -20,7 +20,7 @@ def test_a_standardized_bonus_is_centred_and_divided_by_its_spread_but_not_by_le
 
 
 def test_an_episodes_bonuses_add_up_to_a_share_of_the_mean_return_at_most() -> None:
-    rewards = torch.tensor([[4.0, 0.0, 2.0], [14.0, 99.0, 0.0]])  # returns 6 and 14, on average 10
+    rewards = torch.tensor([[-4.0, 0.0, -2.0], [14.0, 99.0, 0.0]])  # returns −6 and 14, on average 10 away from 0
     bonus = torch.tensor([[2.0, -1.0, 1.0], [0.5, 0.0, 0.0]])
     capped = capped_bonus(bonus, rewards, MASK, cap=0.1)
     torch.testing.assert_close(capped, torch.tensor([[0.5, -0.25, 0.25], [0.5, 0.0, 0.0]]))
