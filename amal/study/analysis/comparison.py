@@ -10,7 +10,7 @@ from typing import Any
 
 from amal.battle.entries import nearest
 from amal.study.analysis.scores import FloatArray, Run, final_scores, read_run
-from amal.study.grid.runs import read_record
+from amal.study.grid.runs import BASELINE, family, read_record
 
 _Cell = tuple[str, str, int]
 
@@ -28,6 +28,8 @@ class Comparison:
         counted: the scenarios that enter aggregates, corrected tests and the verdict.
         n_seeds: so many seeds of each counted scenario enter aggregates, its first ones.
         tuned_on: scenarios that were used to tune algorithms; they do not count.
+        family: so many tests were planned, those of ``amal.study.grid.runs.family``; whichever algorithms are shown and
+            whichever runs are there, p-values are corrected over all of them.
         record: study.yaml, if there is one.
     """
 
@@ -39,6 +41,7 @@ class Comparison:
     counted: Sequence[str]
     n_seeds: int
     tuned_on: Sequence[str]
+    family: int
     record: Mapping[str, Any] | None
 
     @property
@@ -86,21 +89,23 @@ def read_comparison(study: Path, baseline: str | None = None, only: Sequence[str
         raise ValueError(f"{study}: no such folder")
     record = read_record(study)
     runs, absent = _read_cells(study, record or {})
-    baseline = baseline or (record or {}).get("baseline") or "mappo"
+    baseline = baseline or (record or {}).get("baseline") or BASELINE
     known = sorted({run.algorithm for run in runs} | {algorithm for algorithm, _, _ in absent})
     for option, name in [("--baseline", baseline), *(("--algorithms", name) for name in only)]:
         if name not in known:
             hint = nearest(name, known)
             raise ValueError(f"{option}: no algorithm {name!r} in {study}{hint}; there are {', '.join(known)}")
     algorithms = [baseline, *(name for name in known if name != baseline and (not only or name in only))]
+    scenarios = {run.scenario for run in runs} | {scenario for _, scenario, _ in absent}
+    tuned_on = (record or {}).get("tuned_on", [])
+    tests = family(known, sorted(scenarios), baseline, tuned_on)["tests"]
     runs = [run for run in runs if run.algorithm in algorithms]
     absent = {cell: state for cell, state in absent.items() if cell[0] in algorithms}
-    tuned_on = [str(name) for name in (record or {}).get("tuned_on", [])]
-    order = [str(name) for name in (record or {}).get("scenarios", [])]
+    order = (record or {}).get("scenarios", [])
     complete = complete_seeds(runs)
     seeds = {name: complete[name] for name in [*filter(complete.__contains__, order), *sorted(complete)]}
     counted, n_seeds = _largest_block(seeds, runs, algorithms, tuned_on)
-    return Comparison(study, algorithms, runs, absent, seeds, counted, n_seeds, tuned_on, record)
+    return Comparison(study, algorithms, runs, absent, seeds, counted, n_seeds, tuned_on, tests, record)
 
 
 def _read_cells(study: Path, record: Mapping[str, Any]) -> tuple[list[Run], dict[_Cell, str]]:

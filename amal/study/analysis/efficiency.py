@@ -10,18 +10,17 @@ import pandas as pd
 
 from amal.study.analysis.comparison import Comparison, cell_scores
 from amal.study.analysis.scores import Axis, steps_to_threshold
-from amal.study.analysis.statistics import Interval, percentile_interval
+from amal.study.analysis.statistics import ADDED, Interval, enclosing_interval
 from amal.study.analysis.survival import (
     Durations,
-    common_horizon,
     durations,
     log_rank,
     median_steps,
     ratio_interval,
-    restricted_mean,
+    ratio_samples,
     steps_ratio,
 )
-from amal.study.analysis.tables import Bootstrap, with_holm, with_interval
+from amal.study.analysis.tables import Bootstrap, budget, with_interval
 
 TARGET = 0.9  # of the baseline's final win rate, to be reached
 LEAST_WIN_RATE = 1 / 32  # of the baseline, one battle of an evaluation; below that the target would measure luck
@@ -58,7 +57,7 @@ def sample_efficiency(comparison: Comparison, bootstrap: Bootstrap) -> pd.DataFr
                 for axis in AXES:
                     row |= _arrival(comparison, algorithm, scenario, axis, bootstrap)
             rows.append(row)
-    return with_holm(pd.DataFrame(rows), comparison, [f"{axis}_log_rank_p" for axis in AXES])
+    return pd.DataFrame(rows)
 
 
 def _note(comparison: Comparison, scenario: str) -> str:
@@ -83,7 +82,8 @@ def _arrival(
         return row
     y = arrivals(comparison, comparison.baseline, scenario, axis)
     generator = bootstrap.generator("ratio", axis, algorithm, comparison.baseline, scenario)
-    interval = ratio_interval(x, y, generator, resamples=bootstrap.resamples)
+    end = budget(comparison, scenario, axis)
+    interval = ratio_interval(x, y, end, generator, resamples=bootstrap.resamples)
     bound = "none reached" if np.isnan(steps_ratio(x, y)) else "≥" if x.censored.all() else ""
     row[f"{axis}_bound"] = "≤" if not bound and y.censored.all() else bound
     return row | with_interval(f"{axis}_ratio", steps_ratio(x, y), interval) | {f"{axis}_log_rank_p": log_rank(x, y)}
@@ -98,25 +98,27 @@ def pooled_bound(marks: Iterable[str]) -> str:
 def pooled_ratio(comparison: Comparison, algorithm: str, bootstrap: Bootstrap) -> tuple[float, Interval, list[str]]:
     """Geometric mean of the env-step ratios over the counted scenarios that have one, its interval, and those.
 
-    The interval is that of ``ratio_interval``: runs are drawn for each scenario and each algorithm by itself, NaN with
-    a single seed.
+    Runs are drawn for each scenario and each algorithm by itself; the run that the interval adds (see ``statistics``)
+    is shared by the scenarios. NaN with a single seed.
     """
-    logs, values, scenarios = [], [], []
-    generator = bootstrap.generator("pooled", algorithm, comparison.baseline)
-    for scenario in comparison.counted:
-        if _note(comparison, scenario):
-            continue
-        x, y = (arrivals(comparison, name, scenario, "env_steps") for name in (algorithm, comparison.baseline))
-        if not np.isnan(steps_ratio(x, y)):
-            horizon = common_horizon(x, y)
-            first, second = (
-                restricted_mean(group.resample(generator, bootstrap.resamples), horizon) for group in (x, y)
-            )
-            logs.append(np.log(first / second))
-            values.append(np.log(steps_ratio(x, y)))
-            scenarios.append(scenario)
-    if not scenarios:
+    both = algorithm, comparison.baseline
+    pairs = {
+        scenario: [arrivals(comparison, name, scenario, "env_steps") for name in both]
+        for scenario in comparison.counted
+        if not _note(comparison, scenario)
+    }
+    ratios = {scenario: ratio for scenario, (x, y) in pairs.items() if not np.isnan(ratio := steps_ratio(x, y))}
+    if not ratios:
         return float("nan"), (float("nan"), float("nan")), []
-    low, high = percentile_interval(np.exp(np.mean(logs, axis=0)))
-    interval = (float(low), float(high)) if comparison.n_seeds > 1 else (float("nan"), float("nan"))
-    return float(np.exp(np.mean(values))), interval, scenarios
+    value = float(np.exp(np.mean(np.log(list(ratios.values())))))
+    if comparison.n_seeds < 2:
+        return value, (float("nan"), float("nan")), list(ratios)
+    generator, added = bootstrap.generator("pooled", *both), ADDED / len(ratios)
+    samples = [
+        ratio_samples(x, y, budget(comparison, scenario), generator, bootstrap.resamples, added)
+        for scenario, (x, y) in pairs.items()
+        if scenario in ratios
+    ]
+    first, second = np.exp(np.mean(np.log(samples), axis=0))
+    low, high = enclosing_interval((first, second))
+    return value, (float(low), float(high)), list(ratios)

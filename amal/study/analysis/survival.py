@@ -13,7 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from amal.study.analysis.statistics import CONFIDENCE, RESAMPLES, FloatArray, Interval, percentile_interval
+from amal.study.analysis.statistics import (
+    ADDED,
+    CONFIDENCE,
+    RESAMPLES,
+    FloatArray,
+    Interval,
+    bootstrap_samples,
+    enclosing_interval,
+)
 
 _ROUNDING = 1e-9  # of the product that is S(t)
 
@@ -23,11 +31,6 @@ class Durations(NamedTuple):
 
     steps: FloatArray
     censored: NDArray[np.bool_]
-
-    def resample(self, generator: np.random.Generator, resamples: int) -> Durations:
-        """[run] -> [resample, run], runs drawn with replacement."""
-        drawn = generator.integers(len(self.steps), size=(resamples, len(self.steps)))
-        return Durations(self.steps[drawn], self.censored[drawn])
 
 
 def durations(pairs: Iterable[tuple[float, bool]]) -> Durations:
@@ -94,23 +97,53 @@ def steps_ratio(x: Durations, y: Durations) -> float:
     return float(restricted_mean(x, horizon) / restricted_mean(y, horizon))
 
 
+def ratio_samples(
+    x: Durations, y: Durations, budget: float, generator: np.random.Generator, resamples: int, added: float = ADDED
+) -> tuple[FloatArray, FloatArray]:
+    """Resampled ``steps_ratio``, x and y independently, as ``bootstrap_samples`` gives them.
+
+    The added run (see ``statistics``) is as fast as the fastest of both groups, or never arrives within the budget.
+
+    Args:
+        x, y: [run].
+        budget: for which all runs were evaluated at least; a ratio is restricted to it where all arrived sooner.
+        generator: source of the draws.
+        resamples: how many.
+        added: the weight of the added run, in runs.
+
+    Returns:
+        [resample] each.
+    """
+    horizon = max(common_horizon(x, y), budget)
+    groups = [np.stack([group.steps, group.censored], axis=-1)[:, None] for group in (x, y)]
+    fastest = min(float(group.steps.min()) for group in (x, y))
+    bounds = np.array([fastest, 0.0]), np.array([horizon, 1.0])
+
+    def ratio(*resampled: FloatArray) -> FloatArray:
+        first, second = (
+            restricted_mean(Durations(group[..., 0, 0], group[..., 0, 1] > 0), horizon) for group in resampled
+        )
+        return first / second
+
+    return bootstrap_samples(ratio, groups, generator, resamples, bounds, added)
+
+
 def ratio_interval(
     x: Durations,
     y: Durations,
+    budget: float,
     generator: np.random.Generator,
     confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
 ) -> Interval:
-    """Percentile bootstrap interval of ``steps_ratio``, x and y resampled independently, the horizon staying.
+    """Interval of ``steps_ratio`` from ``ratio_samples``.
 
     Returns:
         Low and high; NaN with a single run of either, or if no run of either reached the threshold.
     """
     if min(len(x.steps), len(y.steps)) < 2 or np.isnan(steps_ratio(x, y)):
         return float("nan"), float("nan")
-    horizon = common_horizon(x, y)
-    means_x, means_y = (restricted_mean(group.resample(generator, resamples), horizon) for group in (x, y))
-    low, high = percentile_interval(means_x / means_y, confidence)
+    low, high = enclosing_interval(ratio_samples(x, y, budget, generator, resamples), confidence)
     return float(low), float(high)
 
 

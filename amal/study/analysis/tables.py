@@ -7,7 +7,6 @@ that none of them changes when another cell is added.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +15,8 @@ import pandas as pd
 
 from amal.study.analysis import statistics
 from amal.study.analysis.comparison import Comparison, cell_scores
-from amal.study.analysis.scores import FloatArray, area_under_curve
-from amal.study.analysis.statistics import Interval
+from amal.study.analysis.scores import Axis, FloatArray, Run, area_under_curve
+from amal.study.analysis.statistics import Bounds, Interval
 
 METRICS = {
     "win_rate": "win_rate",
@@ -26,6 +25,7 @@ METRICS = {
     "dead_allies": "dead_allies",
     "dead_enemies": "dead_enemies",
 }
+UNBOUNDED = METRICS.keys() - {"win_rate"}
 
 
 @dataclass(frozen=True)
@@ -39,20 +39,18 @@ class Bootstrap:
         """A stream of its own for each name."""
         return np.random.default_rng([self.seed, zlib.crc32("/".join(names).encode())])
 
-    def mean(self, values: FloatArray, *names: str) -> Interval:
-        low, high = statistics.bootstrap_mean_interval(values, self.generator(*names), resamples=self.resamples)
+    def mean(self, values: FloatArray, *names: str, bounds: Bounds = statistics.WIN_RATES) -> Interval:
+        """Of the mean of values [run] within bounds; NaN where the bounds leave no room."""
+        if bounds[0] == bounds[1]:
+            return float("nan"), float("nan")
+        low, high = statistics.bootstrap_mean_interval(
+            values, self.generator(*names), resamples=self.resamples, bounds=bounds
+        )
         return float(low), float(high)
 
     def difference(self, x: FloatArray, y: FloatArray, *names: str) -> Interval:
-        """Of the means of x and y [run, scenario], whose runs are drawn independently; NaN with a single run."""
-        if min(len(x), len(y)) < 2:
-            return float("nan"), float("nan")
-        generator = self.generator(*names)
-        first, second = (
-            statistics.mean(statistics.stratified_resamples(scores, generator, self.resamples)) for scores in (x, y)
-        )
-        low, high = statistics.percentile_interval(first - second)
-        return float(low), float(high)
+        """Of the means of x and y [run, scenario]; NaN with a single run."""
+        return statistics.difference_interval(x, y, self.generator(*names), self.resamples)
 
 
 def with_interval(name: str, value: float, interval: Interval) -> dict[str, float]:
@@ -60,10 +58,7 @@ def with_interval(name: str, value: float, interval: Interval) -> dict[str, floa
 
 
 def summary(comparison: Comparison, bootstrap: Bootstrap) -> pd.DataFrame:
-    """A row per scenario and algorithm: final scores, and how the win rate compares with the baseline's.
-
-    Holm's correction is over the counted scenarios, for each algorithm and each test by itself.
-    """
+    """A row per scenario and algorithm: final scores, and how the win rate compares with the baseline's."""
     rows = [
         {
             **{"scenario": scenario, "algorithm": algorithm, "seeds": len(comparison.cell(algorithm, scenario))},
@@ -73,7 +68,7 @@ def summary(comparison: Comparison, bootstrap: Bootstrap) -> pd.DataFrame:
         for scenario in comparison.scenarios()
         for algorithm in comparison.compared(scenario)
     ]
-    return with_holm(pd.DataFrame(rows), comparison, ["welch_p", "mann_whitney_p"])
+    return pd.DataFrame(rows)
 
 
 def _scores(comparison: Comparison, scenario: str, algorithm: str, bootstrap: Bootstrap) -> dict[str, float]:
@@ -86,14 +81,25 @@ def _scores(comparison: Comparison, scenario: str, algorithm: str, bootstrap: Bo
             values[f"tested_{checkpoint}"] = np.array([test.loc[checkpoint, "win_rate"] for test in tests])
     row: dict[str, float] = {}
     for name, scores in values.items():
-        row |= with_interval(name, scores.mean(), bootstrap.mean(scores, name, algorithm, scenario))
+        bounds = _seen(comparison, scenario, METRICS[name]) if name in UNBOUNDED else statistics.WIN_RATES
+        row |= with_interval(name, scores.mean(), bootstrap.mean(scores, name, algorithm, scenario, bounds=bounds))
     return row
 
 
-def budget(comparison: Comparison, scenario: str) -> float:
-    """The env steps that all runs in a scenario's statistics were evaluated for."""
-    used = [run for run in comparison.runs if run.scenario == scenario and comparison.is_used(run)]
-    return min(float(run.evaluations["env_steps"].iloc[-1]) for run in used)
+def _seen(comparison: Comparison, scenario: str, column: str) -> Bounds:
+    """The least and the largest value in any evaluation of the scenario's runs: what stands for bounds where a metric
+    has none."""
+    values = pd.concat([run.evaluations[column] for run in _used(comparison, scenario)])
+    return float(values.min()), float(values.max())
+
+
+def _used(comparison: Comparison, scenario: str) -> list[Run]:
+    return [run for run in comparison.runs if run.scenario == scenario and comparison.is_used(run)]
+
+
+def budget(comparison: Comparison, scenario: str, axis: Axis = "env_steps") -> float:
+    """What all runs in a scenario's statistics were evaluated for."""
+    return min(float(run.evaluations[axis].iloc[-1]) for run in _used(comparison, scenario))
 
 
 def _against_baseline(comparison: Comparison, scenario: str, algorithm: str, bootstrap: Bootstrap) -> dict[str, float]:
@@ -108,20 +114,6 @@ def _against_baseline(comparison: Comparison, scenario: str, algorithm: str, boo
         "mann_whitney_p": statistics.mann_whitney(x, y),
         **with_interval("cohens_d", float(statistics.cohens_d(x, y)), d),
     }
-
-
-def with_holm(rows: pd.DataFrame, comparison: Comparison, columns: Sequence[str]) -> pd.DataFrame:
-    """With a column P_holm after each P, corrected over the counted scenarios of each algorithm."""
-    if rows.empty:
-        return pd.DataFrame(columns=["scenario", "algorithm", "seeds"])
-    for column in columns:
-        values = rows.pop(column) if column in rows else pd.Series(np.nan, rows.index)
-        corrected = pd.Series(np.nan, rows.index)
-        for algorithm in comparison.algorithms:
-            family = (rows["algorithm"] == algorithm) & rows["scenario"].isin(comparison.counted)
-            corrected[family] = statistics.holm(values[family].to_numpy().astype(np.float64))
-        rows = rows.assign(**{column: values, f"{column}_holm": corrected})
-    return rows
 
 
 def counted_scores(comparison: Comparison, algorithm: str, metric: str = "win_rate") -> FloatArray:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from amal.battle.scenario import is_file, name_of
 from amal.study.versions import code_version
 
 START_MARK = "=== "  # begins the line of a log that says when and how a session of its cell was started
+BASELINE = "mappo"  # where a study names none
 SETTINGS = ("env_steps", "overrides", "baseline", "tuned_on")  # of a study, the same for all its runs
 _TAIL_BYTES = 16384
 _ERROR_LINE = re.compile(r"(error:|fatal\b|[\w.]+(Error|Exception)\b)", re.IGNORECASE)
@@ -166,7 +167,20 @@ class Grid:
         old["scenario_files"] = {**new["scenario_files"], **old.get("scenario_files", {})}
         old["scenarios"] += added.get("scenarios", [])
         old["seeds"] = sorted({*old["seeds"], *new["seeds"]})
+        old["family"] = family(old["algorithms"], old["scenarios"], old["baseline"], old["tuned_on"])
         return old
+
+
+def family(
+    algorithms: Iterable[str], scenarios: Iterable[str], baseline: str | None, tuned_on: Sequence[str]
+) -> dict[str, Any]:
+    """The tests of a study, which follow from what it compares: they are known before its first run, and a p-value is
+    corrected over all of them."""
+    others = [name for name in algorithms if name != (baseline or BASELINE)]
+    counted = [name for name in scenarios if name not in tuned_on]
+    measures = ["final win rate: Welch's t-test", "steps to 90 % of the baseline's final win rate: log-rank test"]
+    tests = len(others) * len(counted) * len(measures)
+    return {"algorithms": others, "scenarios": counted, "measures": measures, "tests": tests, "correction": "Holm"}
 
 
 def read_record(study: Path) -> dict[str, Any] | None:

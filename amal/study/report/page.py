@@ -94,7 +94,7 @@ _CAPTIONS = {
     "mean win rate over all of training. Tested: 320 fresh battles with each run's best checkpoint and with its last "
     "policy, where runs have a final_test.csv.",
     "Against the baseline": "Final win rate minus that of {baseline}; two-sided Welch t-test and exact "
-    "Mann–Whitney (MW) test, also corrected over the counted scenarios (Holm); Cohen's d with its 95 % bootstrap "
+    "Mann–Whitney (MW) test, also corrected over all tests of the study (Holm); Cohen's d with its 95 % bootstrap "
     "interval.",
     "Sample efficiency": "Environment steps until the mean of three evaluations reaches the target, 90 % of the "
     "final win rate of {baseline}. > marks censored runs, which did not get there. × is the ratio of restricted "
@@ -154,9 +154,12 @@ _PROTOCOL = [
     "score is the mean of a run's last five.",
     "Algorithms are compared on the seeds that all of them have finished, at equal environment steps.",
     "Intervals are percentile bootstrap intervals, nominally 95 %; runs are drawn, for aggregates within each "
-    "scenario.",
+    "scenario, and among them half a run more that ended at the bound: a win rate of 0 for the lower end, of 1 for "
+    "the upper one. Other metrics are bounded by what any evaluation of the scenario saw.",
     "A difference counts as found where the corrected p-value is below 0.05: of Welch's t-test for final win "
-    "rates, of the log-rank test for sample efficiency. Ratios over scenarios are geometric means.",
+    "rates, of the log-rank test for sample efficiency. The correction is Holm's over both tests of every algorithm "
+    "on every scenario of the plan that was not used for tuning, whichever of them are shown. Ratios over scenarios "
+    "are geometric means.",
 ]
 
 

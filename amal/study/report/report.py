@@ -87,11 +87,15 @@ def write_report(comparison: Comparison, out: Path, bootstrap: Bootstrap) -> dic
 def make_tables(comparison: Comparison, bootstrap: Bootstrap) -> dict[str, pd.DataFrame]:
     """The tables by the names of their files."""
     from amal.study.analysis import efficiency, ledger, tables
+    from amal.study.analysis.family import corrected
 
+    scores, arrivals = corrected(
+        comparison, tables.summary(comparison, bootstrap), efficiency.sample_efficiency(comparison, bootstrap)
+    )
     return {
-        "summary": tables.summary(comparison, bootstrap),
+        "summary": scores,
         "aggregates": tables.aggregates(comparison, bootstrap),
-        "sample_efficiency": efficiency.sample_efficiency(comparison, bootstrap),
+        "sample_efficiency": arrivals,
         "cost": ledger.cost(comparison, bootstrap),
         "runs": ledger.runs(comparison),
         "diagnostics": ledger.diagnostics(comparison),
@@ -192,6 +196,12 @@ def notes(comparison: Comparison) -> list[str]:
     if unused:
         cells = ", ".join(f"{run.algorithm} {run.scenario} seed_{run.seed}" for run in unused)
         found.append(f"Finished, but left out because another algorithm has not finished that seed: {cells}.")
+    planned = (comparison.record or {}).get("baseline")
+    if planned not in (None, comparison.baseline):
+        found.append(
+            f"The study was planned with {planned} as the baseline; what is said here against {comparison.baseline} "
+            "was not planned and is exploratory."
+        )
     return [*filter(None, found), *_not_counted(comparison), *_unequal(comparison)]
 
 

@@ -18,8 +18,12 @@ from amal.study.analysis import statistics
 from amal.study.analysis.statistics import (
     FloatArray,
     bootstrap_mean_interval,
+    bootstrap_samples,
     cohens_d,
     cohens_d_interval,
+    difference_interval,
+    draw_runs,
+    enclosing_interval,
     holm,
     interquartile_mean,
     mann_whitney,
@@ -32,8 +36,8 @@ from amal.study.analysis.statistics import (
     probability_of_improvement,
     probability_of_improvement_interval,
     stratified_bootstrap_interval,
-    stratified_resamples,
     welch,
+    with_added_run,
 )
 
 AGGREGATES = [mean, median, interquartile_mean, optimality_gap]
@@ -79,7 +83,8 @@ def test_aggregates_by_hand() -> None:
 def test_aggregates_take_resamples_at_once_and_stay_among_the_scores(
     aggregate: statistics.Statistic, scores: FloatArray, seed: int
 ) -> None:
-    resampled = stratified_resamples(scores, generator(seed), resamples=7)
+    drawn = draw_runs(*scores.shape, generator(seed), resamples=7)
+    resampled = with_added_run(scores, scores.max(), drawn)
     np.testing.assert_allclose(aggregate(resampled), [aggregate(sample) for sample in resampled], atol=1e-12)
     among = 1 - scores if aggregate is optimality_gap else scores
     assert among.min() - 1e-12 <= aggregate(scores) <= among.max() + 1e-12
@@ -97,12 +102,13 @@ def test_a_missing_run_is_an_error_not_a_wrong_number(statistic: statistics.Stat
 
 def test_resampling_is_stratified() -> None:
     scores = np.arange(12.0).reshape(4, 3)
-    resampled = stratified_resamples(scores, generator(), resamples=4000)
+    resampled = with_added_run(scores, -1.0, draw_runs(4, 3, generator(), resamples=4000))
     for scenario in range(3):
         values, counts = np.unique(resampled[:, :, scenario], return_counts=True)
-        np.testing.assert_array_equal(values, scores[:, scenario])
-        assert np.ptp(counts) < 400
-    rows = (resampled - np.arange(3)) // 3
+        np.testing.assert_array_equal(values, [-1, *scores[:, scenario]])
+        assert np.ptp(counts[1:]) < 400
+        assert counts[0] / counts.sum() == pytest.approx((0.5 / 3) / (4 + 0.5 / 3), rel=0.1), "they share half a run"
+    rows = np.where(resampled < 0, -1, (resampled - np.arange(3)) // 3)
     same = (rows[:, 0, 0] == rows[:, 0, 1]).mean()
     assert same == pytest.approx(1 / 4, abs=0.03), "scenarios are drawn independently"
 
@@ -111,18 +117,28 @@ def test_resampling_is_stratified() -> None:
 def test_the_interval_of_two_runs_by_hand(aggregate: statistics.Statistic) -> None:
     low, high = stratified_bootstrap_interval(np.array([[0.0], [1.0]]), aggregate, generator())
     assert (low, high) == (0.0, 1.0), "both runs the worse one, or both the better, happens in a quarter of the draws"
-    low, high = stratified_bootstrap_interval(np.array([[0.0], [1.0]]), aggregate, generator(), confidence=0.4)
-    assert (low, high) == (0.5, 0.5)
+    # with half a run at 0 among 2.5, both drawn end at 0 in 0.6² of the draws: the 40th percentile is ½, the 35th is 0
+    for confidence, ends in ((0.2, (0.5, 0.5)), (0.3, (0.0, 1.0))):
+        interval = stratified_bootstrap_interval(np.array([[0.0], [1.0]]), mean, generator(), confidence)
+        assert interval == (0.5 - 1 / 160, 0.5 + 1 / 160) if ends == (0.5, 0.5) else ends
 
 
-def test_intervals_agree_with_scipys_bootstrap() -> None:
+def d_of_columns(x: FloatArray, y: FloatArray) -> FloatArray:
+    return cohens_d(x[..., 0], y[..., 0])
+
+
+def test_intervals_without_an_added_run_are_scipys_bootstrap() -> None:
     values = generator(1).beta(2, 1, size=8)
-    low, high = bootstrap_mean_interval(values, generator(2), resamples=50_000)
-    options = {"n_resamples": 50_000, "method": "percentile", "rng": generator(3)}
+    groups = [values[:, None]]
+    low, high = map(float, enclosing_interval(bootstrap_samples(mean, groups, generator(2), 200_000, added=0.0)))
+    options = {"n_resamples": 200_000, "method": "percentile", "rng": generator(3)}
     theirs = stats.bootstrap((values,), np.mean, **options).confidence_interval
     assert (low, high) == pytest.approx(tuple(theirs), abs=3e-3)
     other = generator(4).beta(1, 2, size=6)
-    ours = cohens_d_interval(values, other, generator(5), resamples=50_000)
+    groups = [values[:, None], other[:, None]]
+    ours = tuple(
+        map(float, enclosing_interval(bootstrap_samples(d_of_columns, groups, generator(5), 50_000, added=0.0)))
+    )
 
     def effect(x: FloatArray, y: FloatArray, axis: int) -> FloatArray:
         pooled = np.sqrt((7 * x.var(axis=axis, ddof=1) + 5 * y.var(axis=axis, ddof=1)) / 12)
@@ -142,14 +158,40 @@ def test_curves_are_resampled_by_run() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, 0.1])
-def test_intervals_of_equal_scores_are_their_value(value: float) -> None:
-    scores = np.full((5, 3), value)
+@pytest.mark.parametrize("runs", [2, 5, 10, 40])
+def test_no_interval_of_equal_runs_is_without_width(value: float, runs: int) -> None:
+    scores = np.full((runs, 3), value)
     for aggregate in AGGREGATES:
-        expected = 1 - value if aggregate is optimality_gap else value
-        assert stratified_bootstrap_interval(scores, aggregate, generator()) == pytest.approx((expected, expected))
-    assert bootstrap_mean_interval(scores[:, 0], generator()) == pytest.approx((value, value))
-    assert probability_of_improvement_interval(scores, scores, generator()) == (0.5, 0.5)
-    assert cohens_d_interval(scores[:, 0], scores[:, 0], generator()) == (0, 0)
+        centre = 1 - value if aggregate is optimality_gap else value
+        low, high = stratified_bootstrap_interval(scores, aggregate, generator())
+        assert 0 <= low <= centre <= high <= 1 and high - low > 0.006
+    one = scores[:, 0]
+    low, high = bootstrap_mean_interval(one, generator())
+    assert 0 <= low <= value <= high <= 1 and high - low > 1 / runs
+    for interval in (
+        difference_interval(scores, scores, generator()),
+        cohens_d_interval(one, one, generator()),
+        tuple(end - 0.5 for end in probability_of_improvement_interval(scores, scores, generator())),
+    ):
+        assert interval[0] < 0 < interval[1]
+
+
+@pytest.mark.parametrize(("runs", "low"), [(5, 0.6), (10, 0.8), (20, 0.9)])
+def test_runs_that_all_win_leave_room_for_one_in_ten_that_fails(runs: int, low: float) -> None:
+    # of n draws each is the added run with probability ½ / (n + ½): more than two of them in less than 2.5 %
+    assert stats.binom.sf(1, runs, 0.5 / (runs + 0.5)) > 0.025 > stats.binom.sf(2, runs, 0.5 / (runs + 0.5))
+    assert bootstrap_mean_interval(np.ones(runs), generator()) == pytest.approx((low, 1.0))
+    assert bootstrap_mean_interval(np.zeros(runs), generator()) == pytest.approx((0.0, 1 - low))
+
+
+@pytest.mark.parametrize("runs", [5, 10])
+@pytest.mark.parametrize("failing", [0.1, 0.5])
+def test_intervals_of_win_rates_cover_what_they_claim(runs: int, failing: float) -> None:
+    # the plain percentile bootstrap: 0.40 and 0.65 where one in ten fails
+    draws = generator(1).random((200, runs)) < failing
+    intervals = [bootstrap_mean_interval(np.where(failed, 0.0, 1.0), generator(2), resamples=500) for failed in draws]
+    covered = np.mean([low <= 1 - failing <= high for low, high in intervals])
+    assert covered > 0.9
 
 
 def test_one_seed_has_no_interval() -> None:
@@ -232,7 +274,8 @@ def test_tests_without_variance() -> None:
     assert cohens_d(one, zero) == inf and cohens_d(zero, one) == -inf
     assert mann_whitney(zero, zero) == 1
     assert mann_whitney(zero, one) == pytest.approx(2 / comb(10, 5))
-    assert cohens_d_interval(one, zero, generator()) == (inf, inf)
+    low, high = cohens_d_interval(one, zero, generator())
+    assert 0 < low < high == inf
 
 
 @given(x=runs(2, 5), y=runs(2, 5))
@@ -273,6 +316,7 @@ def test_holm_by_hand() -> None:
     assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm(np.array([0.6, 0.5])) == pytest.approx([1, 1])
     np.testing.assert_allclose(holm(np.array([0.02, np.nan, 0.04])), [0.04, np.nan, 0.04])
+    assert holm(np.array([0.01, 0.02]), tests=30) == pytest.approx([0.3, 0.58]), "28 more were planned"
     assert holm(np.array([])).shape == (0,) and isnan(holm(np.array([np.nan]))[0])
 
 

@@ -1,0 +1,42 @@
+"""The family of a study's tests: what is corrected together (Holm 1979)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from amal.study.analysis.comparison import Comparison
+from amal.study.analysis.statistics import holm
+
+FINAL, SECOND_OPINION, ARRIVAL = "welch_p", "mann_whitney_p", "env_steps_log_rank_p"
+
+
+def corrected(
+    comparison: Comparison, summary: pd.DataFrame, efficiency: pd.DataFrame
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both tables with a column P_holm after each P, for the rows of counted scenarios.
+
+    The family is that of ``comparison.family``: of every algorithm on every scenario the test of the final win rate and
+    that of the steps to the threshold. The Mann–Whitney test is a second opinion on the final win rate and is corrected
+    as if it stood in Welch's place. A planned test that was not made counts, as one that found nothing.
+    """
+    tables = [_with_columns(summary, [FINAL, SECOND_OPINION]), _with_columns(efficiency, [ARRIVAL])]
+    counted = [table["scenario"].isin(comparison.counted).to_numpy() for table in tables]
+    for first in (SECOND_OPINION, FINAL):  # the last one stays in the second table
+        names = first, ARRIVAL
+        parts = [
+            table.loc[rows, name].to_numpy(np.float64) for table, rows, name in zip(tables, counted, names, strict=True)
+        ]
+        adjusted = np.split(holm(np.concatenate(parts), comparison.family), [len(parts[0])])
+        for table, rows, name, values in zip(tables, counted, names, adjusted, strict=True):
+            table.loc[rows, f"{name}_holm"] = values
+    return tables[0], tables[1]
+
+
+def _with_columns(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """A copy in which each of these columns is, with one for its correction after it."""
+    columns = [*table.columns] if len(table) else ["scenario", "algorithm", "seeds"]
+    columns += [name for name in names if name not in columns]
+    for name in names:
+        columns.insert(columns.index(name) + 1, f"{name}_holm")
+    return table.reindex(columns=columns)
