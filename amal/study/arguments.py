@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 
@@ -12,6 +13,13 @@ def fail(message: str) -> NoReturn:
     """One line on stderr, exit code 2."""
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
+
+
+def path_argument(text: str) -> Path:
+    """A path that was given. An empty one, of a variable that is not set, would be the working directory."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must not be empty")
+    return Path(text)
 
 
 def add_code_option(parser: argparse.ArgumentParser) -> None:

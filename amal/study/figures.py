@@ -33,6 +33,8 @@ OTHER_DASHES = ((2, 1), (7, 2), (1, 2), (5, 1, 1, 1, 1, 1), (3, 3))
 COLUMN_INCHES = 3.4
 LARGEST_RATIO = 3.0  # shown; longer bars are cut and say so
 Style = tuple[str, tuple[float, ...]]
+# a decorator: names of runs, scenarios and folders are no formulas, whatever they hold
+names_as_text = matplotlib.rc_context({"text.parse_math": False})
 
 
 def wilson_interval(rate: np.ndarray, episodes: int, z: float = 1.96) -> tuple[np.ndarray, np.ndarray]:
@@ -46,6 +48,7 @@ def wilson_interval(rate: np.ndarray, episodes: int, z: float = 1.96) -> tuple[n
     return centre - half, centre + half
 
 
+@names_as_text
 def plot_win_rate(evaluations: pd.DataFrame, path: Path, title: str) -> None:
     """Learning curve of one run, from the rows of its evaluations.csv, as a PNG: win rate and return against
     environment steps."""
@@ -109,6 +112,7 @@ class Line(NamedTuple):
     high: np.ndarray
 
 
+@names_as_text
 def plot_lines(
     lines: Mapping[str, Line], style: Mapping[str, Style], path: Path, title: str, x_label: str, y_label: str
 ) -> None:
@@ -145,6 +149,7 @@ class Bar(NamedTuple):
     note: str = ""
 
 
+@names_as_text
 def plot_ratios(bars: Sequence[Bar], style: Mapping[str, Style], path: Path, title: str, x_label: str) -> None:
     """Bars from 0 with their intervals, grouped, and a line at 1, the baseline; as PATH.png and PATH.svg."""
     groups = list(dict.fromkeys(bar.group for bar in bars))

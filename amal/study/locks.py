@@ -12,6 +12,14 @@ class FolderNotOurs(ValueError):
     """A folder that this process cannot have; the message is one line."""
 
 
+def refuse_foreign(folder: Path, mark: str) -> None:
+    """Raises FolderNotOurs if a folder holds something, but not the file that tells whose it is."""
+    if folder.is_dir() and not (folder / mark).exists():
+        other = next((path.name for path in sorted(folder.iterdir()) if not path.name.startswith(".")), None)
+        if other is not None:
+            raise FolderNotOurs(f"--out {folder}: holds {other} and no {mark}; choose a folder that is new or empty")
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Holds the folder, made if it is not there, for this process; the system lets go of it however the process ends.

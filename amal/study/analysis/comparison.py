@@ -23,7 +23,7 @@ class Comparison:
         study: its folder.
         algorithms: the baseline first, then by name.
         runs: all of these algorithms that have a run.json.
-        absent: state of the cells that have none, by algorithm, scenario and seed.
+        absent: state of the cells that have none or whose files are broken, by algorithm, scenario and seed.
         seeds: of each scenario, those that every algorithm with a finished run there has finished.
         counted: the scenarios that enter aggregates, corrected tests and the verdict.
         n_seeds: so many seeds of each counted scenario enter aggregates, its first ones.
@@ -109,16 +109,21 @@ def read_comparison(study: Path, baseline: str | None = None, only: Sequence[str
 
 
 def _read_cells(study: Path, record: Mapping[str, Any]) -> tuple[list[Run], dict[_Cell, str]]:
-    """The runs, and the states of the cells without run.json: folders that have none yet, and what is missing."""
+    """The runs, and the states of the other cells: folders without run.json, those whose files are broken, and what is
+    missing."""
     runs, absent = [], {}
     for path in sorted(path for path in study.glob("*/*/seed_*") if path.is_dir()):
         match = re.fullmatch(r"seed_(\d+)", path.name)
         if match and (path / "run.json").exists():
-            runs.append(read_run(path, int(match[1])))
+            try:
+                runs.append(read_run(path, int(match[1])))
+            except ValueError as error:
+                words = " ".join(str(error).split())
+                absent[path.parent.parent.name, path.parent.name, int(match[1])] = f"broken: {words}"
         elif match:
             absent[path.parent.parent.name, path.parent.name, int(match[1])] = "no run.json yet"
     if not runs:
-        begun = f"; {len(absent)} are there without run.json" if absent else ""
+        begun = f"; {len(absent)} are there that cannot be used ({next(iter(absent.values()))})" if absent else ""
         raise ValueError(f"{study}: no run in it{begun}; runs are looked for in ALGORITHM/SCENARIO/seed_K")
     runs.sort(key=lambda run: (run.algorithm, run.scenario, run.seed))
     present = {(run.algorithm, run.scenario, run.seed) for run in runs} | absent.keys()

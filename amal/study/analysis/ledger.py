@@ -11,7 +11,7 @@ import pandas as pd
 
 from amal.study.analysis.comparison import Comparison, cell_scores
 from amal.study.analysis.efficiency import threshold
-from amal.study.analysis.scores import Axis, Run, area_under_curve, steps_to_threshold
+from amal.study.analysis.scores import Axis, Run, area_under_curve, read_metrics, steps_to_threshold
 from amal.study.analysis.tables import METRICS, Bootstrap, budget, with_interval
 
 TOTALS = ["wall_seconds", "env_steps", "episodes", "env_steps_per_second", "peak_memory_mb"]
@@ -62,7 +62,7 @@ def _at_equal_policy_steps(
 
 def _policy_steps(run: Run) -> pd.Series | None:
     """The policy's gradient steps so far, by environment steps; None where metrics.csv does not count them."""
-    rows = _metrics(run)
+    rows = read_metrics(run.path)
     if rows is None or not {"env_steps", "train/policy_steps"} <= {*rows} or rows.empty:
         return None
     return rows.set_index("env_steps")["train/policy_steps"].cumsum()
@@ -103,11 +103,8 @@ def _run_row(comparison: Comparison, run: Run) -> dict[str, Any]:
 
 
 def diagnostics(comparison: Comparison) -> pd.DataFrame:
-    """A row per scenario, algorithm and train/… column of metrics.csv: mean over a run's updates, over runs.
-
-    Raises:
-        ValueError: a metrics.csv is no table of numbers; one that is missing is left out.
-    """
+    """A row per scenario, algorithm and train/… column of metrics.csv: mean over a run's updates, over the runs that
+    have one."""
     rows = []
     for scenario in comparison.scenarios():
         for algorithm in comparison.compared(scenario):
@@ -124,16 +121,5 @@ def diagnostics(comparison: Comparison) -> pd.DataFrame:
 
 
 def _means(run: Run) -> pd.Series | None:
-    rows = _metrics(run)
+    rows = read_metrics(run.path)
     return None if rows is None else rows.filter(like="train/").mean()
-
-
-def _metrics(run: Run) -> pd.DataFrame | None:
-    """metrics.csv, if there is one."""
-    path = run.path / "metrics.csv"
-    if not path.exists():
-        return None
-    try:
-        return pd.read_csv(path).astype(float)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: is no table of numbers ({' '.join(str(error).split())})") from error

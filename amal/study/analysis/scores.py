@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from amal.study.records import RUN, RUN_MAY_HAVE, checked
+
 FloatArray = NDArray[np.float64]
 Axis = Literal["env_steps", "episodes", "wall_seconds"]
 
 COLUMNS = ["env_steps", "episodes", "wall_seconds", "win_rate", "return_mean", "return_std", "episode_length"]
 COLUMNS += ["dead_allies", "dead_enemies"]
-_RECORD = {"algorithm": str, "scenario": str, "seed": int, "outcome": str, "totals": dict}
 _DECIMALS = 12  # two runs with the same evaluations in another order differ by rounding, and are a tie
 
 
@@ -55,17 +56,43 @@ def read_run(path: Path, seed: int) -> Run:
     finished = record["outcome"] == "finished"
     evaluations = _read_evaluations(path / "evaluations.csv", required=finished)
     final_test = _read_final_test(path / "final_test.csv") if finished else None
+    if finished:  # of one that was stopped the last row may be torn, and is written again
+        read_metrics(path)
     return Run(algorithm, scenario, seed, path, finished, evaluations, record, final_test)
+
+
+def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """A CSV file that has at least these columns; ValueError, of one line, if it is something else."""
+    try:
+        rows = pd.read_csv(path)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: is no table ({' '.join(str(error).split())})") from error
+    missing = [name for name in columns if name not in rows]
+    if missing:
+        raise ValueError(f"{path}: has no column {', '.join(missing)}")
+    return rows
+
+
+def _numbers(path: Path, rows: pd.DataFrame) -> pd.DataFrame:
+    try:
+        return rows.astype(np.float64)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: holds something else than numbers ({' '.join(str(error).split())})") from error
+
+
+def read_metrics(folder: Path) -> pd.DataFrame | None:
+    """metrics.csv of a run, if there is one. Raises ValueError if it is no table of numbers."""
+    path = folder / "metrics.csv"
+    return _numbers(path, _table(path, ["env_steps"])) if path.exists() else None
 
 
 def _read_final_test(path: Path) -> pd.DataFrame | None:
     if not path.exists():
         return None
-    try:
-        rows = pd.read_csv(path, index_col="checkpoint").astype(np.float64)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: is no table of numbers by checkpoint ({error})") from error
-    if {*rows.index} != {"best", "last"} or not rows.reindex(columns=["win_rate"])["win_rate"].between(0.0, 1.0).all():
+    rows = _numbers(path, _table(path, ["checkpoint", *COLUMNS[3:]]).set_index("checkpoint"))
+    if sorted(rows.index) != ["best", "last"] or not rows["win_rate"].between(0.0, 1.0).all():
         raise ValueError(f"{path}: expected the rows best and last, with win rates in [0, 1]")
     return rows
 
@@ -75,35 +102,16 @@ def _read_record(path: Path) -> dict[str, Any]:
         record = json.loads(path.read_text())
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: is no JSON ({error})") from error
-    if not isinstance(record, dict):
-        raise ValueError(f"{path}: is no JSON object")
-    wrong = [key for key, kind in _RECORD.items() if not isinstance(record.get(key), kind)]
-    if wrong:
-        raise ValueError(f"{path}: missing or of the wrong type: {', '.join(wrong)}")
-    for name, total in record["totals"].items():
-        if not isinstance(total, int | float) or not 0 <= total < float("inf"):
-            raise ValueError(f"{path}: totals: {name} must be a number of at least 0, got {total!r}")
-    return record
+    return checked(path, record, RUN, RUN_MAY_HAVE)
 
 
 def _read_evaluations(path: Path, required: bool) -> pd.DataFrame:
     if not required and not path.exists():
         return pd.DataFrame(columns=COLUMNS, dtype=np.float64)
-    try:
-        rows = pd.read_csv(path)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: is no table ({error})") from error
-    missing = [name for name in COLUMNS if name not in rows]
-    if missing:
-        raise ValueError(f"{path}: has no column {', '.join(missing)}")
-    try:
-        rows = rows.astype(dict.fromkeys(COLUMNS, np.float64))
-    except ValueError as error:
-        raise ValueError(f"{path}: holds something else than numbers ({error})") from error
+    rows = _table(path, COLUMNS)
+    rows = rows.assign(**_numbers(path, rows[COLUMNS]))
     broken = [name for name in COLUMNS if not np.isfinite(rows[name]).all()]
     if broken:
         raise ValueError(f"{path}: holds gaps or infinite values in {', '.join(broken)}")

@@ -8,7 +8,7 @@ There is one interval: the percentile bootstrap in which, beside the runs that w
 that ended at the bound, as badly as can be for the lower end and as well for the upper one. Few runs rarely show what
 happens rarely: one in ten fails, and the plain bootstrap of ten win rates covers their mean in two of three studies,
 with no width at all where no run failed. Half a run at the bound is to the bootstrap what Jeffreys' prior is to a
-proportion. ``docs/coverage.py`` measures what it and others cover; docs/study.md has the table.
+proportion. ``docs/interval_coverage.py`` measures what it and others cover; docs/study.md has the table.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Bound = float | FloatArray
 Bounds = tuple[Bound, Bound]
 
 CONFIDENCE, RESAMPLES = 0.95, 2000
-ADDED = 0.5  # runs at a bound, chosen by simulated coverage (docs/coverage.py)
+ADDED = 0.5  # runs at a bound, chosen by simulated coverage (docs/interval_coverage.py)
 WIN_RATES = (0.0, 1.0)  # the bounds of win rates
 BATTLE = 1 / 160  # of a final score, the mean of five evaluations of 32 battles
 

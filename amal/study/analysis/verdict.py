@@ -18,7 +18,7 @@ ALPHA = 0.05
 PRELIMINARY_SEEDS, CLAIM_SEEDS = 5, 10
 COVERAGE = (
     "95 % intervals of win rates held the true mean in 90 % of simulated studies at worst, in 96 to 100 % where one "
-    "run in ten fails (docs/coverage.py)"
+    "run in ten fails (docs/interval_coverage.py)"
 )
 
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from amal.atomic import replacing
 from amal.battle.entries import ScenarioError, nearest
 from amal.battle.scenario import load_scenario
-from amal.study.arguments import OneLineParser, fail
+from amal.study.arguments import OneLineParser, fail, path_argument
 from amal.study.bench.simulator import SimulatorSpeed, measure_simulator
 from amal.study.bench.training import BenchError, TrainingSpeed, measure_training
 from amal.validation import check_at_least, check_positive
@@ -36,8 +36,8 @@ def main(args: list[str]) -> None:
         configs = [_config(name) for name in options.algorithms]
         for name in [*options.scenarios, options.training_scenario]:
             load_scenario(name)
-        if options.out is not None and options.out.exists():
-            fail(f"--out {options.out} exists; choose another folder")
+        if options.out is not None:
+            _check_new(options.out)
         result: dict[str, Any] = {"simulator": _simulator(options, console)}
         result["training"] = _training(configs, options, console)
         if options.scaling:
@@ -64,8 +64,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--scaling", action="store_true", help="also over battles, agents, unit pairs and threads (several minutes)"
     )
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write bench.json there, with --scaling a picture")
+    parser.add_argument(
+        "--out", type=path_argument, metavar="FOLDER", help="write bench.json there, with --scaling a picture"
+    )
     return parser
+
+
+def _check_new(out: Path) -> None:
+    """Before the minutes of measuring: raises ValueError if the folder exists or cannot be made."""
+    try:
+        out.mkdir(parents=True)
+        out.rmdir()
+    except OSError as error:
+        raise ValueError(f"--out {out} cannot be made ({error.strerror}); choose another folder") from error
 
 
 def _config(name: str) -> Path:

@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from amal.atomic import replacing
-from amal.study.figures import FAINT, INK, OTHER_COLOURS
+from amal.study.figures import FAINT, INK, OTHER_COLOURS, names_as_text
 
 DASHES = ("--", "-", ":", "-.")
 
 
+@names_as_text
 def draw_scaling(result: dict[str, Any], path: Path) -> None:
     """Simulator over battles, simulator over unit pairs, training over agents; a line for each number of threads."""
     battles, units = pd.DataFrame(result["over_battles"]), pd.DataFrame(result["over_units"])

@@ -8,15 +8,16 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
 from rich.console import Console
 
 from amal.battle.entries import ScenarioError, nearest
 from amal.battle.scenario import load_scenario
-from amal.study.arguments import OneLineParser, add_code_option, fail
+from amal.study.arguments import OneLineParser, add_code_option, fail, path_argument
 from amal.study.grid.board import Board
 from amal.study.grid.launchers import CellInUse, Launcher, LocalLauncher, RayLauncher, import_ray
 from amal.study.grid.protocol import with_protocol
@@ -25,6 +26,8 @@ from amal.study.locks import FolderNotOurs, locked
 from amal.validation import LARGEST_SEED
 
 TICK_SECONDS = 0.2
+MOST_RUNS = 100_000  # of a study; listing more cells than anybody can run takes minutes and gigabytes
+EVALUATIONS = "evaluation.every_n_episodes"
 GRIDS_OWN = ("config", "ckpt_path", "out", "seed_everything", "data.scenario", "data.env_steps", "data.episodes")
 
 
@@ -66,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seeds", nargs="+", type=int, default=[5], metavar="N", help="how many, or several by value (default 5)"
     )
     parser.add_argument("--env_steps", type=int, required=True, metavar="N", help="budget of every run")
-    parser.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="the study's folder")
+    parser.add_argument("--out", type=path_argument, required=True, metavar="FOLDER", help="the study's folder")
     parser.add_argument("--baseline", metavar="NAME", help="whom report compares the others with (default mappo)")
     parser.add_argument(
         "--tuned_on",
@@ -110,16 +113,58 @@ def grid_of(options: argparse.Namespace) -> Grid:
             raise StudyError(f"--overrides: expected KEY=VALUE, got {override!r}")
         if key in GRIDS_OWN:
             raise StudyError(f"--overrides: {key} is set by the study itself")
+    _refuse_without_evaluations(algorithms, options.overrides)
+    seeds = _seeds(options.seeds)
+    runs = len(algorithms) * len(scenarios) * len(seeds)
+    if runs > MOST_RUNS:
+        raise StudyError(f"--seeds: {runs:,} runs are more than a study can have, which is {MOST_RUNS:,}")
     return Grid(
         algorithms,
         [scenario.reference for scenario in scenarios],
-        _seeds(options.seeds),
+        seeds,
         options.env_steps,
         options.overrides,
         options.allow_code,
         options.baseline,
         [load_scenario(name).name for name in options.tuned_on],
     )
+
+
+def _refuse_without_evaluations(algorithms: Mapping[str, Sequence[Path]], overrides: Sequence[str]) -> None:
+    """Raises StudyError if runs of an algorithm would not be evaluated: all that a report reads."""
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key.rstrip("+") in ("evaluation", "checkpoint"):
+            raise StudyError(f"--overrides: expected one argument of {key}, as in {EVALUATIONS}=50, got {override!r}")
+        if key == EVALUATIONS and not _is_positive(value):
+            raise StudyError(f"--overrides: {EVALUATIONS} must be at least 1, got {value}: a report needs evaluations")
+    if any(override.startswith(f"{EVALUATIONS}=") for override in overrides):
+        return
+    for label, configs in algorithms.items():
+        for config in reversed(configs):
+            given = _evaluation_of(config)
+            if given is not None and not _is_positive(given):
+                raise StudyError(
+                    f"--algorithms {label}: {config} sets {EVALUATIONS} to {given}, but a report needs evaluations"
+                )
+            if given is not None:
+                break
+
+
+def _evaluation_of(config: Path) -> str | None:
+    """evaluation.every_n_episodes of a file, as it is written; None if it does not say, or no ``fit`` could read it."""
+    try:
+        section = yaml.safe_load(config.read_text(encoding="utf-8"))["evaluation"]
+        return str(section["every_n_episodes"] if isinstance(section, dict) else section)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError):
+        return None
+
+
+def _is_positive(value: str) -> bool:
+    try:
+        return float(value) >= 1
+    except ValueError:
+        return False
 
 
 def _algorithm(word: str) -> tuple[str, list[Path]]:
@@ -139,6 +184,8 @@ def _seeds(numbers: list[int]) -> list[int]:
     if len(numbers) == 1:
         if numbers[0] < 1:
             raise StudyError(f"--seeds must be at least 1, got {numbers[0]}")
+        if numbers[0] > MOST_RUNS:
+            raise StudyError(f"--seeds must be at most {MOST_RUNS:,}, got {numbers[0]}")
         return list(range(numbers[0]))
     _refuse_repeated("--seeds", numbers)
     for seed in numbers:
@@ -156,7 +203,11 @@ def _refuse_repeated(option: str, values: Sequence[object]) -> None:
 def run(grid: Grid, options: argparse.Namespace) -> int:
     """Runs all cells that are not finished; the exit code."""
     launcher = RayLauncher(options.parallel) if options.launcher == "ray" else LocalLauncher(options.parallel)
-    board = Board(grid.cells(options.out), grid.env_steps, launcher.parallel, Console())
+    cells = grid.cells(options.out)
+    for cell in cells:
+        if fault := cell.fault():
+            print(f"note: {cell} is run again, its folder is set aside: {fault}", file=sys.stderr)
+    board = Board(cells, grid.env_steps, launcher.parallel, Console())
     with received_signals() as signals:
         try:
             with board.shown():

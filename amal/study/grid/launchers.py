@@ -62,9 +62,12 @@ class Launcher(Protocol):
 
 
 def launch(cell: Cell, threads: int) -> subprocess.Popen[bytes]:
-    """Starts or continues a cell. Of a cell without a checkpoint everything is removed first."""
+    """Starts or continues a cell. One whose files are broken is set aside first, and of one without a checkpoint
+    everything is removed."""
     log = _locked_log(cell)
     try:
+        if fault := cell.fault():
+            log.write(f"{START_MARK}set aside as {cell.set_aside()}: {fault}\n".encode())
         cell.folder.mkdir(parents=True, exist_ok=True)
         if not cell.checkpoint.is_file():
             for path in cell.folder.iterdir():
@@ -214,5 +217,5 @@ def import_ray() -> Any:
     try:
         import ray
     except ImportError as error:
-        raise StudyError("--launcher ray needs Ray, which is not installed: pip install 'amal[ray]'") from error
+        raise StudyError("--launcher ray needs Ray, which is not installed: pip install ray") from error
     return ray

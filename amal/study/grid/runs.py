@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ import yaml
 from amal.atomic import replacing
 from amal.battle.entries import nearest
 from amal.battle.scenario import is_file, name_of
+from amal.study.locks import refuse_foreign
+from amal.study.records import STUDY, STUDY_MAY_HAVE, checked
 from amal.study.versions import code_version
 
 START_MARK = "=== "  # begins the line of a log that says when and how a session of its cell was started
@@ -63,10 +65,29 @@ class Cell:
         return self.folder / "checkpoints" / "last.ckpt"
 
     def is_finished(self) -> bool:
+        """Whether it came to its end, and all that a report reads of it is there."""
+        return self._state()[0]
+
+    def fault(self) -> str:
+        """What of the run's files cannot be read, or is missing of a finished one; empty if all is well."""
+        return self._state()[1]
+
+    def _state(self) -> tuple[bool, str]:
+        from amal.study.analysis.scores import read_run  # which loads pandas, for which --help need not wait
+
+        if not (self.folder / "run.json").exists():
+            return False, ""
         try:
-            return bool(json.loads((self.folder / "run.json").read_text())["outcome"] == "finished")
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+            return read_run(self.folder, self.seed).finished, ""
+        except ValueError as error:
+            return False, " ".join(str(error).split())
+
+    def set_aside(self) -> Path:
+        """Renames the folder, so that the run can begin anew and nothing is lost; the new name."""
+        name = f"broken_{self.folder.name}"
+        others = (self.folder.with_name(f"{name}-{number}") for number in count(2))
+        aside = next(path for path in chain([self.folder.with_name(name)], others) if not path.exists())
+        return self.folder.rename(aside)
 
     def next_arguments(self) -> list[str]:
         """Arguments of the ``fit`` that continues the run from its last checkpoint, or begins it without one."""
@@ -150,6 +171,7 @@ class Grid:
             stray = next((cell.folder for cell in self.cells(study) if cell.folder.exists()), None)
             if stray is not None:
                 raise StudyError(f"{stray} exists, but no {study / 'study.yaml'} that tells how it was made")
+            refuse_foreign(study, "study.yaml")
             empty: dict[str, Any] = {"algorithms": {}, "scenarios": [], "scenario_files": {}, "seeds": []}
             old = {"created": _now(), **new, **empty, "history": []}
         if not any(study.glob("*/*/seed_*/*")):
@@ -192,11 +214,10 @@ def read_record(study: Path) -> dict[str, Any] | None:
         return None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise StudyError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-    keys = ("created", "env_steps", "overrides", "algorithms", "scenarios", "seeds", "history")
-    missing = [key for key in keys if not isinstance(record, dict) or key not in record]
-    if missing or not record["history"]:
-        raise StudyError(f"{path} is not the record of a study: it lacks {', '.join(missing) or 'a history'}")
-    return record
+    try:
+        return checked(path, record, STUDY, STUDY_MAY_HAVE)
+    except ValueError as error:
+        raise StudyError(f"not the record of a study: {error}") from error
 
 
 def write_record(study: Path, record: Mapping[str, Any]) -> None:

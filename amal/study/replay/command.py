@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from amal.study.arguments import OneLineParser, add_code_option, fail
+from amal.study.arguments import OneLineParser, add_code_option, fail, path_argument
 
 if TYPE_CHECKING:  # --help must not wait for what plays and draws
     import numpy as np
@@ -41,18 +41,23 @@ def _parser() -> argparse.ArgumentParser:
         description="Play one battle with a checkpoint's greedy policy and make a GIF, an MP4 or a web page of it. The "
         "page plays in any browser and shows how likely each action of each unit was.",
     )
-    parser.add_argument("--ckpt_path", type=Path, required=True, metavar="FILE", help="RUN/checkpoints/best.ckpt")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help=f"its suffix decides: {', '.join(SUFFIXES)}"
+        "--ckpt_path", type=path_argument, required=True, metavar="FILE", help="RUN/checkpoints/best.ckpt"
+    )
+    parser.add_argument(
+        "--out", type=path_argument, required=True, metavar="FILE", help=f"its suffix decides: {', '.join(SUFFIXES)}"
     )
     parser.add_argument(
         "--config",
-        type=Path,
+        type=path_argument,
         metavar="FILE",
         help="the run's configuration (default: config.yaml, above the checkpoint's folder or in it)",
     )
     parser.add_argument(
-        "--enemy", type=Path, metavar="FILE", help="checkpoint of the enemies' policy (default: they follow a script)"
+        "--enemy",
+        type=path_argument,
+        metavar="FILE",
+        help="checkpoint of the enemies' policy (default: they follow a script)",
     )
     parser.add_argument("--seed", type=_natural, default=0, metavar="N", help="of the battles (default %(default)s)")
     parser.add_argument(

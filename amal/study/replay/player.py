@@ -10,6 +10,7 @@ import base64
 import html
 import io
 import json
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -54,10 +55,8 @@ def fill_page(data: dict[str, Any], title: str) -> str:
         "SCRIPT": _template("player.js") + _template("player_panels.js"),
         "DATA": text.replace("<", "\\u003c"),  # nothing in it can end the script element
     }
-    page = _template("player.html")
-    for name, part in parts.items():
-        page = page.replace("{{" + name + "}}", part, 1)
-    return page
+    # in one pass: a part may hold what looks like the place of another
+    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], _template("player.html"))
 
 
 @cache

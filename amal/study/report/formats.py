@@ -12,7 +12,8 @@ import pandas as pd
 from amal.study.analysis.comparison import Comparison
 
 _LATEX = {"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "×": r"$\times$", "∞": r"$\infty$", "−": "$-$", "–": "--"}
-_LATEX |= {"<": "$<$", ">": "$>$", "≥": r"$\geq$", "≤": r"$\leq$"}
+_LATEX |= {"<": "$<$", ">": "$>$", "≥": r"$\geq$", "≤": r"$\leq$", "$": r"\$", "{": r"\{", "}": r"\}"}
+_LATEX |= {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "|": r"\textbar{}"}
 
 
 def number(value: Any, digits: int = 2) -> str:
@@ -170,7 +171,12 @@ def diagnostics(table: pd.DataFrame) -> pd.DataFrame:
 
 def markdown(table: pd.DataFrame) -> str:
     lines = [table.columns, ["---"] * len(table.columns), *table.to_numpy()]
-    return "".join(f"| {' | '.join(str(cell).strip().replace('|', '/') for cell in line)} |\n" for line in lines)
+    return "".join(f"| {' | '.join(_line(cell).replace('|', '/') for cell in line)} |\n" for line in lines)
+
+
+def _line(cell: object) -> str:
+    """A cell's text without line ends, which would end its row."""
+    return " ".join(str(cell).split())
 
 
 def latex(table: pd.DataFrame) -> str:
@@ -182,7 +188,7 @@ def latex(table: pd.DataFrame) -> str:
 
 
 def _latex(cell: object) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in str(cell).strip())
+    return "".join(_LATEX.get(letter, letter) for letter in _line(cell))
 
 
 def to_html(table: pd.DataFrame) -> str:

@@ -69,13 +69,13 @@ def test_reads_the_grid_in_order_and_flags_what_is_unfinished(tmp_path: Path) ->
     [
         ("run.json", None, "cannot be read"),
         ("run.json", "{", "no JSON"),
-        ("run.json", "[]", "no JSON object"),
-        ("run.json", '{"algorithm": "MAPPO", "scenario": "3m", "seed": "0", "outcome": "finished"}', "seed, totals"),
+        ("run.json", "[]", "must be a mapping of algorithm"),
+        ("run.json", '{"algorithm": "MAPPO", "scenario": "3m", "seed": "0", "outcome": "finished"}', "lacks totals"),
         ("run.json", '{"algorithm": "A", "scenario": "8m", "seed": 0, "outcome": "x", "totals": {}}', "scenario 8m"),
         (
             "run.json",
             '{"algorithm": "A", "scenario": "3m", "seed": 0, "outcome": "x", "totals": {"env_steps": "x"}}',
-            "totals: env_steps must be a number of at least 0, got 'x'",
+            "totals must be a mapping to numbers of at least 0, got {'env_steps': 'x'}",
         ),
         ("evaluations.csv", ",".join(COLUMNS) + "\n1,1,1,7,1,1,1,1,1\n", r"win rates outside \[0, 1\]"),
         ("evaluations.csv", None, "cannot be read"),

@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+from amal.study.analysis.comparison import read_comparison
 from amal.study.grid.compare import grid_of, main, read_options
 from amal.study.grid.launchers import CellInUse, launch
 from amal.study.grid.runs import Cell, Grid, StudyError, last_row, write_record
@@ -25,13 +26,20 @@ BRIEF = ("data.episodes_per_update=4", "data.num_envs=4", "evaluation.every_n_ep
 OF_STUDIES = ("--checkpoint.keep_learning_state=false", "--trainer.callbacks+=callbacks.FinalTest")
 GRID = Grid({"mappo": [Path("configs/mappo.yaml")], "ippo": [Path("configs/ippo.yaml")]}, ["3m", "8m"], [0, 1], 1000)
 
-STAND_IN = """
+RECORD = {"algorithm": "MAPPO", "outcome": "finished", "totals": {}}
+EVALUATIONS = """\
+env_steps,episodes,wall_seconds,win_rate,return_mean,return_std,episode_length,dead_allies,dead_enemies
+600,30,1.0,0.5,10.0,1.0,20.0,1.0,2.0
+"""
+STAND_IN = f"""
 import json, os, pathlib, signal, sys
 seed = next(word for word in sys.argv if word.startswith("--seed"))[-1]
 if seed in "12" and not int((pathlib.Path(__file__).parent / "patience").read_text()):
     print("RuntimeError: no")
     sys.exit(3) if seed == "1" else os.kill(os.getpid(), signal.SIGKILL)
-pathlib.Path(sys.argv[-1], "run.json").write_text(json.dumps({"outcome": "finished"}))
+folder = pathlib.Path(sys.argv[-1])
+folder.joinpath("run.json").write_text(json.dumps({RECORD} | {{"scenario": "3m", "seed": int(seed)}}))
+folder.joinpath("evaluations.csv").write_text({EVALUATIONS!r})
 print(os.environ["OMP_NUM_THREADS"])
 """
 
@@ -66,7 +74,9 @@ def processes_of(out: Path) -> list[str]:
 def fake(cell: Cell, outcome: str | None = None, checkpoint: bool = False) -> None:
     cell.folder.mkdir(parents=True)
     if outcome is not None:
-        (cell.folder / "run.json").write_text(json.dumps({"outcome": outcome}))
+        record = RECORD | {"scenario": cell.scenario, "seed": cell.seed, "outcome": outcome}
+        (cell.folder / "run.json").write_text(json.dumps(record))
+        (cell.folder / "evaluations.csv").write_text(EVALUATIONS)
     if checkpoint:
         cell.checkpoint.parent.mkdir()
         cell.checkpoint.touch()
@@ -133,7 +143,8 @@ def test_only_a_cell_without_a_checkpoint_is_cleared(tmp_path: Path, monkeypatch
         (cell.folder / "elsewhere").symlink_to(outside)
         launch(cell, threads=1).wait()
     assert list(fresh.folder.iterdir()) == [] and (outside / "precious").exists()
-    assert {path.name for path in stopped.folder.iterdir()} == {"run.json", "checkpoints", "plots", "elsewhere"}
+    names = {"run.json", "evaluations.csv", "checkpoints", "plots", "elsewhere"}
+    assert {path.name for path in stopped.folder.iterdir()} == names
 
 
 def test_a_cell_is_never_worked_on_by_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,6 +210,16 @@ def test_runs_of_unknown_origin_are_refused(tmp_path: Path) -> None:
         (("--seeds", "1", "-1"), "--seeds must be between 0 and 4294967295, got -1"),
         (("--seeds", "1", "1"), "1 is named twice"),
         (("--seeds", "x"), "--seeds"),
+        (("--seeds", "100000000"), "--seeds must be at most 100,000, got 100000000"),
+        (("--seeds", "60000", "--scenarios", "3m", "8m"), "120,000 runs are more than a study can have"),
+        (("--out", ""), "argument --out: must not be empty"),
+        (("--out", " "), "argument --out: must not be empty"),
+        (("--out", "configs"), "--out configs: holds ablations and no study.yaml"),
+        (("--out", "n" * 300), "File name too long"),
+        (("--overrides", "evaluation.every_n_episodes=0"), "evaluation.every_n_episodes must be at least 1, got 0"),
+        (("--overrides", "evaluation.every_n_episodes=-3"), "must be at least 1, got -3: a report needs evaluations"),
+        (("--overrides", "evaluation.every_n_episodes=null"), "must be at least 1, got null"),
+        (("--overrides", "evaluation={every_n_episodes: 0}"), "expected one argument of evaluation"),
         (("--env_steps", "0"), "--env_steps must be at least 1, got 0"),
         (("--parallel", "0"), "--parallel must be at least 1, got 0"),
         (("--overrides", "model.lr"), "expected KEY=VALUE, got 'model.lr'"),
@@ -210,7 +231,7 @@ def test_runs_of_unknown_origin_are_refused(tmp_path: Path) -> None:
         (("--protocol", "configs/mappo.yaml"), "unknown setting 'model'"),
         (("--out", "README.md"), "--out README.md cannot be written to: File exists"),
         (("--launcher", "slurm"), "slurm"),
-        (("--launcher", "ray"), "pip install 'amal[ray]'"),
+        (("--launcher", "ray"), "not installed: pip install ray"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
@@ -223,6 +244,50 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     monkeypatch.setitem(sys.modules, "ray", None)  # type: ignore[arg-type]
     assert words in refusal(capsys, arguments(tmp_path / "study", *change))
     assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.parametrize("content", ["evaluation: {every_n_episodes: 0}", "evaluation: {every_n_episodes: null}"])
+def test_an_algorithm_that_is_never_evaluated_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    silent = tmp_path / "silent.yaml"
+    silent.write_text(content + "\n")
+    algorithms = (f"silent:configs/mappo.yaml,{silent}",)
+    grid = [word for word in arguments(tmp_path / "study", algorithms=algorithms) if "every_n_episodes" not in word]
+    assert f"{silent} sets evaluation.every_n_episodes to" in refusal(capsys, grid)
+    assert not (tmp_path / "study").exists()
+    assert grid_of(read_options([*grid, "--overrides", "evaluation.every_n_episodes=8"])).overrides, "it says otherwise"
+
+
+def test_finished_runs_whose_files_are_broken_are_set_aside_and_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cli.py").write_text(STAND_IN)
+    (tmp_path / "patience").write_text("1")
+    monkeypatch.setattr("amal.study.grid.launchers._ROOT", tmp_path)
+    out = tmp_path / "study"
+
+    def compare() -> str:
+        with pytest.raises(SystemExit) as stop:
+            main(arguments(out, "--parallel", "4", seeds="5"))
+        assert stop.value.code == 0
+        return capfd.readouterr().err
+
+    compare()
+    cells = out / "mappo" / "3m"
+    (cells / "seed_0" / "run.json").write_bytes(b"\0" * 300)  # as after a power cut
+    (cells / "seed_1" / "evaluations.csv").unlink()
+    (cells / "seed_2" / "evaluations.csv").write_bytes(b"\0" * 300)
+    (cells / "seed_3" / "metrics.csv").write_text("env_steps,train/lr\n1,much\n")
+    told = compare()
+    for seed, file in enumerate(("run.json", "evaluations.csv", "evaluations.csv", "metrics.csv")):
+        assert f"note: mappo 3m seed_{seed} is run again, its folder is set aside: {cells}/seed_{seed}/{file}: " in told
+        assert json.loads((cells / f"seed_{seed}" / "run.json").read_text())["outcome"] == "finished"
+        assert (cells / f"broken_seed_{seed}").is_dir()
+    assert (cells / "broken_seed_0" / "run.json").read_bytes() == b"\0" * 300, "nothing is lost"
+    assert [path.read_text().count("fit") for path in sorted(out.glob("logs/*.log"))] == [2, 2, 2, 2, 1]
+    assert compare() == "" and not (cells / "broken_seed_0-2").exists()
+    assert {run.seed for run in read_comparison(out).runs} == {0, 1, 2, 3, 4}
 
 
 def test_a_protocol_sets_what_the_options_would(tmp_path: Path) -> None:
@@ -240,7 +305,11 @@ def test_a_protocol_sets_what_the_options_would(tmp_path: Path) -> None:
     grid = grid_of(read_options(["--out", "runs/x", "--protocol", str(protocol)]))
     tuned = {"mappo": [Path("configs/mappo.yaml")], "tuned": [Path("configs/mappo_tuned.yaml")]}
     assert grid == Grid(tuned, ["3m", "8m"], [0, 1, 2], 1000, [], [], "tuned", ["3m"])
-    assert grid.joined(tmp_path)["tuned_on"] == ["3m"]
+    record = grid.joined(tmp_path / "new")
+    assert record["tuned_on"] == ["3m"]
+    # stated before the first run: tests of the final win rate and of the steps, of mappo on 8m
+    assert record["family"]["tests"] == 2 and record["family"]["algorithms"] == ["mappo"]
+    assert record["family"]["scenarios"] == ["8m"] and record["family"]["correction"] == "Holm"
 
 
 def test_the_shipped_protocols_describe_a_grid() -> None:

@@ -341,3 +341,11 @@ def test_help_waits_for_no_torch() -> None:
     told, modules = done.stdout.rsplit("\n", 2)[:2]
     assert done.returncode == 0 and "--ckpt_path" in told
     assert not {"torch", "numba", "matplotlib", "PIL"} & set(modules.split())
+
+
+@pytest.mark.parametrize("name", ["{{DATA}}", "{{SCRIPT}}", "{{TITLE}}{{NOTHING}}", "\\1 \\g<1>"])
+def test_a_name_that_looks_like_a_place_of_the_template_is_only_a_name(name: str) -> None:
+    page = fill_page({"title": name}, f"3m {name}.ckpt")
+    elements = Elements(page)
+    assert json.loads(elements.texts["battle"]) == {"title": name}
+    assert elements.texts["title"] == f"3m {name}.ckpt" and page.count("<script") == 2

@@ -1,6 +1,6 @@
 """What intervals cover: how often one of a nominal 95 % holds the true value, in simulated studies of win rates.
 
-    python docs/coverage.py            # the tables of docs/study.md, 3 to 4 minutes on one core
+    python docs/interval_coverage.py            # the tables of docs/study.md, 3 to 4 minutes on one core
 
 The first table compares intervals of the mean of one cell's final win rates, the second measures the report's interval
 (``amal/study/analysis/statistics.py``) and the plain percentile bootstrap for everything else that a report states.

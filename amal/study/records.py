@@ -1,0 +1,82 @@
+"""What a run's run.json and a study's study.yaml hold, checked where they are read: the rest relies on the types."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Kind(NamedTuple):
+    """What a value must be, in words and as a test."""
+
+    words: str
+    accepts: Callable[[Any], bool]
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_amount(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def _is_file(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(key), str) for key in ("path", "sha256"))
+
+
+def _is_list_of(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(accepts, value))
+
+
+def _is_mapping_to(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: (
+        isinstance(value, dict) and all(isinstance(name, str) and accepts(entry) for name, entry in value.items())
+    )
+
+
+def _is_session(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("code_version"), str)
+
+
+def _or_nothing(kind: Kind) -> Kind:
+    return Kind(f"{kind.words} or nothing", lambda value: value is None or kind.accepts(value))
+
+
+WORD = Kind("a text", lambda value: isinstance(value, str))
+WHOLE = Kind("a whole number", _is_int)
+WORDS = Kind("a list of texts", _is_list_of(WORD.accepts))
+WHOLES = Kind("a list of whole numbers", _is_list_of(_is_int))
+AMOUNTS = Kind("a mapping to numbers of at least 0", _is_mapping_to(_is_amount))
+PLAIN = Kind(
+    "a mapping to texts and numbers",
+    _is_mapping_to(lambda value: value is None or isinstance(value, str | int | float)),
+)
+FILES = Kind("a mapping to lists of files, each a path and a sha256", _is_mapping_to(_is_list_of(_is_file)))
+SESSIONS = Kind(
+    "a list of sessions, each with a code_version", lambda value: bool(value) and _is_list_of(_is_session)(value)
+)
+
+RUN = {"algorithm": WORD, "scenario": WORD, "seed": WHOLE, "outcome": WORD, "totals": AMOUNTS}
+RUN_MAY_HAVE = {"code_version": WORD, "simulator_hash": WORD, "backend": WORD, "versions": PLAIN, "hardware": PLAIN}
+STUDY = {
+    **{"created": WORD, "env_steps": WHOLE, "overrides": WORDS, "algorithms": FILES, "scenarios": WORDS},
+    **{"seeds": WHOLES, "history": SESSIONS},
+}
+STUDY_MAY_HAVE = {"baseline": WORD, "tuned_on": WORDS, "scenario_files": FILES}
+
+
+def checked(path: Path, record: Any, needs: Mapping[str, Kind], may_have: Mapping[str, Kind]) -> dict[str, Any]:
+    """The record, a mapping in which each value is of its kind. ValueError, of one line, for the first that is not."""
+    if not isinstance(record, dict):
+        raise ValueError(f"{path}: must be a mapping of {', '.join(needs)}, got {reprlib.repr(record)}")
+    if missing := [key for key in needs if key not in record]:
+        raise ValueError(f"{path}: lacks {', '.join(missing)}")
+    kinds = {**needs, **{key: _or_nothing(kind) for key, kind in may_have.items()}}
+    for key, kind in kinds.items():
+        if not kind.accepts(record.get(key)):
+            raise ValueError(f"{path}: {key} must be {kind.words}, got {reprlib.repr(record.get(key))}")
+    return record
