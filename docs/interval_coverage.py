@@ -1,8 +1,8 @@
 """What intervals cover: how often one of a nominal 95 % holds the true value, in simulated studies of win rates.
 
-    python docs/interval_coverage.py            # the tables of docs/study.md, 3 to 4 minutes on one core
+    python docs/interval_coverage.py            # the tables of docs/study.md, 2 minutes on one core
 
-The first table compares intervals of the mean of one cell's final win rates, the second measures the report's interval
+The first tables compare intervals of the mean of one cell's final win rates; the last measures the report's interval
 (``amal/study/analysis/statistics.py``) and the plain percentile bootstrap for everything else that a report states.
 """
 
@@ -27,6 +27,7 @@ Ends = tuple[Array, Array]
 Interval = Callable[[Array], Ends]  # of [study, run]: low and high of [study]
 
 RUNS = (5, 10, 20)
+MANY_RUNS = (2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 15, 20, 30)
 RESAMPLES = 2000
 LEVEL = 0.025  # of either tail
 ROUNDING = 1e-9
@@ -156,6 +157,9 @@ INTERVALS: dict[str, Interval] = {
 }
 
 
+INTERVALS_BY_ADDED = {0.0: "percentile bootstrap", ADDED: "½ run at the bounds", 1.0: "1 run at the bounds"}
+
+
 def measured(interval: Interval, draw: Draw, mean: float, runs: int, studies: int) -> str:
     """'0.95 (0.30)': coverage and mean width; and the share without width, if any."""
     low, high = interval(draw(np.random.default_rng(1), (studies, runs)))
@@ -164,21 +168,33 @@ def measured(interval: Interval, draw: Draw, mean: float, runs: int, studies: in
     return f"{covered.mean():.2f} ({(high - low).mean():.2f}" + (f"; {flat:.0%} flat)" if flat else ")")
 
 
-def worst(interval: Interval, runs: int) -> str:
-    """Least coverage for runs that end at 0 or 1, over shares from 0.05 to 0.95; counted, not simulated."""
+def over_shares(interval: Interval, runs: int) -> str:
+    """'0.90 to 0.96': least and mean coverage for runs that end at 0 or 1, over shares from 0.05 to 0.95; counted, not
+    simulated."""
     outcomes = np.tri(runs + 1, runs, -1)  # 0 to all of the runs at 1
     low, high = interval(outcomes)
     shares = np.linspace(0.05, 0.95, 91)[:, None]
     inside = (low <= shares + ROUNDING) & (shares - ROUNDING <= high)
-    return f"{(inside * stats.binom.pmf(np.arange(runs + 1), runs, shares)).sum(axis=1).min():.2f}"
+    coverage = (inside * stats.binom.pmf(np.arange(runs + 1), runs, shares)).sum(axis=1)
+    return f"{coverage.min():.2f}, {coverage.mean():.2f}"
 
 
 def print_cells(studies: int) -> None:
     for runs in RUNS:
-        print(f"\n| {runs} runs | {' | '.join(MODELS)} | at 0 or 1, worst share |\n{'| --- ' * (len(MODELS) + 2)}|")
+        heads = [f"{runs} runs", *MODELS, "all at 0 or 1: worst and mean over shares"]
+        print(f"\n| {' | '.join(heads)} |\n{'| --- ' * len(heads)}|")
         for name, interval in INTERVALS.items():
             cells = [measured(interval, draw, mean, runs, studies) for draw, mean in MODELS.values()]
-            print(f"| {name} | {' | '.join([*cells, worst(interval, runs)])} |", flush=True)
+            print(f"| {name} | {' | '.join([*cells, over_shares(interval, runs)])} |", flush=True)
+
+
+def print_shares() -> None:
+    """The report's interval and its neighbours for every number of runs that a study is likely to have."""
+    names = [INTERVALS_BY_ADDED[added] for added in (0.0, ADDED, 1.0)]
+    print(f"\n| runs | {' | '.join(names)} |\n{'| --- ' * (len(names) + 1)}|")
+    for runs in MANY_RUNS:
+        cells = [over_shares(partial(added_run, added) if added else percentile, runs) for added in INTERVALS_BY_ADDED]
+        print(f"| {runs} | {' | '.join(cells)} |", flush=True)
 
 
 FAILING = partial(failing_now_and_then, 0.1)
@@ -267,5 +283,7 @@ if __name__ == "__main__":
     parser.add_argument("--studies", type=int, default=2000, metavar="N", help="simulated (default %(default)s)")
     options = parser.parse_args()
     warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+    warnings.simplefilter("ignore", RuntimeWarning)  # BCa divides by 0 where nothing varies
     print_cells(options.studies)
+    print_shares()
     print_statistics(options.studies // 5)

@@ -203,11 +203,10 @@ def _refuse_repeated(option: str, values: Sequence[object]) -> None:
 def run(grid: Grid, options: argparse.Namespace) -> int:
     """Runs all cells that are not finished; the exit code."""
     launcher = RayLauncher(options.parallel) if options.launcher == "ray" else LocalLauncher(options.parallel)
-    cells = grid.cells(options.out)
-    for cell in cells:
+    board = Board(grid.cells(options.out), grid.env_steps, launcher.parallel, Console())
+    for cell in board.of_state("waiting"):
         if fault := cell.fault():
             print(f"note: {cell} is run again, its folder is set aside: {fault}", file=sys.stderr)
-    board = Board(cells, grid.env_steps, launcher.parallel, Console())
     with received_signals() as signals:
         try:
             with board.shown():

@@ -1,0 +1,89 @@
+"""What a published study's files still tell with today's statistics: what docs/verdict.md states.
+
+    python docs/published.py docs/results/amal/verdict
+
+First its tests, corrected over all that study.yaml planned, from the p-values in summary.csv and sample_efficiency.csv.
+Then the ratios of steps to the threshold, from each run's steps in sample_efficiency.csv. Final win rates of single
+runs are in no file.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from amal.study.analysis.statistics import ADDED, RESAMPLES, enclosing_interval, holm
+from amal.study.analysis.survival import Durations, durations, ratio_interval, ratio_samples, steps_ratio
+from amal.study.analysis.tables import Bootstrap
+from amal.study.grid.runs import family, read_record
+
+ARRIVAL = "env_steps_log_rank_p"
+
+
+def plan(folder: Path) -> dict[str, Any]:
+    """study.yaml of a folder."""
+    record = read_record(folder)
+    if record is None:
+        raise ValueError(f"{folder}: no study.yaml")
+    return record
+
+
+def corrected(folder: Path, final: str) -> pd.DataFrame:
+    """A row per test that was made, the least p-value first.
+
+    Args:
+        folder: of summary.csv, sample_efficiency.csv and study.yaml.
+        final: the test of the final win rate, a column of summary.csv.
+    """
+    record = plan(folder)
+    planned = family(record["algorithms"], record["scenarios"], record["baseline"], record["tuned_on"])
+    tables = [
+        pd.read_csv(folder / file).assign(test=name, p=lambda table, name=name: table[name])
+        for file, name in (("summary.csv", final), ("sample_efficiency.csv", ARRIVAL))
+    ]
+    rows = pd.concat(tables)[["test", "scenario", "algorithm", "p"]].dropna()
+    rows = rows[rows["scenario"].isin(planned["scenarios"]) & rows["algorithm"].isin(planned["algorithms"])]
+    rows["p_holm"] = holm(rows["p"].to_numpy(np.float64), planned["tests"])
+    rows.attrs["tests"] = planned["tests"]
+    return rows.sort_values("p", ignore_index=True)
+
+
+def ratios(folder: Path) -> pd.DataFrame:
+    """Ratios of steps to the baseline's with the report's interval, of each scenario and as their geometric mean."""
+    record, bootstrap = plan(folder), Bootstrap()
+    baseline, budget = record["baseline"], float(record["env_steps"])
+    table = pd.read_csv(folder / "sample_efficiency.csv").dropna(subset=["env_steps_by_run"])
+    runs = {(row.scenario, row.algorithm): _arrivals(row.env_steps_by_run) for row in table.itertuples()}
+    scenarios = list(dict.fromkeys(scenario for scenario, _ in runs))
+    rows = []
+    for algorithm in dict.fromkeys(name for _, name in runs if name != baseline):
+        pairs = [(runs[scenario, algorithm], runs[scenario, baseline]) for scenario in scenarios]
+        for scenario, (x, y) in zip(scenarios, pairs, strict=True):
+            generator = bootstrap.generator("ratio", "env_steps", algorithm, baseline, scenario)
+            rows.append((algorithm, scenario, steps_ratio(x, y), *ratio_interval(x, y, budget, generator)))
+        generator, added = bootstrap.generator("pooled", algorithm, baseline), ADDED / len(scenarios)
+        samples = [ratio_samples(x, y, budget, generator, RESAMPLES, added) for x, y in pairs]
+        first, second = np.exp(np.mean(np.log(samples), axis=0))
+        value = float(np.exp(np.mean([np.log(steps_ratio(x, y)) for x, y in pairs])))
+        rows.append((algorithm, "geometric mean", value, *map(float, enclosing_interval((first, second)))))
+    return pd.DataFrame(rows, columns=["algorithm", "scenario", "ratio", "low", "high"])
+
+
+def _arrivals(text: str) -> Durations:
+    """Of '25250 >100044'; > marks a run that has not arrived."""
+    return durations((float(word.lstrip(">")), word.startswith(">")) for word in text.split())
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Say what a published study's files tell with today's statistics.")
+    parser.add_argument("folder", type=Path)
+    options = parser.parse_args()
+    for test in ("welch_p", "mann_whitney_p"):
+        found = corrected(options.folder, test)
+        print(f"{test} and {ARRIVAL}, {found.attrs['tests']} planned tests:")
+        print(found.head(8).to_string(index=False, float_format=lambda value: f"{value:.3g}"), end="\n\n")
+    print(ratios(options.folder).to_string(index=False, float_format=lambda value: f"{value:.2f}"))
