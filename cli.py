@@ -11,6 +11,7 @@ from importlib import import_module
 from types import ModuleType
 
 import amal  # noqa: F401  before torch: it sets how MKL rounds
+from amal.output import lost_output, make_output_last
 
 OVERVIEW = """usage: python cli.py COMMAND [options]
 
@@ -40,10 +41,14 @@ MODULES = {  # of the commands; each has a main(args)
 
 
 def main(args: list[str] | None = None) -> None:
+    make_output_last()
     try:
         run(sys.argv[1:] if args is None else args)
     except KeyboardInterrupt:  # before anything listens to it; training does and saves
         sys.exit(130)
+    if (why := lost_output()) is not None:
+        print(f"error: standard output: {why}", file=sys.stderr)
+        sys.exit(1)
 
 
 def run(args: list[str]) -> None:

@@ -20,6 +20,9 @@ from torch import Tensor
 
 from amal.atomic import replacing
 
+# What a checkpoint holds besides its tensors, as far as commands look into it.
+PLAYED = {"RolloutDataModule": dict, "RolloutDataModule.scenario": dict}
+
 
 class CheckpointError(ValueError):
     """A checkpoint that is of no use; the message is one line and names the file."""
@@ -45,19 +48,22 @@ def read_checkpoint(path: Path, mapped: bool = False) -> dict[str, Any]:
         CheckpointError: it is damaged, holds more than data, or is no checkpoint of a run.
         OSError: it cannot be opened.
     """
+    with path.open("rb"):  # raises what the system has against it; all that goes wrong from here on is damage
+        pass
     _check_bytes(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        if "weights_only" in str(error).lower():
+    except MemoryError:
+        raise
+    except Exception as error:  # a broken file makes torch and pickle raise anything
+        if isinstance(error, pickle.UnpicklingError) and "weights_only" in str(error).lower():
             raise CheckpointError(
                 f"{path}: holds more than data (code that loading would run), which is refused"
             ) from None
         raise CheckpointError(f"{path}: damaged ({type(error).__name__})") from None
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: damaged ({type(error).__name__})") from None
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise CheckpointError(f"{path}: no checkpoint of a run, for it has no state_dict")
+    check_contents(path, content, PLAYED)
     return content
 
 
@@ -68,18 +74,50 @@ def _check_bytes(path: Path) -> None:
             broken = archive.testzip()
     except zipfile.BadZipFile:
         raise CheckpointError(f"{path}: damaged or no checkpoint (truncated, or not written by torch.save)") from None
+    except Exception as error:  # a broken directory or header makes zipfile raise anything
+        raise CheckpointError(f"{path}: damaged ({type(error).__name__} in its zip directory)") from None
     if broken is not None:
         raise CheckpointError(f"{path}: damaged (the check sum of {broken} is wrong)")
 
 
-def check_fits(weights: Mapping[str, Tensor], module: LightningModule, checkpoint: Path, source: str) -> None:
-    """Raises CheckpointError with the first parameter that the module does not have like that."""
-    own = {name: list(tensor.shape) for name, tensor in module.state_dict().items()}
-    theirs = {name: list(tensor.shape) for name, tensor in weights.items()}
+def check_contents(path: Path, content: Mapping[str, Any], kinds: Mapping[str, type], required: bool = False) -> None:
+    """Raises CheckpointError for the first entry that is of another kind than it should be.
+
+    Args:
+        path: of the checkpoint.
+        content: what it holds.
+        kinds: of the entries by SECTION or SECTION.NAME.
+        required: whether an entry that is missing counts too.
+    """
+    for name, kind in kinds.items():
+        section, _, key = name.partition(".")
+        place: Any = content if not key else content.get(section, {})
+        if (key or section) not in place:
+            if required:
+                raise CheckpointError(f"{path}: no checkpoint of a run that could go on, for it has no {name}")
+        elif not isinstance(place[key or section], kind):
+            found = type(place[key or section]).__name__
+            raise CheckpointError(f"{path}: damaged or not written here: {name} is a {found} and no {kind.__name__}")
+
+
+def check_fits(weights: Mapping[str, Any], module: LightningModule, checkpoint: Path, source: str) -> None:
+    """Raises CheckpointError with the first parameter that the module does not have like that, or that is no number."""
+    own, theirs = ({name: _told(x) for name, x in state.items()} for state in (module.state_dict(), weights))
     for name in own | theirs:
         if own.get(name) != theirs.get(name):
             found, wanted = theirs.get(name, "missing"), own.get(name, "none")
             raise CheckpointError(f"{checkpoint}: does not fit {source}: {name} is {found} and should be {wanted}")
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"{checkpoint}: {name} holds NaN or infinity; nothing can be played with that")
+
+
+def _told(value: Any) -> str:
+    """What a parameter is, as far as another can take its place."""
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    plain = value.layout == torch.strided and value.device.type != "meta" and value.dtype == torch.float32
+    return str(list(value.shape)) if plain else f"{list(value.shape)} ({value.dtype}, {value.layout}, {value.device})"
 
 
 class WholeCheckpoints(CheckpointIO):
@@ -96,7 +134,6 @@ class WholeCheckpoints(CheckpointIO):
             try:
                 torch.save(checkpoint, file)
                 file.flush()
-                os.fsync(file.fileno())  # else a power cut could leave the new name with the old file's nothing
             except RuntimeError as error:
                 if isinstance(error.__context__, OSError):  # torch hides what went wrong with the file
                     raise OSError(error.__context__.errno, error.__context__.strerror, str(path)) from error

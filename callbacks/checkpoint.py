@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from amal.distributed import gathered
 from amal.validation import check_at_least
 from callbacks.evaluation import evaluation_of
+from callbacks.run_folders import command_to_go_on
 from datamodules.rollout import data_of
 
 WRITE_PAUSE = 20  # how many times as long as a write the time to the next one is
@@ -28,8 +29,9 @@ class RunCheckpoint(Checkpoint):
     complete. Of equal win rates the later one is the best: it has seen more. The best is for playing and cannot be
     resumed: it has no optimizers and no replay buffer.
 
-    Asked to stop by Ctrl-C or SIGTERM, it lets the update end, writes the last one, tells how to go on and exits with
-    128 + the signal's number. Asked again, it does not wait. Of several processes it is enough if one is asked.
+    Asked to stop by Ctrl-C, SIGTERM or SIGHUP, it lets the update end, writes the last one, tells how to go on and
+    exits with 128 + the signal's number. Asked again, it does not wait. Of several processes it is enough if one is
+    asked.
 
     Args:
         every_n_episodes: training episodes between two checkpoints of their own name; 0 for none.
@@ -54,8 +56,11 @@ class RunCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._handlers[number] = signal.signal(number, self._ask_to_stop)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and shells in the background want it
+                    self._handlers[number] = signal.signal(number, self._ask_to_stop)
+        if trainer.is_global_zero and data_of(trainer).progress >= 1.0:
+            print(f"note: {trainer.default_root_dir} has met its budget; nothing is left to train", file=sys.stderr)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         for number, handler in self._handlers.items():
@@ -78,17 +83,20 @@ class RunCheckpoint(Checkpoint):
         # in several processes the clock is the first one's, and a signal may have reached only one
         is_time, *_ = gathered(start >= self._next_write)
         asked_to_stop = max(gathered(self._asked_to_stop or 0))
-        if data.progress >= 1.0 or (is_new and is_time) or asked_to_stop:
+        is_ended = any(gathered(trainer.should_stop))  # by another callback
+        if data.progress >= 1.0 or (is_new and is_time) or asked_to_stop or is_ended:
             trainer.save_checkpoint(folder / "last.ckpt", weights_only=False)
             self._next_write = start + max(self.every_seconds, WRITE_PAUSE * (time.monotonic() - start))
 
         if asked_to_stop and data.progress < 1.0:
             if not trainer.is_global_zero:
                 raise SystemExit(0)  # another code would have Lightning kill the first process before it has ended
-            run = trainer.default_root_dir
-            command = f"python cli.py fit --config {run}/config.yaml --ckpt_path {run}/checkpoints/last.ckpt"
-            print(f"\nstopped after {data.env_steps:,} env steps; go on with: {command}", file=sys.stderr)
+            print(f"\nstopped {_how_to_go_on(trainer)}", file=sys.stderr)
             raise SystemExit(128 + asked_to_stop)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if data_of(trainer).progress < 1.0 and trainer.is_global_zero:
+            print(f"\nended by a callback {_how_to_go_on(trainer)}", file=sys.stderr)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # not earlier: a run that is killed before it is known as finished is continued from its last checkpoint
@@ -104,3 +112,8 @@ class RunCheckpoint(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._n_evaluations, self._last_periodic = state_dict["n_evaluations"], state_dict["last_periodic"]
+
+
+def _how_to_go_on(trainer: Trainer) -> str:
+    command = command_to_go_on(Path(trainer.default_root_dir))
+    return f"after {data_of(trainer).env_steps:,} env steps; go on with: {command}"

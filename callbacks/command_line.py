@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import re
 import sys
 import warnings
@@ -17,14 +16,15 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentError, Namespace
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from amal.algorithms.amal import AMAL
 from amal.algorithms.mappo import MAPPO, NonFiniteLoss
 from amal.atomic import remove_unfinished, replacing
-from amal.battle.scenario import check_same_content, is_file, load_scenario, name_of
-from amal.checkpoints import WholeCheckpoints, check_fits, check_is_file, read_checkpoint
+from amal.battle.scenario import check_same_content, load_scenario, name_of
+from amal.checkpoints import CheckpointError, WholeCheckpoints, check_fits, check_is_file, read_checkpoint
 from amal.distributed import check_processes, leave_group, rank
 from amal.foreign_code import OPTION, allow_only, check_sources, denied_import, taken_permissions
 from amal.machine import keep_freed_memory
@@ -36,38 +36,43 @@ from callbacks.diagnosis import Diagnosis
 from callbacks.evaluation import Evaluation
 from callbacks.evolution import Evolution
 from callbacks.faults import fault
+from callbacks.loggers import check_places, go_on_logging, set_up_loggers
+from callbacks.portable import name_files_absolutely
 from callbacks.progress import TrainingProgress
 from callbacks.resuming import SETTINGS, check_opponent, check_playable, check_resumable, decisive_settings, scenario_of
+from callbacks.run_folders import (
+    agreed_run_folder,
+    begin_as_it_was,
+    discard_unbegun,
+    is_run_of,
+    kept,
+    refuse_occupied,
+    refuse_to_go_back,
+)
 from callbacks.suggestions import suggestion
 from callbacks.telemetry import Telemetry
 from callbacks.tracking import Tracking
+from callbacks.trainer_options import (
+    check_arguments,
+    check_callbacks,
+    check_plugins,
+    check_trainer,
+    check_typed,
+    tell_who_is_awaited,
+)
 from datamodules.rollout import RolloutDataModule
 
-RUN_FOLDER = "AMAL_RUN_FOLDER"  # environment variable
-FILES_OF_A_RUN = ("config.yaml", "run.json", "evaluations.csv", "metrics.csv", "checkpoints")
 SUBCOMMANDS = ("fit", "validate", "test")
 PARSER_OPTIONS = {"exit_on_error": False, "allow_abbrev": False}
 TRAINER_DEFAULTS = {
     "devices": 1,  # several are for those who ask for them
-    "max_epochs": 1,  # the budget ends training, see RolloutDataModule and NO_OTHER_END
+    "max_epochs": 1,  # the budget ends training, see RolloutDataModule
     "logger": False,  # metrics.csv is always written; configs/logger adds others
     "log_every_n_steps": 1,
     "num_sanity_val_steps": 0,
     "enable_model_summary": False,
     "default_root_dir": "runs",
 }
-# The trainer's other ways to end training, as they must stay: a run that ended otherwise would pass for finished.
-NO_OTHER_END = {
-    "max_epochs": 1,
-    "max_steps": -1,
-    "max_time": None,
-    "limit_train_batches": None,
-    "overfit_batches": 0.0,
-    "fast_dev_run": False,
-}
-# Views and the replay buffer are of single precision; and 16-mixed scales losses up, where gradients are clipped here.
-PRECISIONS = (None, 32, "32", "32-true", "bf16", "bf16-mixed")
-
 # Mostly Lightning's advice for data that is loaded from disk; ours is played in this process.
 _NOT_FOR_USERS = (
     ".*does not have many workers.*",
@@ -103,6 +108,7 @@ class TrainingCLI(LightningCLI):
     def __init__(self, allowed_code: list[str], **kwargs: Any) -> None:
         self.allowed_code = allowed_code
         self.checkpoint: dict[str, Any] | None = None  # what the one to begin from holds
+        self.is_fork = False  # whether it goes on in another folder than the checkpoint's run
         super().__init__(**kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -133,29 +139,27 @@ class TrainingCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        if is_file(config.data.scenario):
-            config.data.scenario = str(Path(config.data.scenario).resolve())  # found from any folder, in any session
         if config.weights_only is False:
             fail("weights_only: false is refused, for loading such a checkpoint runs the code that it holds")
         config.weights_only = True
-        if config.trainer.precision not in PRECISIONS:
-            fail(f"trainer.precision must be 32-true or bf16-mixed, got {config.trainer.precision}")
         try:
             check_sources(config.as_dict())
+            check_typed(str(self.subcommand), sys.argv[1:])
+            check_arguments(config)
+            name_files_absolutely(config)
             if config.ckpt_path is not None:
                 self._check_checkpoint(config)
+            if self.subcommand == "fit":
+                folder = agreed_run_folder(config)
+                if self.checkpoint is not None:
+                    self.is_fork = not is_run_of(folder, Path(config.ckpt_path))
+                    if not self.is_fork:
+                        refuse_to_go_back(Path(config.ckpt_path), self.checkpoint)
+                config.out = str(folder)
+                set_up_loggers(config.trainer, folder)
         except (ValueError, OSError) as error:
             fail(str(error))
-        if self.subcommand == "fit":
-            for name, value in NO_OTHER_END.items():
-                if config.trainer[name] != value:
-                    fail(f"trainer.{name} must stay {value}, got {config.trainer[name]}: data.env_steps ends training")
-            folder = agreed_run_folder(config)
-            config.out = config.trainer.default_root_dir = str(folder)
-            for logger in _loggers(config):
-                logger.init_args.save_dir = str(folder)
-            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow 3 would insist on a database
-        else:
+        if self.subcommand != "fit":
             config.trainer.logger = False
             if config.ckpt_path is None:
                 print(f"note: without --ckpt_path {self.subcommand} plays an untrained policy", file=sys.stderr)
@@ -188,6 +192,9 @@ class TrainingCLI(LightningCLI):
                 if isinstance(self.model, MAPPO):
                     self.model.check_episodes(self.datamodule.episodes_per_update)
                 self._check_callbacks(self.trainer.callbacks)  # type: ignore[attr-defined]
+                if self.checkpoint is not None and not self.is_fork:
+                    go_on_logging(self.trainer.loggers, self.checkpoint)
+                check_places(self.trainer.loggers, Path(self.trainer.default_root_dir))
             self.trainer.strategy.checkpoint_io = WholeCheckpoints()
             if self.checkpoint is not None:
                 config = self.config[self.subcommand]
@@ -196,7 +203,8 @@ class TrainingCLI(LightningCLI):
                 if self.subcommand == "fit":
                     check_opponent(self.checkpoint, self.datamodule.opponent_sha256)
                     check_processes(len(self.checkpoint["RolloutDataModule"]["processes"]), self.trainer.world_size)
-                self.checkpoint = None
+                if not self.is_fork:
+                    self.checkpoint = None
         except (ValueError, TypeError, OSError, ImportError, MisconfigurationException) as error:
             fail(str(error))
         except (RuntimeError, MemoryError) as error:
@@ -205,6 +213,24 @@ class TrainingCLI(LightningCLI):
             if (why := fault(error)) is None:
                 raise
             fail(why)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Raises ValueError for what a trainer has no use for here, and if it cannot be made."""
+        asked = self._get(self.config_init, "trainer")
+        callbacks = asked["callbacks"] if isinstance(asked["callbacks"], list) else [asked["callbacks"]]
+        everywhere = self.trainer_defaults["callbacks"]
+        check_callbacks([one for one in callbacks if one is not None], [type(one) for one in everywhere])
+        check_plugins(asked["plugins"])
+        if asked["enable_progress_bar"] is False:
+            self.trainer_defaults["callbacks"] = [one for one in everywhere if not isinstance(one, ProgressBar)]
+        if self.subcommand == "fit":
+            kwargs["default_root_dir"] = self._get(self.config, "out")
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except RuntimeError as error:  # of what the environment says about processes
+            raise ValueError(" ".join(str(error).split())) from error
+        check_trainer(trainer)
+        return trainer
 
     def _check_callbacks(self, callbacks: list[Callback]) -> None:
         """Raises ValueError if a callback is of no use to the model, or the model needs one that is missing."""
@@ -226,12 +252,20 @@ class TrainingCLI(LightningCLI):
         try:
             with locked(folder) if self.trainer.is_global_zero else nullcontext():
                 if self.trainer.is_global_zero:
-                    if kwargs.get("ckpt_path") is None:
+                    if kwargs.get("ckpt_path") is None or self.is_fork:
                         refuse_occupied(folder)  # again, for now nobody else can begin here
                     for place in (folder, folder / "checkpoints"):
                         remove_unfinished(place)
+                    if self.checkpoint is not None:
+                        begin_as_it_was(Path(kwargs["ckpt_path"]), self.checkpoint, folder)
+                if self.is_fork:
+                    kwargs["ckpt_path"] = str(folder / "checkpoints" / "last.ckpt")
+                self.checkpoint = None
+                tell_who_is_awaited(self.trainer)
                 self.trainer.fit(**kwargs)
         except FolderNotOurs as error:
+            fail(str(error))
+        except CheckpointError as error:
             fail(str(error))
         except MisconfigurationException as error:  # found by Lightning's own check, or by a callback of others
             if self.trainer.is_global_zero and kwargs.get("ckpt_path") is None:
@@ -244,79 +278,6 @@ class TrainingCLI(LightningCLI):
                 sys.exit(0)  # every process sees it in the same update; the first one tells
             print(f"error: {why}; {kept(folder)}", file=sys.stderr)
             sys.exit(1)
-
-
-def agreed_run_folder(config: Namespace) -> Path:
-    """The first process chooses, and tells those that it launches: by then the name that was free may be taken."""
-    if os.environ.get("LOCAL_RANK", "0") == "0":
-        folder = run_folder(config)
-        os.environ[RUN_FOLDER] = str(folder)
-        return folder
-    if config.ckpt_path is None and config.out is not None:
-        return Path(config.out)  # whether it is free is for the first process to see
-    told = os.environ.get(RUN_FOLDER)
-    return run_folder(config) if config.ckpt_path is not None or told is None else Path(told)
-
-
-def run_folder(config: Namespace) -> Path:
-    """Where a run goes: where its checkpoint came from, where told, or the first free default name."""
-    if config.ckpt_path is not None:
-        folder = Path(config.ckpt_path).resolve().parent.parent
-        if not (folder / "config.yaml").is_file():
-            fail(
-                f"--ckpt_path {config.ckpt_path}: not in the checkpoints/ of a run's folder, where the run could go on"
-            )
-        if config.out is not None and Path(config.out).resolve() != folder:
-            print(f"note: going on in {folder}, where the checkpoint lies, not in {config.out}", file=sys.stderr)
-        return folder
-    if config.out is not None:
-        refuse_occupied(Path(config.out))
-        return Path(config.out)
-    algorithm = config.model.class_path.rpartition(".")[2].lower()
-    name = f"{algorithm}-{name_of(config.data.scenario)}-seed{config.seed_everything}"
-    taken, folder = 1, Path("runs") / name
-    while folder.exists():
-        taken += 1
-        folder = Path("runs") / f"{name}-{taken}"
-    return folder
-
-
-def refuse_occupied(folder: Path) -> None:
-    """Ends with one line if there is a run in the folder, finished or not."""
-    if not any((folder / name).exists() for name in FILES_OF_A_RUN):
-        return
-    last = folder / "checkpoints" / "last.ckpt"
-    if last.exists():
-        fail(
-            f"--out {folder}: holds a run already; resume it with --config {folder}/config.yaml --ckpt_path {last}, "
-            "or choose another folder"
-        )
-    fail(f"--out {folder}: holds a run already, without a checkpoint to resume; remove it or choose another folder")
-
-
-def discard_unbegun(folder: Path) -> None:
-    """Removes what there is of a run that has not made an update."""
-    if (folder / "metrics.csv").exists():
-        return
-    for name in ("config.yaml", "run.json", ".lock"):
-        (folder / name).unlink(missing_ok=True)
-    for place in (folder / "checkpoints", folder):
-        if place.is_dir() and not any(place.iterdir()):
-            place.rmdir()
-
-
-def kept(folder: Path) -> str:
-    """What there is of a run that was stopped."""
-    last = folder / "checkpoints" / "last.ckpt"
-    if last.exists():
-        return f"results so far are kept in {folder}; last good checkpoint: {last}"
-    return f"results so far are kept in {folder}; there is no checkpoint yet"
-
-
-def _loggers(config: Namespace) -> list[Namespace]:
-    logger = config.trainer.logger
-    entries = logger if isinstance(logger, list) else [logger]
-    return [entry for entry in entries if isinstance(entry, Namespace)]
 
 
 def main(args: list[str]) -> None:

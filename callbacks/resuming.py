@@ -16,12 +16,21 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from amal.battle.compilation import simulator_hash
-from amal.checkpoints import CheckpointError
+from amal.checkpoints import CheckpointError, check_contents
 
 SETTINGS = "settings"  # their key in a checkpoint
 # What a run's numbers depend on. The rest says where files go, what is shown and how often it is saved.
 _DECISIVE = ("seed_everything", "model", "data", "evaluation")
 _DECISIVE_OF_TRAINER = ("callbacks", "precision", "devices", "num_nodes", "strategy", "deterministic")
+# What training goes on from, beside the parts that check themselves when they are restored.
+RESUMED = {
+    **dict.fromkeys(("optimizer_states", "lr_schedulers"), list),
+    **dict.fromkeys(("loops", "callbacks", "RolloutDataModule"), dict),
+    **dict.fromkeys(("RolloutDataModule.env_steps", "RolloutDataModule.episodes"), int),
+    "RolloutDataModule.wall_seconds": float,
+    "RolloutDataModule.processes": list,
+    **dict.fromkeys(("callbacks.Evaluation", "callbacks.RunCheckpoint"), dict),
+}
 _SHOWN = 3  # differences that are named
 
 
@@ -57,6 +66,7 @@ def check_resumable(checkpoint: Path, content: dict[str, Any], settings: dict[st
         if checkpoint.name == "last.ckpt":
             rest = "its run is finished and did not keep its learning state"
         raise CheckpointError(f"{checkpoint}: is for playing and cannot be resumed, for it has no optimizers; {rest}")
+    check_contents(checkpoint, content, RESUMED, required=True)
     theirs = content.get(SETTINGS)
     if not isinstance(theirs, dict):
         raise CheckpointError(f"{checkpoint}: does not tell its settings (an older version's?); begin a new run")

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from amal.atomic import replacing
+from amal.atomic import replacing, sync
 from amal.battle.compilation import simulator_hash
 from amal.study.versions import code_version
 from datamodules.rollout import RolloutDataModule, data_of
@@ -33,10 +33,16 @@ class Telemetry(Callback):
     def __init__(self) -> None:
         self._columns: list[str] = []
         self._speed: dict[str, float] | None = None  # of training, once that has ended
+        self._writes = False  # once training has begun, unless there is nothing left to do
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
-            self._drop_rows_after(_folder(trainer) / "metrics.csv", data_of(trainer).env_steps)
+        data, path = data_of(trainer), _folder(trainer) / "metrics.csv"
+        self._writes = trainer.is_global_zero and not (data.progress >= 1.0 and _is_finished(_folder(trainer)))
+        if self._writes:
+            if path.exists():  # of an interrupted run, the updates since its last checkpoint are made again
+                rows = rows_until(path, data.env_steps)
+                with replacing(path) as part:
+                    part.write_bytes(rows)
             self._write_run(trainer, pl_module, "running")
 
     def on_train_batch_end(
@@ -61,16 +67,21 @@ class Telemetry(Callback):
         self._speed = _speed(data_of(trainer))  # what other callbacks do from here on is no training
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and not trainer.interrupted:
+        if self._writes and not trainer.interrupted:
             # another callback may have ended it
             self._write_run(trainer, pl_module, "finished" if data_of(trainer).progress >= 1.0 else "interrupted")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if trainer.is_global_zero and trainer.training:
+        if self._writes:
             stopped = isinstance(exception, KeyboardInterrupt | SystemExit)
             outcome = "interrupted" if stopped else f"failed: {type(exception).__name__}: {exception}"
             with suppress(OSError):  # the disk may be what failed; the exception itself is told
                 self._write_run(trainer, pl_module, outcome)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        path = _folder(trainer) / "metrics.csv"
+        if self._writes and path.exists():
+            sync(path)  # whoever goes on from the checkpoint needs the rows up to it
 
     def _append(self, path: Path, row: dict[str, float]) -> None:
         """Adds a row, all of it or, if the disk is full, nothing."""
@@ -90,15 +101,6 @@ class Telemetry(Callback):
             except OSError:
                 file.truncate(end)
                 raise
-
-    def _drop_rows_after(self, path: Path, env_steps: int) -> None:
-        """Of an interrupted run, the updates since its last checkpoint are made again."""
-        if path.exists():
-            header, *rows = path.read_bytes().splitlines(keepends=True) or [b""]
-            # a line without its end was being written when the run was killed
-            done = [row for row in rows if row.endswith(b"\n") and _env_steps(row) <= env_steps]
-            with replacing(path) as part:
-                part.write_bytes(header + b"".join(done))
 
     def _write_run(self, trainer: Trainer, pl_module: LightningModule, outcome: str) -> None:
         data = data_of(trainer)
@@ -129,6 +131,20 @@ class Telemetry(Callback):
         }
         with replacing(_folder(trainer) / "run.json") as part:
             part.write_text(json.dumps(run, indent=2) + "\n")
+
+
+def rows_until(path: Path, env_steps: int) -> bytes:
+    """The rows of a metrics.csv up to so many environment steps, with the header."""
+    header, *rows = path.read_bytes().splitlines(keepends=True) or [b""]
+    # a line without its end was being written when the run was killed
+    return header + b"".join(row for row in rows if row.endswith(b"\n") and _env_steps(row) <= env_steps)
+
+
+def _is_finished(folder: Path) -> bool:
+    try:
+        return bool(json.loads((folder / "run.json").read_text())["outcome"] == "finished")
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _speed(data: RolloutDataModule) -> dict[str, float]:

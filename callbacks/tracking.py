@@ -17,7 +17,11 @@ FILES = ("run.json", "evaluations.csv", "win_rate.png", "battle.gif")
 class Tracking(Callback):
     """Gives Weights & Biases and MLflow, if they log, the run's configuration, code version and machine when training
     starts, and its evaluations and pictures when it ends. The x-axis is ``env_steps``. It reads what Telemetry, which
-    has to come before it, and Pictures leave in the run's folder."""
+    has to come before it, and Pictures leave in the run's folder. Checkpoints tell by which name each logger knows the
+    run, so that it goes on there too."""
+
+    def __init__(self) -> None:
+        self._loggers: list[list[Any]] = []  # class and name of the run, of each logger
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
@@ -27,6 +31,7 @@ class Tracking(Callback):
                 logger.experiment.define_metric("env_steps")
                 logger.experiment.define_metric("*", step_metric="env_steps", step_sync=True)
             logger.log_hyperparams(_description(Path(trainer.default_root_dir)))
+        self._loggers = [[type(logger).__name__, logger.version] for logger in trainer.loggers]
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
@@ -40,6 +45,9 @@ class Tracking(Callback):
             else:
                 for file in files.values():
                     logger.experiment.log_artifact(logger.run_id, str(file))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"loggers": self._loggers}
 
 
 def _trackers(trainer: Trainer) -> list[WandbLogger | MLFlowLogger]:

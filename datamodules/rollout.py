@@ -33,6 +33,16 @@ EVALUATION_BATTLES = 32
 VALIDATION_EPISODES = 32
 TEST_EPISODES = 320
 
+# What back ends are told by other arguments than backend_options.
+SET_HERE = {
+    "seed": "seed_everything",
+    "map_name": "data.scenario",
+    "id": "data.scenario",
+    "episode_limit": "data.episode_limit",
+    "max_episode_steps": "data.episode_limit",
+    "disable_env_checker": "the back end",
+}
+
 Backend = Literal["embedded", "starcraft2", "smaclite"]
 
 
@@ -86,6 +96,9 @@ class RolloutDataModule(LightningDataModule):
         if backend == "embedded" and backend_options:
             hint = in_this_form(next(iter(backend_options)))
             raise ValueError(f"backend_options: backend 'embedded' has none, got {', '.join(backend_options)}{hint}")
+        for name, argument in SET_HERE.items():
+            if name in (backend_options or {}):
+                raise ValueError(f"backend_options: {name} is not one of them; {argument} sets it")
         self.seed = torch.initial_seed()
         self.episodes_per_update, self.num_envs = episodes_per_update, num_envs
         self.backend = backend
@@ -232,6 +245,7 @@ class RolloutDataModule(LightningDataModule):
         self._earlier_seconds = state_dict["wall_seconds"]
         self._session_first_step = self.env_steps
         self._restored = state_dict["processes"]
+        self.teardown("restore")  # the processes of another back end would play the battles again that were played
         if self._recorder is not None:
             self._restore()
 
@@ -273,10 +287,11 @@ class RolloutDataModule(LightningDataModule):
         )
 
     def _in_workers(self) -> WorkerBattles:
-        """The battles of another back end, which training and evaluation share."""
+        """The battles of another back end, which training and evaluation share. Their random streams cannot be saved,
+        so those that are started later in a run get others."""
         if self._workers is None:
             scenario, episode_limit, options = self._worker_arguments
-            seed = stream_seed(self.seed, "battles", rank())
+            seed = stream_seed(self.seed, "battles", rank(), played=self.episodes)
             self._workers = WorkerBattles(self.backend, scenario, self.num_envs, seed, episode_limit, options)
         return self._workers
 
