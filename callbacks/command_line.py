@@ -83,6 +83,8 @@ _NOT_FOR_USERS = (
     ".*when logging on epoch level in distributed setting.*",  # every process evaluates the same
     ".*LeafSpec.*",  # Lightning's own use of torch
 )
+# What Lightning tells by its logs although it is the answer to an option: --trainer.profiler, enable_model_summary.
+_ASKED_FOR = ("profilers.profiler", "callbacks.model_summary")
 
 
 class ConfigOfRun(SaveConfigCallback):
@@ -146,6 +148,7 @@ class TrainingCLI(LightningCLI):
             check_sources(config.as_dict())
             check_typed(str(self.subcommand), sys.argv[1:])
             check_arguments(config)
+            check_callbacks(config.trainer.callbacks, [type(one) for one in self.trainer_defaults["callbacks"]])
             name_files_absolutely(config)
             if config.ckpt_path is not None:
                 self._check_checkpoint(config)
@@ -208,8 +211,6 @@ class TrainingCLI(LightningCLI):
         except (ValueError, TypeError, OSError, ImportError, MisconfigurationException) as error:
             fail(str(error))
         except (RuntimeError, MemoryError) as error:
-            if str(error).startswith("Found more than one stateful callback"):
-                fail(f"trainer.callbacks: {str(error).partition('.')[0]}; a later file replaces an earlier one's list")
             if (why := fault(error)) is None:
                 raise
             fail(why)
@@ -217,18 +218,19 @@ class TrainingCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Raises ValueError for what a trainer has no use for here, and if it cannot be made."""
         asked = self._get(self.config_init, "trainer")
-        callbacks = asked["callbacks"] if isinstance(asked["callbacks"], list) else [asked["callbacks"]]
-        everywhere = self.trainer_defaults["callbacks"]
-        check_callbacks([one for one in callbacks if one is not None], [type(one) for one in everywhere])
         check_plugins(asked["plugins"])
         if asked["enable_progress_bar"] is False:
+            everywhere = self.trainer_defaults["callbacks"]
             self.trainer_defaults["callbacks"] = [one for one in everywhere if not isinstance(one, ProgressBar)]
         if self.subcommand == "fit":
             kwargs["default_root_dir"] = self._get(self.config, "out")
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except RuntimeError as error:  # of what the environment says about processes
-            raise ValueError(" ".join(str(error).split())) from error
+        except RuntimeError as error:  # of two callbacks, or of what the environment says about processes
+            why = " ".join(str(error).split())
+            if why.startswith("Found more than one stateful callback"):
+                why = f"trainer.callbacks: {why.partition('.')[0]}; a later file replaces an earlier one's list"
+            raise ValueError(why) from error
         check_trainer(trainer)
         return trainer
 
@@ -286,6 +288,8 @@ def main(args: list[str]) -> None:
         warnings.filterwarnings("ignore", advice)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in _ASKED_FOR:
+        logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
     args, allowed_code = taken_permissions(args)
     sys.argv = [sys.argv[0], *args]
     try:

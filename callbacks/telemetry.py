@@ -37,12 +37,12 @@ class Telemetry(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data, path = data_of(trainer), _folder(trainer) / "metrics.csv"
+        if trainer.is_global_zero and path.exists():
+            rows = rows_until(path, data.env_steps)  # of an interrupted run, those after its last checkpoint come again
+            with replacing(path) as part:
+                part.write_bytes(rows)
         self._writes = trainer.is_global_zero and not (data.progress >= 1.0 and _is_finished(_folder(trainer)))
         if self._writes:
-            if path.exists():  # of an interrupted run, the updates since its last checkpoint are made again
-                rows = rows_until(path, data.env_steps)
-                with replacing(path) as part:
-                    part.write_bytes(rows)
             self._write_run(trainer, pl_module, "running")
 
     def on_train_batch_end(

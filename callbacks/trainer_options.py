@@ -117,20 +117,24 @@ def check_typed(command: str, words: Sequence[str]) -> None:
         )
 
 
-def check_callbacks(callbacks: Sequence[Callback], everywhere: Sequence[type[Callback]]) -> None:
+def check_callbacks(callbacks: Any, everywhere: Sequence[type[Callback]]) -> None:
     """Raises ValueError for a callback of Lightning that has no place here, and for one that every run has already.
 
     Args:
-        callbacks: that were asked for.
+        callbacks: of the trainer's configuration.
         everywhere: what every run has.
     """
-    for callback in callbacks:
-        kind = type(callback)
+    entries = callbacks if isinstance(callbacks, list) else [callbacks]
+    for entry in entries:
+        if not isinstance(entry, Namespace):
+            continue
+        module, _, name = entry.class_path.rpartition(".")
+        kind = getattr(sys.modules[module], name)  # which has been imported to see its arguments
         if kind in everywhere:
-            raise ValueError(f"trainer.callbacks: every run has {kind.__name__} already")
-        if kind.__module__.partition(".")[0] == "lightning" and not isinstance(callback, _OF_LIGHTNING):
-            why = _NOT_OF_LIGHTNING.get(kind.__name__, "it would do nothing")
-            raise ValueError(f"trainer.callbacks: Lightning's {kind.__name__} has no place here: {why}")
+            raise ValueError(f"trainer.callbacks: every run has {name} already")
+        if kind.__module__.partition(".")[0] == "lightning" and not issubclass(kind, _OF_LIGHTNING):
+            why = _NOT_OF_LIGHTNING.get(name, "it would do nothing")
+            raise ValueError(f"trainer.callbacks: Lightning's {name} has no place here: {why}")
 
 
 def check_plugins(plugins: Any) -> None:

@@ -358,7 +358,7 @@ def test_a_finished_run_is_not_overwritten(cli: Cli, tmp_path: Path, capsys: pyt
         (("--model.policy", "amal.networks.GRUPolicy", "--model.policy.init_args.hidden_size", "0"), "hidden_size"),
         (("--trainer.callbacks", "callbacks.Evolution"), "callbacks.Evolution is for AMAL"),
         (("--trainer.callbacks", "callbacks.Pictuers"), "'Pictuers' (did you mean Pictures?)"),
-        (("--trainer.gradient_clip_val", "0.5"), "Automatic gradient clipping is not supported"),
+        (("--trainer.gradient_clip_val", "0.5"), "must stay null, got 0.5: model.max_grad_norm clips gradients"),
         (("--trainer.callbacks", "lightning.pytorch.callbacks.LearningRateMonitor"), "`Trainer` that has no logger"),
         (("--trainer", "3"), "trainer"),
         (("--ckpt_path", "configs"), "configs: is a folder"),
