@@ -77,7 +77,7 @@ def _check_bytes(path: Path) -> None:
     except Exception as error:  # a broken directory or header makes zipfile raise anything
         raise CheckpointError(f"{path}: damaged ({type(error).__name__} in its zip directory)") from None
     if broken is not None:
-        raise CheckpointError(f"{path}: damaged (the check sum of {broken} is wrong)")
+        raise CheckpointError(f"{path}: damaged (the check sum of {broken!r} is wrong)")
 
 
 def check_contents(path: Path, content: Mapping[str, Any], kinds: Mapping[str, type], required: bool = False) -> None:

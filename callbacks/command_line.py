@@ -36,7 +36,7 @@ from callbacks.diagnosis import Diagnosis
 from callbacks.evaluation import Evaluation
 from callbacks.evolution import Evolution
 from callbacks.faults import fault
-from callbacks.loggers import check_places, go_on_logging, set_up_loggers
+from callbacks.loggers import check_places, go_on_logging, obey_wandb_mode, set_up_loggers
 from callbacks.portable import name_files_absolutely
 from callbacks.progress import TrainingProgress
 from callbacks.resuming import SETTINGS, check_opponent, check_playable, check_resumable, decisive_settings, scenario_of
@@ -195,6 +195,7 @@ class TrainingCLI(LightningCLI):
                 if isinstance(self.model, MAPPO):
                     self.model.check_episodes(self.datamodule.episodes_per_update)
                 self._check_callbacks(self.trainer.callbacks)  # type: ignore[attr-defined]
+                obey_wandb_mode(self.trainer.loggers)
                 if self.checkpoint is not None and not self.is_fork:
                     go_on_logging(self.trainer.loggers, self.checkpoint)
                 check_places(self.trainer.loggers, Path(self.trainer.default_root_dir))
@@ -275,7 +276,10 @@ class TrainingCLI(LightningCLI):
             fail(str(error))
         except Exception as error:
             if (why := fault(error)) is None:
-                raise
+                if kwargs.get("ckpt_path") is None or self.datamodule.has_played:
+                    raise
+                what = " ".join(f"{type(error).__name__}: {error}".split())
+                fail(f"{kwargs['ckpt_path']}: damaged or not written here, and cannot be resumed: {what}")
             if rank() and isinstance(error, NonFiniteLoss):
                 sys.exit(0)  # every process sees it in the same update; the first one tells
             print(f"error: {why}; {kept(folder)}", file=sys.stderr)

@@ -12,8 +12,6 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 
 from callbacks.run_folders import FILES_OF_A_RUN
 
-_OFFLINE = ("offline", "dryrun")  # of the variable WANDB_MODE
-
 
 def set_up_loggers(trainer: Namespace, folder: Path) -> None:
     """Has the loggers of a trainer's configuration write into a run's folder. Raises ValueError for an argument that
@@ -27,9 +25,19 @@ def set_up_loggers(trainer: Namespace, folder: Path) -> None:
             raise ValueError("trainer.logger: log_model must stay false, for checkpoints stay in the run's folder")
         if "save_dir" in arguments:
             arguments.save_dir = str(folder)
-        if logger.class_path.endswith(".WandbLogger") and "WANDB_MODE" in os.environ:
-            arguments.offline = os.environ["WANDB_MODE"] in _OFFLINE
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # MLflow 3 would insist on a database
+
+
+def obey_wandb_mode(loggers: Sequence[Logger]) -> None:
+    """Lets the variable WANDB_MODE, where it is set, decide over ``offline``, as it does wherever wandb is used."""
+    mode = os.environ.get("WANDB_MODE")
+    if mode is None:
+        return
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            mode = "offline" if mode == "dryrun" else mode  # the name that Lightning sets, which is an older one
+            logger._offline = mode == "offline"
+            logger._wandb_init["mode"] = mode
 
 
 def go_on_logging(loggers: Sequence[Logger], earlier: dict[str, Any]) -> None:

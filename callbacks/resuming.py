@@ -31,6 +31,7 @@ RESUMED = {
     "RolloutDataModule.processes": list,
     **dict.fromkeys(("callbacks.Evaluation", "callbacks.RunCheckpoint"), dict),
 }
+RESUMED_CALLBACKS = {"Evaluation.rows": list, "RunCheckpoint.n_evaluations": int}
 _SHOWN = 3  # differences that are named
 
 
@@ -61,12 +62,13 @@ def check_resumable(checkpoint: Path, content: dict[str, Any], settings: dict[st
         content: what it holds.
         settings: of the command, see ``decisive_settings``.
     """
-    if "optimizer_states" not in content:
+    if not content.get("optimizer_states"):
         rest = f"take {checkpoint.parent}/last.ckpt"
         if checkpoint.name == "last.ckpt":
             rest = "its run is finished and did not keep its learning state"
         raise CheckpointError(f"{checkpoint}: is for playing and cannot be resumed, for it has no optimizers; {rest}")
     check_contents(checkpoint, content, RESUMED, required=True)
+    check_contents(checkpoint, content["callbacks"], RESUMED_CALLBACKS, required=True)
     theirs = content.get(SETTINGS)
     if not isinstance(theirs, dict):
         raise CheckpointError(f"{checkpoint}: does not tell its settings (an older version's?); begin a new run")

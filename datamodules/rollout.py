@@ -157,6 +157,11 @@ class RolloutDataModule(LightningDataModule):
         seconds = time.monotonic() - self._session_start
         return (self.env_steps - self._session_first_step) / max(seconds, 1e-9)
 
+    @property
+    def has_played(self) -> bool:
+        """Whether any episode of training was played in this session."""
+        return self.env_steps > self._session_first_step
+
     def setup(self, stage: str) -> None:
         share_threads()
 
@@ -244,7 +249,7 @@ class RolloutDataModule(LightningDataModule):
         self.env_steps, self.episodes = state_dict["env_steps"], state_dict["episodes"]
         self._earlier_seconds = state_dict["wall_seconds"]
         self._session_first_step = self.env_steps
-        self._restored = state_dict["processes"]
+        self._restored = [dict(streams) for streams in state_dict["processes"]]
         self.teardown("restore")  # the processes of another back end would play the battles again that were played
         if self._recorder is not None:
             self._restore()

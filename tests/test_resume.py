@@ -1,14 +1,21 @@
 """A run goes on as it began or not at all, and nothing is lost by trying."""
 
 import fcntl
+import os
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
+import yaml
 
 from amal.checkpoints import CheckpointError, read_checkpoint
+from amal.types import EpisodeBatch
+from datamodules import RolloutDataModule
+from tests.conftest import ROOT
 
 Cli = Callable[..., None]
 TINY = ("--data.env_steps", "300", "--data.episodes_per_update", "8", "--evaluation.every_n_episodes", "8")
@@ -201,3 +208,99 @@ def test_a_row_that_was_being_written_when_the_run_was_killed_is_not_taken_for_o
     resume(cli, run)
     assert metrics.read_bytes() == whole
     assert {path.name for path in (run / "checkpoints").iterdir()} == {"last.ckpt", "best.ckpt"}
+
+
+def test_an_earlier_checkpoint_is_gone_back_to_in_a_folder_of_its_own_only(
+    cli: Cli, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    longer = ("--data.env_steps", "1200", "--checkpoint.every_n_episodes", "32")
+    whole, fork = tmp_path / "whole", tmp_path / "fork"
+    cli("fit", "--config", "configs/mappo.yaml", *TINY, *longer, "--out", whole)
+    before = contents(whole)
+    message = refusal(capsys, lambda: resume(cli, whole, checkpoint="episode_32.ckpt"))
+    assert "which would be lost" in message and "in a folder of its own: --out FOLDER" in message
+    assert contents(whole) == before
+    occupied = refusal(capsys, lambda: resume(cli, whole, "--out", run, checkpoint="episode_32.ckpt"))
+    assert f"--out {run}: holds a run already" in occupied
+
+    play = RolloutDataModule.play_training_episodes
+
+    def play_until_it_is_killed(data: RolloutDataModule) -> EpisodeBatch:
+        if data.episodes >= 48:
+            raise RuntimeError("killed")
+        return play(data)
+
+    with pytest.MonkeyPatch.context() as broken, pytest.raises(RuntimeError, match="killed"):
+        broken.setattr(RolloutDataModule, "play_training_episodes", play_until_it_is_killed)
+        resume(cli, whole, "--out", fork, "--checkpoint.every_seconds", "1000", checkpoint="episode_32.ckpt")
+    resume(cli, fork)
+    for file in ("metrics.csv", "evaluations.csv"):
+        expected, got = (pd.read_csv(folder / file) for folder in (whole, fork))
+        timing = [column for column in expected if "second" in column]
+        pd.testing.assert_frame_equal(expected.drop(columns=timing), got.drop(columns=timing))
+    ours, theirs = (read_checkpoint(folder / "checkpoints" / "last.ckpt")["state_dict"] for folder in (whole, fork))
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    after = contents(whole)
+    assert after == before
+
+
+def test_an_earlier_checkpoint_is_taken_where_the_last_one_is_of_no_use(cli: Cli, run: Path) -> None:
+    last = run / "checkpoints" / "last.ckpt"
+    shutil.copy(last, run / "checkpoints" / "episode_8.ckpt")
+    last.write_bytes(b"broken")
+    before = (run / "metrics.csv").read_bytes()
+    resume(cli, run, checkpoint="episode_8.ckpt")
+    assert (run / "metrics.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("link", ["checkpoints", "checkpoints/last.ckpt"])
+def test_a_checkpoint_behind_a_link_goes_on_in_the_folder_that_names_it(
+    cli: Cli, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], link: str
+) -> None:
+    elsewhere = tmp_path / "another disk" / "here"
+    elsewhere.parent.mkdir()
+    shutil.move(run / link, elsewhere)
+    (run / link).symlink_to(elsewhere)
+    resume(cli, run, "--out", run)
+    assert "nothing is left to train" in capsys.readouterr().err
+
+
+def test_a_finished_run_says_so_and_keeps_its_record(cli: Cli, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (run / "run.json").read_bytes()
+    resume(cli, run)
+    assert f"{run} has met its budget; nothing is left to train" in capsys.readouterr().err
+    assert (run / "run.json").read_bytes() == before
+
+
+def test_a_run_names_its_files_so_that_they_are_found_from_any_folder(cli: Cli, finished: Path, tmp_path: Path) -> None:
+    best = finished / "checkpoints" / "best.ckpt"
+    relative = Path(os.path.relpath(best, ROOT))
+    out = tmp_path / "run"
+    cli("fit", "--config", "configs/mappo.yaml", *TINY, "--data.opponent", relative, "--out", out)
+    assert yaml.safe_load((out / "config.yaml").read_text())["data"]["opponent"] == str(best.resolve())
+    source = Path(os.path.relpath(ROOT / "tests" / "epymarl_critics.py", ROOT))
+    critic = ("--model.critic", "amal.critics.EPyMARLCritic", "--model.critic.init_args.source")
+    theirs = ("--config", "configs/mappo.yaml", *critic, f"{source}:CentralVCritic")
+    cli("fit", *theirs, *TINY, "--allow_code", source, "--out", tmp_path / "theirs")
+    model = yaml.safe_load((tmp_path / "theirs" / "config.yaml").read_text())["model"]
+    assert model["init_args"]["critic"]["init_args"]["source"] == f"{ROOT / source}:CentralVCritic"
+
+
+@pytest.mark.parametrize(
+    ("out", "words"),
+    [("", "--out is empty"), (" ", "--out is empty"), ("x" * 300, "cannot be written to: File name too long")],
+)
+def test_a_folder_that_cannot_be_is_refused(cli: Cli, capsys: pytest.CaptureFixture[str], out: str, words: str) -> None:
+    before = set(ROOT.iterdir())
+    assert words in refusal(capsys, lambda: cli("fit", "--config", "configs/mappo.yaml", *TINY, "--out", out))
+    assert set(ROOT.iterdir()) == before
+
+
+def test_the_command_to_go_on_can_be_pasted(cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "my run; touch X"
+    (out / "checkpoints").mkdir(parents=True)
+    (out / "checkpoints" / "last.ckpt").write_bytes(b"mine")
+    message = refusal(capsys, lambda: cli("fit", "--config", "configs/mappo.yaml", *TINY, "--out", out))
+    pasted = shlex.split(message.partition("resume it with ")[2].partition(", or choose")[0])
+    assert pasted[:3] == ["python", "cli.py", "fit"]
+    assert pasted[3:] == ["--config", f"{out}/config.yaml", "--ckpt_path", f"{out}/checkpoints/last.ckpt"]

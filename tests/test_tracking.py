@@ -11,12 +11,18 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import wandb
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto.wandb_internal_pb2 import Record
+
+from amal.types import EpisodeBatch
+from datamodules import RolloutDataModule
 
 MLFLOW = find_spec("mlflow")
 
 Cli = Callable[..., None]
 QUICK = ("fit", "--config", "configs/quickstart.yaml", "--data.env_steps", "3000")
+SHORT = ("fit", "--config", "configs/mappo.yaml", "--data.env_steps", "3000")
 
 
 def finished_records(file: Path, seconds: float = 30.0) -> list[Record]:
@@ -97,3 +103,103 @@ def test_mlflow_gets_steps_as_the_axis_the_config_and_the_files(cli: Cli, tmp_pa
     steps = [metric.step for metric in client.get_metric_history(logged.info.run_id, "train/return")]
     assert sorted(steps) == list(pd.read_csv(run / "metrics.csv")["env_steps"])
     assert {file.path for file in client.list_artifacts(logged.info.run_id)} >= {"evaluations.csv", "battle.gif"}
+
+
+def interrupted(cli: Cli, run: Path, logger: str) -> None:
+    """A run that has gone on for some updates after its last checkpoint; it tells the loggers of all of them."""
+    play = RolloutDataModule.play_training_episodes
+
+    def play_until_the_power_fails(data: RolloutDataModule) -> EpisodeBatch:
+        if data.episodes >= 96:
+            raise RuntimeError("power cut")
+        return play(data)
+
+    with pytest.MonkeyPatch.context() as broken, pytest.raises(RuntimeError, match="power cut"):
+        broken.setattr(RolloutDataModule, "play_training_episodes", play_until_the_power_fails)
+        often = ("--evaluation.every_n_episodes", "64", "--checkpoint.every_seconds", "0")
+        cli(*SHORT, *often, "--config", f"configs/logger/{logger}.yaml", "--out", run)
+
+
+def resume(cli: Cli, run: Path) -> None:
+    cli("fit", "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "last.ckpt")
+
+
+def test_a_run_that_goes_on_is_one_run_in_tensorboard(cli: Cli, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    interrupted(cli, run, "tensorboard")
+    resume(cli, run)
+    (version,) = (run / "lightning_logs").iterdir()
+    events = EventAccumulator(str(version))
+    events.Reload()
+    steps = [event.step for event in events.Scalars("train/return")]
+    assert steps == list(pd.read_csv(run / "metrics.csv")["env_steps"])
+
+
+def test_a_run_that_goes_on_is_one_run_in_wandb_and_a_new_one_is_another(cli: Cli, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    interrupted(cli, run, "wandb")
+    wandb.finish()
+    resume(cli, run)
+    first, second = sorted((run / "wandb").glob("offline-run-*"))
+    identity = first.name.rpartition("-")[2]
+    assert first != second and second.name.rpartition("-")[2] == identity
+    assert identity not in (run / "config.yaml").read_text()
+    fork = ("--ckpt_path", run / "checkpoints" / "last.ckpt", "--out", tmp_path / "fork")
+    cli("fit", "--config", run / "config.yaml", *fork)
+    (other,) = (tmp_path / "fork" / "wandb").glob("offline-run-*")
+    assert other.name.rpartition("-")[2] != identity
+
+
+def test_wandb_that_is_switched_off_writes_nothing(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    cli(*SHORT, "--config", "configs/logger/wandb.yaml", "--out", tmp_path / "run")
+    assert not (tmp_path / "run" / "wandb").exists()
+    assert (tmp_path / "run" / "evaluations.csv").exists()
+
+
+@pytest.mark.parametrize("kind", ["CSVLogger", "TensorBoardLogger"])
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [
+        ("{other}", ""),
+        ("", ""),
+        (".", "."),
+        ("..", "other"),
+        ("logs/../..", ""),
+        ("checkpoints", "last.ckpt"),
+        ("metrics.csv", "x"),
+    ],
+)
+def test_a_logger_cannot_write_over_this_run_or_another(
+    cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, name: str, version: str
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "metrics.csv").write_bytes(b"mine")
+    logger = {"save_dir": "runs", "name": name.format(other=other), "version": version}
+    config = {"trainer": {"logger": {"class_path": f"lightning.pytorch.loggers.{kind}", "init_args": logger}}}
+    (tmp_path / "logger.yaml").write_text(json.dumps(config))
+    with pytest.raises(SystemExit) as stop:
+        cli(*SHORT, "--config", tmp_path / "logger.yaml", "--out", tmp_path / "run")
+    message = capsys.readouterr().err
+    assert stop.value.code == 2 and message.count("\n") == 1
+    assert f"{kind} must write to a folder of its own below" in message
+    assert (other / "metrics.csv").read_bytes() == b"mine" and not (tmp_path / "run").exists()
+
+
+def test_a_csv_logger_keeps_what_it_wrote_before_and_two_do_not_share(
+    cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, file = tmp_path / "run", tmp_path / "logger.yaml"
+    logger = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "runs", "version": 3}}
+    file.write_text(json.dumps({"trainer": {"logger": logger}}))
+    cli(*SHORT, "--config", file, "--out", run)
+    logged = run / "lightning_logs" / "version_3" / "metrics.csv"
+    before = logged.read_bytes()
+    with pytest.raises(SystemExit):
+        resume(cli, run)
+    assert "CSVLogger would write over what is in" in capsys.readouterr().err and logged.read_bytes() == before
+    file.write_text(json.dumps({"trainer": {"logger": [logger, logger]}}))
+    with pytest.raises(SystemExit):
+        cli(*SHORT, "--config", file, "--out", tmp_path / "two")
+    assert "CSVLogger would write over what is in" in capsys.readouterr().err and not (tmp_path / "two").exists()

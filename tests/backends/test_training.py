@@ -74,15 +74,16 @@ def test_a_saved_state_goes_on_with_its_counts_and_new_battles(stand_ins: StandI
         data.trainer = SimpleNamespace(lightning_module=model)
         return data
 
-    data, resumed = data_module(), data_module()
-    data.play_training_episodes()
+    data, again, resumed = data_module(), data_module(), data_module()
+    first = data.play_training_episodes()
+    assert torch.equal(first.obs[:, 0], again.play_training_episodes().obs[:, 0])
     resumed.load_state_dict(data.state_dict())
     assert (resumed.episodes, resumed.env_steps) == (2, data.env_steps)
-    resumed.play_training_episodes()
+    assert not torch.equal(first.obs[:, 0], resumed.play_training_episodes().obs[:, 0])
     assert resumed.progress == 1.0
     resumed.teardown("fit")
     assert len(list(resumed.play_evaluation_episodes(episodes=1))) == 1  # whoever plays on gets new processes
-    for used in (data, resumed):
+    for used in (data, again, resumed):
         used.teardown("fit")
     assert stand_ins.ended()
 
