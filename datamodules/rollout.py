@@ -100,6 +100,8 @@ class RolloutDataModule(LightningDataModule):
             if name in (backend_options or {}):
                 raise ValueError(f"backend_options: {name} is not one of them; {argument} sets it")
         self.seed = torch.initial_seed()
+        self.env_steps = 0  # played for training so far
+        self.episodes = 0
         self.episodes_per_update, self.num_envs = episodes_per_update, num_envs
         self.backend = backend
         self._worker_arguments = (scenario, episode_limit, backend_options)
@@ -120,8 +122,6 @@ class RolloutDataModule(LightningDataModule):
             self.opponent = load_opponent(Path(opponent), self.scenario)
             with Path(opponent).open("rb") as file:
                 self.opponent_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        self.env_steps = 0  # played for training so far
-        self.episodes = 0
         self._recorder: EpisodeRecorder | None = None
         self._evaluation_recorder: EpisodeRecorder | None = None
         self._generator: torch.Generator | None = None

@@ -14,7 +14,7 @@ def test_a_power_cut_finds_the_old_file_or_the_new_one(tmp_path: Path, monkeypat
     fsync, replace = os.fsync, Path.replace
 
     def watched_fsync(descriptor: int) -> None:
-        done.append(f"sync {Path(os.readlink(f'/proc/self/fd/{descriptor}')).name}")
+        done.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink().name}")
         fsync(descriptor)
 
     def watched_replace(self: Path, target: Path) -> Path:
@@ -33,7 +33,7 @@ def test_a_folder_that_cannot_be_synced_is_no_fault(tmp_path: Path, monkeypatch:
     fsync = os.fsync
 
     def only_files(descriptor: int) -> None:
-        if Path(os.readlink(f"/proc/self/fd/{descriptor}")).is_dir():
+        if Path(f"/proc/self/fd/{descriptor}").is_dir():
             raise OSError(22, "Invalid argument")
         fsync(descriptor)
 
