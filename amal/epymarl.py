@@ -14,6 +14,8 @@ from types import ModuleType, SimpleNamespace
 import torch
 from torch import Tensor, nn
 
+VALUES_ONLY = "output_type must be 'v', a value per agent"
+
 
 @dataclass(frozen=True)
 class Episodes:
@@ -108,12 +110,21 @@ def build_critic(
     try:
         critic = critic_class(scheme, args)
     except Exception as error:
+        if isinstance(error, KeyError) and "actions" in str(error):  # scheme["actions_onehot"], of COMA and MADDPG
+            raise ValueError(f"source: {source} asks for {error}: a Q critic, {VALUES_ONLY}") from error
         raise ValueError(f"source: {source} cannot be built from (scheme, args): {described(error)}") from error
     if not isinstance(critic, nn.Module):
         raise ValueError(f"source: {source} must be a torch.nn.Module")
     output_type = getattr(critic, "output_type", None)
     if output_type != "v":
-        raise ValueError(f"source: {source} must have output_type 'v', a value per agent, got {output_type!r}")
+        kind = "a Q critic, " if output_type == "q" else ""
+        raise ValueError(f"source: {source}: {kind}{VALUES_ONLY}, got {output_type!r}")
+    registered = {id(parameter) for parameter in nn.Module.parameters(critic)}
+    if not registered or any(id(parameter) not in registered for parameter in critic.parameters()):
+        raise ValueError(
+            f"source: {source} keeps networks where torch does not find them, so they would be neither trained nor "
+            "saved: put them in an nn.ModuleList, and leave parameters() and state_dict() as they are"
+        )
 
     n_rows = n_agents + 1  # another number than the agents', or swapped dimensions would go unnoticed
     zeros = Episodes(torch.zeros(n_rows, 1, state_dim), torch.zeros(n_rows, 1, n_agents, obs_dim))

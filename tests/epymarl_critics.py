@@ -64,6 +64,36 @@ class QCritic(CentralVCritic):
         self.output_type = "q"
 
 
+class COMACritic(nn.Module):
+    """Q of the actions, whose size it looks up in the scheme."""
+
+    def __init__(self, scheme, args):
+        super().__init__()
+        self.output_type = "q"
+        self.fc1 = nn.Linear(scheme["state"]["vshape"] + scheme["actions_onehot"]["vshape"][0], args.n_actions)
+
+
+class CentralVCriticNS(nn.Module):
+    """A network for each agent, in a plain list, as in EPyMARL's critics without sharing."""
+
+    def __init__(self, scheme, args):
+        super().__init__()
+        self.output_type = "v"
+        self.critics = [nn.Linear(scheme["state"]["vshape"], 1) for _ in range(args.n_agents)]
+
+    def forward(self, batch, t=None):
+        return th.stack([critic(batch["state"]) for critic in self.critics], dim=2)
+
+    def parameters(self):
+        return [parameter for critic in self.critics for parameter in critic.parameters()]
+
+
+class HalfHiddenCritic(CentralVCriticNS):
+    def __init__(self, scheme, args):
+        super().__init__(scheme, args)
+        self.first = self.critics[0]
+
+
 class FlatCritic(CentralVCritic):
     """Forgets the dimension of its single output."""
 

@@ -80,7 +80,10 @@ def test_two_files_of_one_name_do_not_mix(tmp_path: Path) -> None:
         ),
         (f"{FILE}:xyz", "has no class 'xyz' (its classes: CentralVCritic, DecentralVCritic, QCritic"),
         (f"{FILE}:NOT_A_CLASS", "has no class 'NOT_A_CLASS'"),
-        (f"{FILE}:QCritic", "QCritic must have output_type 'v', a value per agent, got 'q'"),
+        (f"{FILE}:QCritic", "QCritic: a Q critic, output_type must be 'v', a value per agent, got 'q'"),
+        (f"{FILE}:COMACritic", "COMACritic asks for 'actions_onehot': a Q critic, output_type must be 'v'"),
+        (f"{FILE}:CentralVCriticNS", "CentralVCriticNS keeps networks where torch does not find them"),
+        (f"{FILE}:HalfHiddenCritic", "HalfHiddenCritic keeps networks where torch does not find them"),
         (f"{FILE}:FlatCritic", "FlatCritic must return values [B, T, n_agents, 1] = [4, 1, 3, 1], got [4, 1, 3]"),
         (
             f"{FILE}:LastActionCritic",
