@@ -9,12 +9,29 @@ LARGEST_SEED = 2**32 - 1  # that Lightning takes
 LARGEST_COUNT = 2**53  # tables and shares of a budget hold counts as floats, which are exact up to here
 
 
+def whole_number(text: str) -> int:
+    """The whole number that a text names, also as 1e6. Raises ValueError if it is none."""
+    try:
+        return int(text)
+    except ValueError:
+        if not float(text).is_integer():
+            raise
+        return int(float(text))
+
+
 def check_at_least(lowest: float, **arguments: float) -> None:
     """Raise ValueError for the first argument below ``lowest``, infinite or NaN."""
     _check_finite(arguments)
     for name, value in arguments.items():
         if not value >= lowest:
             raise ValueError(f"{name} must be at least {lowest}, got {value}")
+
+
+def check_whole(**arguments: float) -> None:
+    """Raise ValueError for the first argument that is not a whole number; 1e6 is one."""
+    for name, value in arguments.items():
+        if not float(value).is_integer():
+            raise ValueError(f"{name} must be a whole number, got {value}")
 
 
 def check_positive(**arguments: float) -> None:

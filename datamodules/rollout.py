@@ -53,7 +53,8 @@ class RolloutDataModule(LightningDataModule):
 
     Args:
         scenario: name of a scenario, which ``scenarios`` lists, or path of a YAML file with one.
-        env_steps: budget in environment steps; training ends with the first update that reaches it.
+        env_steps: budget in environment steps, also written as 1e6; training ends with the first update that reaches
+            it.
         episodes: budget in episodes instead, met exactly; several processes round it up to as many for each.
         episodes_per_update: whole episodes that each update learns from, in each process.
         num_envs: battles that are played at once, in each process.
@@ -69,8 +70,8 @@ class RolloutDataModule(LightningDataModule):
     def __init__(
         self,
         scenario: str,
-        env_steps: int | None = None,
-        episodes: int | None = None,
+        env_steps: int | float | None = None,
+        episodes: int | float | None = None,
         episodes_per_update: int = 32,
         num_envs: int = 8,
         episode_limit: int | None = None,
@@ -84,7 +85,12 @@ class RolloutDataModule(LightningDataModule):
         check_whole(1, LARGEST_COUNT, episodes_per_update=episodes_per_update)
         check_whole(1, MOST_BATTLES, num_envs=num_envs)
         budget = {"env_steps": env_steps, "episodes": episodes}
-        check_whole(1, LARGEST_COUNT, **{name: value for name, value in budget.items() if value is not None})
+        budget = {
+            name: int(value) if isinstance(value, float) and value.is_integer() else value
+            for name, value in budget.items()
+            if value is not None
+        }
+        check_whole(1, LARGEST_COUNT, **budget)
         if num_envs > episodes_per_update:
             raise ValueError(
                 f"num_envs must be at most episodes_per_update ({episodes_per_update}), got {num_envs}: "
@@ -111,7 +117,7 @@ class RolloutDataModule(LightningDataModule):
         self.spec = self._in_workers().spec if self.scenario is None else self.scenario.spec()
         self.n_agents, self.n_actions = self.spec.n_agents, self.spec.n_actions
         self.obs_dim, self.state_dim = self.spec.obs_dim, self.spec.state_dim
-        self.env_steps_budget, self.episodes_budget = env_steps, episodes
+        self.env_steps_budget, self.episodes_budget = budget.get("env_steps"), budget.get("episodes")
         self.opponent: Actor | None = None
         self.opponent_sha256: str | None = None  # of its checkpoint
         if opponent is not None:

@@ -32,6 +32,7 @@ from amal.battle.battlefield import (
 )
 from amal.battle.entries import ScenarioError, check_keys, count, nearest, number, point, word
 from amal.validation import check_whole
+from amal.yaml_files import BadYaml, decode, parse_yaml
 
 OWN_FILE = (".yaml", ".yml")  # what a name ends with that is a path
 MOST_UNITS = FIELD_SIZE**2  # of a type in a group, and attacks of a shot
@@ -105,14 +106,14 @@ def _load_file(path: Path) -> Scenario:
     """A scenario of the user's own, with unit types and terrains of its own. Read anew whenever it is asked for."""
     try:
         data = path.read_bytes()
-        content = yaml.load(data.decode(), _NoTwins)
+        content = parse_yaml(decode(data))
     except FileNotFoundError:
         known = [str(other) for other in path.parent.glob("*") if is_file(other.name)]
         raise ScenarioError(f"scenario {path}: no such file{nearest(str(path), known)}") from None
     except OSError as error:
         raise ScenarioError(f"scenario {path}: {error.strerror}") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ScenarioError(f"{path}: no YAML ({' '.join(str(error).split())})") from None
+    except BadYaml as error:
+        raise ScenarioError(f"{path}: {error}") from None
     for key, other in OTHER_FORMS.items():
         if isinstance(content, Mapping) and "scenario" not in content and key in content:
             raise ScenarioError(f"{path}: key {key!r} without 'scenario' looks like {other}")
@@ -150,17 +151,6 @@ def _own(content: Mapping[str, Any], key: str, shipped: Mapping[str, Any], path:
         if name in shipped:
             raise ScenarioError(f"{path}: {key}: {name!r} ships already; choose another name")
     return dict(entries)
-
-
-class _NoTwins(yaml.SafeLoader):
-    """Refuses a key that is given twice, of which YAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twin = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
-        if twin is not None:
-            raise yaml.YAMLError(f"key {twin!r} is given twice, the second time before line {node.end_mark.line + 1}")
-        return super().construct_mapping(node, deep)
 
 
 @cache

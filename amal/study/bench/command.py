@@ -19,7 +19,7 @@ from amal.battle.scenario import load_scenario
 from amal.study.arguments import OneLineParser, fail, path_argument
 from amal.study.bench.simulator import SimulatorSpeed, measure_simulator
 from amal.study.bench.training import BenchError, TrainingSpeed, measure_training
-from amal.validation import check_at_least, check_positive
+from amal.validation import check_at_least, check_positive, whole_number
 
 SCALING_BATTLES = (8, 64, 512, 4096)
 SCALING_AGENTS = ("3m", "8m", "25m")
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         "--algorithms", nargs="*", default=["mappo"], metavar="NAME", help="for configs/NAME.yaml (default mappo)"
     )
     parser.add_argument("--training_scenario", default="2s3z", metavar="NAME|FILE", help="(default %(default)s)")
-    parser.add_argument("--env_steps", type=int, default=30_000, help="of each training (default %(default)s)")
+    parser.add_argument("--env_steps", type=whole_number, default=30_000, help="of each training (default %(default)s)")
     parser.add_argument(
         "--scaling", action="store_true", help="also over battles, agents, unit pairs and threads (several minutes)"
     )

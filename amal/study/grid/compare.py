@@ -23,12 +23,16 @@ from amal.study.grid.launchers import CellInUse, Launcher, LocalLauncher, RayLau
 from amal.study.grid.protocol import with_protocol
 from amal.study.grid.runs import Grid, StudyError, write_record
 from amal.study.locks import FolderNotOurs, locked
-from amal.validation import LARGEST_SEED
+from amal.validation import LARGEST_SEED, whole_number
 
 TICK_SECONDS = 0.2
 MOST_RUNS = 100_000  # of a study; listing more cells than anybody can run takes minutes and gigabytes
 EVALUATIONS = "evaluation.every_n_episodes"
-GRIDS_OWN = ("config", "ckpt_path", "out", "seed_everything", "data.scenario", "data.env_steps", "data.episodes")
+GRIDS_OWN = (
+    *("config", "ckpt_path", "out", "allow_code", "seed_everything"),
+    *("data", "data.scenario", "data.env_steps", "data.episodes"),
+    *("trainer", "trainer.callbacks"),  # trainer.callbacks+ adds one
+)
 
 
 def main(args: list[str]) -> None:
@@ -68,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--seeds", nargs="+", type=int, default=[5], metavar="N", help="how many, or several by value (default 5)"
     )
-    parser.add_argument("--env_steps", type=int, required=True, metavar="N", help="budget of every run")
+    parser.add_argument("--env_steps", type=whole_number, required=True, metavar="N", help="budget of every run")
     parser.add_argument("--out", type=path_argument, required=True, metavar="FOLDER", help="the study's folder")
     parser.add_argument("--baseline", metavar="NAME", help="whom report compares the others with (default mappo)")
     parser.add_argument(
@@ -111,8 +115,8 @@ def grid_of(options: argparse.Namespace) -> Grid:
         key, equals, _ = override.partition("=")
         if not equals or not re.fullmatch(r"\w[\w.]*\+?", key):
             raise StudyError(f"--overrides: expected KEY=VALUE, got {override!r}")
-        if key in GRIDS_OWN:
-            raise StudyError(f"--overrides: {key} is set by the study itself")
+        if key in GRIDS_OWN or key.removesuffix("+") in GRIDS_OWN[:-1]:
+            raise StudyError(f"--overrides: {key} is set by the study itself, or by options of compare")
     _refuse_without_evaluations(algorithms, options.overrides)
     seeds = _seeds(options.seeds)
     runs = len(algorithms) * len(scenarios) * len(seeds)

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from amal.battle.entries import nearest
 from amal.study.arguments import OneLineParser
 from amal.study.grid.runs import StudyError
+from amal.yaml_files import BadYaml, read_yaml
 
 SETTINGS = ("algorithms", "scenarios", "seeds", "env_steps", "overrides", "baseline", "tuned_on")
 
@@ -33,20 +32,25 @@ def with_protocol(args: Sequence[str]) -> list[str]:
         if any(word.partition("=")[0] == f"--{name}" for word in others):
             raise StudyError(f"--{name} is set by --protocol {options.protocol}; change it there, before the first run")
         values = value if isinstance(value, list) else [value]
-        if not all(isinstance(each, str | int) for each in values):
+        if not all(isinstance(each, str | int | float) for each in values):
             raise StudyError(f"{options.protocol}: {name} must be a word, a number or a list of them, got {value!r}")
+        option = next((each for each in values if str(each).startswith("-")), None)
+        if option is not None:  # a file gives values, no options: it could allow itself to run code
+            raise StudyError(f"{options.protocol}: {name}: a value must not begin with a dash, got {option!r}")
         words += [f"--{name}", *map(str, values)] if values else []
     return [*words, *others]
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
     except FileNotFoundError:
         known = [str(file) for file in path.parent.glob("*.yaml")]
         raise StudyError(f"--protocol: no file {path}{nearest(str(path), known)}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise StudyError(f"--protocol {path} cannot be read: {' '.join(str(error).split())}") from error
+    except BadYaml as error:
+        raise StudyError(f"--protocol {error}") from None
+    except OSError as error:
+        raise StudyError(f"--protocol {path} cannot be read: {error.strerror}") from error
     if not isinstance(content, dict):
         raise StudyError(f"--protocol {path} is no mapping of {', '.join(SETTINGS)}")
     for name in content:

@@ -20,6 +20,7 @@ from amal.battle.scenario import is_file, name_of
 from amal.study.locks import refuse_foreign
 from amal.study.records import STUDY, STUDY_MAY_HAVE, checked
 from amal.study.versions import code_version
+from amal.yaml_files import BadYaml, read_yaml
 
 START_MARK = "=== "  # begins the line of a log that says when and how a session of its cell was started
 BASELINE = "mappo"  # where a study names none
@@ -209,11 +210,13 @@ def read_record(study: Path) -> dict[str, Any] | None:
     """What study.yaml says, or None where there is none. Raises StudyError if it is not a study's."""
     path = study / "study.yaml"
     try:
-        record = yaml.safe_load(path.read_text(encoding="utf-8"))
+        record = read_yaml(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise StudyError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    except BadYaml as error:
+        raise StudyError(str(error)) from None
+    except OSError as error:
+        raise StudyError(f"{path} cannot be read: {error.strerror}") from error
     try:
         return checked(path, record, STUDY, STUDY_MAY_HAVE)
     except ValueError as error:

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -310,6 +311,42 @@ def test_a_protocol_sets_what_the_options_would(tmp_path: Path) -> None:
     # stated before the first run: tests of the final win rate and of the steps, of mappo on 8m
     assert record["family"]["tests"] == 2 and record["family"]["algorithms"] == ["mappo"]
     assert record["family"]["scenarios"] == ["8m"] and record["family"]["correction"] == "Holm"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("overrides", ["allow_code=/x/evil.py"], "allow_code is set by the study itself"),
+        ("overrides", ["allow_code+=/x/evil.py"], "allow_code+ is set by the study itself"),
+        ("overrides", ["--allow_code", "/x/evil.py"], "overrides: a value must not begin with a dash"),
+        ("overrides", ["model.lr=1", "--allow_code=/x/evil.py"], "overrides: a value must not begin with a dash"),
+        ("overrides", ["config=/x/evil.yaml"], "config is set by the study itself"),
+        ("overrides", ["data={scenario: 8m}"], "data is set by the study itself"),
+        ("overrides", ["trainer.callbacks=null"], "trainer.callbacks is set by the study itself"),
+        ("scenarios", ["3m", "--allow_code", "/x/evil.py"], "scenarios: a value must not begin with a dash"),
+        ("algorithms", ["mappo", "--out=/x"], "algorithms: a value must not begin with a dash"),
+        ("tuned_on", ["-h"], "tuned_on: a value must not begin with a dash"),
+        ("seeds", -1, "seeds: a value must not begin with a dash"),
+        ("baseline", "--launcher=ray", "baseline: a value must not begin with a dash"),
+        ("allow_code", "/x/evil.py", "unknown setting 'allow_code'"),
+        ("launcher", "ray", "unknown setting 'launcher'"),
+    ],
+)
+def test_a_protocol_gives_values_and_no_options(tmp_path: Path, name: str, value: object, words: str) -> None:
+    protocol = tmp_path / "protocol.yaml"
+    settings: dict[str, object] = {"algorithms": ["mappo"], "scenarios": ["3m"], "env_steps": 100}
+    protocol.write_text(yaml.safe_dump(settings | {name: value}))
+    with pytest.raises(StudyError, match=re.escape(words)):
+        grid_of(read_options(["--out", "runs/x", "--protocol", str(protocol)]))
+
+
+def test_a_protocol_says_nothing_twice(tmp_path: Path) -> None:
+    protocol = tmp_path / "protocol.yaml"
+    protocol.write_text("algorithms: [mappo]\nscenarios: [3m]\nscenarios: [8m]\nenv_steps: 1e6\n")
+    with pytest.raises(StudyError, match="line 3: key 'scenarios' is given twice, first in line 2"):
+        read_options(["--out", "runs/x", "--protocol", str(protocol)])
+    protocol.write_text("algorithms: [mappo]\nscenarios: [3m]\nenv_steps: 1e6\n")
+    assert grid_of(read_options(["--out", "runs/x", "--protocol", str(protocol)])).env_steps == 1_000_000
 
 
 def test_the_shipped_protocols_describe_a_grid() -> None:
