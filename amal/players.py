@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 from lightning import LightningModule
 
@@ -14,11 +13,12 @@ from amal.battle.battlefield import Scenario
 from amal.battle.rival import check_equal_teams
 from amal.battle.scenario import check_same_content, load_scenario
 from amal.checkpoints import CheckpointError, check_fits, check_is_file, read_checkpoint
-from amal.foreign_code import check_sources, denied_import
+from amal.configuration import DIMENSIONS, check_parsed
+from amal.foreign_code import ForeignCode, denied_import, permissions
 from amal.rollout import Actor
 from amal.types import BattleSpec
+from amal.yaml_files import BadYaml, read_yaml
 
-DIMENSIONS = ("n_agents", "n_actions", "obs_dim", "state_dim")
 LEARNING_STORES = ("replay_capacity", "auxiliary_capacity")  # gigabytes in some scenarios, of no use to play
 
 
@@ -38,7 +38,6 @@ def load_player(checkpoint: Path, config: Path | None = None) -> tuple[Lightning
         raise CheckpointError(
             f"{config}: battles of backend {backend!r} cannot be drawn, only the embedded simulator's"
         )
-    check_sources(model)
     scenario = load_scenario(data["scenario"], data.get("episode_limit"))
     module = _build(model, scenario.spec(), config)
     if not callable(getattr(module, "act", None)) or not callable(getattr(module, "policy", None)):
@@ -76,27 +75,39 @@ def _config_of(checkpoint: Path) -> Path:
 def _sections(config: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Model and data of a run's configuration."""
     try:
-        content = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{config}: no YAML ({' '.join(str(error).split())})") from None
+        content = read_yaml(config)
+    except BadYaml as error:
+        raise CheckpointError(str(error)) from None
     sections = content if isinstance(content, dict) else {}
     model, data = sections.get("model"), sections.get("data")
     if not isinstance(model, dict) or not isinstance(data, dict) or "scenario" not in data:
         raise CheckpointError(f"{config}: not the configuration of a run, for it has no model or no data.scenario")
+    if not isinstance(data["scenario"], str):
+        raise CheckpointError(f"{config}: data.scenario must be a name or a file, got {data['scenario']!r}")
+    limit = data.get("episode_limit")
+    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+        raise CheckpointError(f"{config}: data.episode_limit must be a whole number of at least 1, got {limit!r}")
     return model, data
 
 
 def _build(model: dict[str, Any], spec: BattleSpec, config: Path) -> LightningModule:
     """The module as the command line builds it, with fresh weights."""
-    arguments = dict(model.get("init_args") or {})
+    arguments = model.get("init_args") or {}
+    if not isinstance(arguments, dict):
+        raise CheckpointError(f"{config}: model.init_args must be a mapping, got {arguments!r}")
     arguments |= {name: 1 for name in LEARNING_STORES if name in arguments}
-    arguments.pop("replay_folder", None)
     arguments |= {name: getattr(spec, name) for name in DIMENSIONS}
+    arguments.pop("replay_folder", None)
+    permissions()
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningModule, "model", required=True)
     try:
+        parsed = parser.parse_object({"model": model | {"init_args": arguments}})
+        check_parsed(parser, parsed)
         with torch.random.fork_rng(devices=[]):  # whoever is built next gets the weights that it would have got
-            built = parser.instantiate(parser.parse_object({"model": model | {"init_args": arguments}}))
+            built = parser.instantiate(parsed)
+    except ForeignCode:
+        raise
     except (ArgumentError, ValueError, TypeError) as error:
         raise denied_import(str(error)) or CheckpointError(f"{config}: {' '.join(str(error).split())}") from None
     module: LightningModule = built.model

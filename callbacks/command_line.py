@@ -25,10 +25,10 @@ from amal.algorithms.mappo import MAPPO, NonFiniteLoss
 from amal.atomic import remove_unfinished, replacing
 from amal.battle.scenario import check_same_content, load_scenario, name_of
 from amal.checkpoints import CheckpointError, WholeCheckpoints, check_fits, check_is_file, read_checkpoint
+from amal.configuration import DIMENSIONS, check_files, check_parsed, files_first
 from amal.distributed import check_processes, leave_group, rank
-from amal.foreign_code import OPTION, allow_only, check_sources, denied_import, taken_permissions
+from amal.foreign_code import OPTION, allow_only, denied_import, taken_permissions
 from amal.machine import keep_freed_memory
-from amal.players import DIMENSIONS
 from amal.study.locks import FolderNotOurs, locked
 from amal.validation import LARGEST_SEED
 from callbacks.checkpoint import RunCheckpoint
@@ -135,6 +135,10 @@ class TrainingCLI(LightningCLI):
         config = self.config[self.config.subcommand]
         if not isinstance(config.trainer, Namespace):
             fail(f"trainer must be the trainer's arguments by name, got {config.trainer!r}")
+        try:
+            check_parsed(self._parser(self.config.subcommand), config)
+        except (TypeError, ValueError) as error:
+            fail(str(error))
         seed = config.seed_everything
         if isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED:
             fail(f"seed_everything must be between 0 and {LARGEST_SEED}, got {seed}")
@@ -145,7 +149,6 @@ class TrainingCLI(LightningCLI):
             fail("weights_only: false is refused, for loading such a checkpoint runs the code that it holds")
         config.weights_only = True
         try:
-            check_sources(config.as_dict())
             check_typed(str(self.subcommand), sys.argv[1:])
             check_arguments(config)
             check_callbacks(config.trainer.callbacks, [type(one) for one in self.trainer_defaults["callbacks"]])
@@ -295,10 +298,12 @@ def main(args: list[str]) -> None:
     for name in _ASKED_FOR:
         logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
     args, allowed_code = taken_permissions(args)
+    args = [args[0], *files_first(args[1:])]
     sys.argv = [sys.argv[0], *args]
     try:
         allow_only(allowed_code)
-    except ValueError as error:
+        check_files(args)
+    except (ValueError, OSError) as error:
         fail(str(error))
     atexit.register(leave_group)
     try:
@@ -329,4 +334,6 @@ def one_line(message: str) -> str:
     causes = [line.strip().removeprefix("- ") for line in (errors[0] if errors else head).splitlines()]
     told = [cause for cause in dict.fromkeys(causes) if "NoneType" not in cause and "Expected a path" not in cause]
     key = re.match(r'Parser key "[^"]*":', head) if errors else None
-    return " ".join(filter(None, [key[0] if key else "", *(told or causes)]))
+    line = " ".join(filter(None, [key[0] if key else "", *(told or causes)]))
+    given = re.search(r"\n\s*Given value: (?!NestedArg|Namespace|[\[{])(.{1,60})", message)
+    return f"{line}, got {given[1]}" if given and given[1] not in line else line

@@ -309,7 +309,7 @@ def test_a_finished_run_is_not_overwritten(cli: Cli, tmp_path: Path, capsys: pyt
         (("--seed_everything", "-1"), "seed_everything must be between 0 and 4294967295, got -1"),
         (("--seed_everything", "99999999999"), "seed_everything must be between 0 and 4294967295"),
         (("--data.scenario", ""), "unknown scenario ''"),
-        (("--data.env_steps", "1e3"), "data.env_steps"),
+        (("--data.env_steps", "10.5"), "env_steps must be a whole number, got 10.5"),
         (
             ("--config", "configs/amal.yaml", "--trainer.callbacks+=callbacks.Evolution"),
             "trainer.callbacks: Found more than one stateful callback of type `Evolution`",
@@ -339,7 +339,7 @@ def test_a_finished_run_is_not_overwritten(cli: Cli, tmp_path: Path, capsys: pyt
         (("--model.lr", "fast"), "lr"),
         (("--model.lr", "nan"), "Got value: nan"),
         (("--model.lr", "1e400"), "lr must be a finite number, got inf"),
-        (("--model.lr", "null"), "lr must be a finite number, got null"),
+        (("--model.lr", "null"), "\"lr\": Expected a <class 'float'>. Got value: None"),
         (("--model.gamma", "1.5"), "gamma must be in [0, 1], got 1.5"),
         (("--model.gae_lambda", "-0.5"), "gae_lambda must be in [0, 1], got -0.5"),
         (("--model.clip_param", "0"), "clip_param must be in (0, 1), got 0"),

@@ -268,6 +268,14 @@ def test_bad_input_is_one_line(run: Path, tmp_path: Path, capsys: pytest.Capture
         ({"init_args": {"gamma": 2.0}}, "gamma"),
         ({"init_args": {"gama": 0.9}}, "gama"),
         ({"init_args": {"policy": {"class_path": "amal.networks.GRUPolicy"}}}, "policy"),
+        ({"init_args": "x"}, "model.init_args must be a mapping, got 'x'"),
+        ({"init_args": {"critic": None}}, "critic"),
+        ({"init_args": {"share_parameters": None}}, "Expected a <class 'bool'>. Got value: None"),
+        ({"scenario": 5}, "data.scenario must be a name or a file, got 5"),
+        ({"episode_limit": "x"}, "data.episode_limit must be a whole number of at least 1, got 'x'"),
+        ({"episode_limit": 1.5}, "data.episode_limit must be a whole number of at least 1, got 1.5"),
+        ({"episode_limit": True}, "data.episode_limit must be a whole number of at least 1, got True"),
+        ({"backend": ["embedded"]}, "battles of backend ['embedded'] cannot be drawn"),
     ],
 )
 def test_a_configuration_that_does_not_fit_is_one_line(
@@ -275,7 +283,7 @@ def test_a_configuration_that_does_not_fit_is_one_line(
 ) -> None:
     content = yaml.safe_load((run / "config.yaml").read_text())
     for key, value in change.items():
-        (content["data"] if key == "scenario" else content["model"])[key] = value
+        content["data" if key in ("scenario", "episode_limit", "backend") else "model"][key] = value
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(content))
     best, out = run / "checkpoints" / "best.ckpt", tmp_path / "battle.html"
