@@ -27,13 +27,6 @@ def check_at_least(lowest: float, **arguments: float) -> None:
             raise ValueError(f"{name} must be at least {lowest}, got {value}")
 
 
-def check_whole(**arguments: float) -> None:
-    """Raise ValueError for the first argument that is not a whole number; 1e6 is one."""
-    for name, value in arguments.items():
-        if not float(value).is_integer():
-            raise ValueError(f"{name} must be a whole number, got {value}")
-
-
 def check_positive(**arguments: float) -> None:
     """Raise ValueError for the first argument that is not greater than 0, or is infinite."""
     _check_finite(arguments)

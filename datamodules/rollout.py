@@ -84,10 +84,9 @@ class RolloutDataModule(LightningDataModule):
             raise ValueError("env_steps and episodes are both set; a budget is one or the other")
         check_whole(1, LARGEST_COUNT, episodes_per_update=episodes_per_update)
         check_whole(1, MOST_BATTLES, num_envs=num_envs)
-        budget = {"env_steps": env_steps, "episodes": episodes}
-        budget = {
+        budget: dict[str, Any] = {
             name: int(value) if isinstance(value, float) and value.is_integer() else value
-            for name, value in budget.items()
+            for name, value in (("env_steps", env_steps), ("episodes", episodes))
             if value is not None
         }
         check_whole(1, LARGEST_COUNT, **budget)
