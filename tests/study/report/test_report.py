@@ -664,10 +664,10 @@ def test_numbers_are_written_for_people() -> None:
     assert "| two lines |" in markdown(names)
 
 
-@pytest.mark.parametrize("name", ["a$x_{$", "$^$", "100%$\\frac{$", "{{DATA}}", "<b>&"])
-def test_names_are_no_formulas_and_no_markup(tmp_path: Path, name: str) -> None:
-    write_study(tmp_path, scenarios=[name], seeds=2)
-    shutil.copytree(tmp_path / "amal", tmp_path / f"x{name}", dirs_exist_ok=True)
+def test_names_are_no_formulas_and_no_markup(tmp_path: Path) -> None:
+    names = ["a$x_{$", "$^$", "100%$\\frac{$", "{{DATA}}", "<b>&"]
+    write_study(tmp_path, scenarios=names, seeds=2)
+    shutil.copytree(tmp_path / "amal", tmp_path / "x$_{$")  # a baseline or a variant may be called anything, too
     write_report(of(tmp_path), tmp_path / "report", BOOTSTRAP)
     page = (tmp_path / "report" / "report.html").read_text()
-    assert "<b>" not in page and (tmp_path / "report" / f"win_rate_{name}.svg").exists()
+    assert "<b>" not in page and all((tmp_path / "report" / f"win_rate_{name}.svg").exists() for name in names)
