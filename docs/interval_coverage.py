@@ -1,6 +1,6 @@
 """What intervals cover: how often one of a nominal 95 % holds the true value, in simulated studies of win rates.
 
-    python docs/interval_coverage.py            # the tables of docs/study.md, 2 minutes on one core
+    python docs/interval_coverage.py            # the tables of docs/study.md, 1.5 minutes of one core
 
 The first tables compare intervals of the mean of one cell's final win rates; the last measures the report's interval
 (``amal/study/analysis/statistics.py``) and the plain percentile bootstrap for everything else that a report states.
