@@ -6,6 +6,7 @@ fit, validate and test are LightningCLI's; the study commands have parsers of th
 from __future__ import annotations
 
 import gc
+import resource
 import sys
 from importlib import import_module
 from types import ModuleType
@@ -75,9 +76,21 @@ def imported(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         print(f"error: {sys.executable} has no {error.name}; {ACTIVATE}", file=sys.stderr)
         sys.exit(2)
+    except (ImportError, OSError, MemoryError) as error:
+        if (limit := memory_limit()) is None:
+            raise
+        told = " ".join(str(error).split()) or "out of memory"
+        print(f"error: cannot start with {limit} MiB of address space (ulimit -v): {told}", file=sys.stderr)
+        sys.exit(1)
     gc.freeze()
     gc.enable()
     return module
+
+
+def memory_limit() -> int | None:
+    """MiB of address space that this process may have, or None for as much as there is."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if limit == resource.RLIM_INFINITY else limit // 2**20
 
 
 if __name__ == "__main__":
