@@ -141,15 +141,21 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint_and_names_it(
     assert pd.read_csv(run / "metrics.csv")["episodes"].max() == 32
 
 
-def test_a_run_that_a_callback_ends_early_is_not_finished(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_that_a_callback_ends_early_is_not_finished_and_can_go_on(
+    cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def end(self: TrainingProgress, trainer: Trainer, *rest: object) -> None:
         trainer.should_stop = True
 
-    monkeypatch.setattr(TrainingProgress, "on_train_batch_end", end)
-    cli("fit", "--config", "configs/mappo.yaml", *TINY, "--data.env_steps", "50000", "--out", tmp_path / "run")
-    assert outcome(tmp_path / "run") == "interrupted"
+    run = tmp_path / "run"
+    with monkeypatch.context() as ending:
+        ending.setattr(TrainingProgress, "on_train_batch_end", end)
+        cli("fit", "--config", "configs/mappo.yaml", *TINY, "--out", run)
+    assert outcome(run) == "interrupted" and len(pd.read_csv(run / "metrics.csv")) == 1
+    told = capsys.readouterr().err.strip().splitlines()[-1]
+    assert told.startswith("ended by a callback after ")
+    cli(*told.partition("go on with: python cli.py ")[2].split())
+    assert outcome(run) == "finished" and len(pd.read_csv(run / "metrics.csv")) > 1
 
 
 def test_a_loss_that_is_no_number_in_the_first_update_says_that_there_is_no_checkpoint(
