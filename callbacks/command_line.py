@@ -159,8 +159,6 @@ class TrainingCLI(LightningCLI):
                 folder = agreed_run_folder(config)
                 if self.checkpoint is not None:
                     self.is_fork = not is_run_of(folder, Path(config.ckpt_path))
-                    if not self.is_fork:
-                        refuse_to_go_back(Path(config.ckpt_path), self.checkpoint)
                 config.out = str(folder)
                 set_up_loggers(config.trainer, folder)
         except (ValueError, OSError) as error:
@@ -210,8 +208,8 @@ class TrainingCLI(LightningCLI):
                 if self.subcommand == "fit":
                     check_opponent(self.checkpoint, self.datamodule.opponent_sha256)
                     check_processes(len(self.checkpoint["RolloutDataModule"]["processes"]), self.trainer.world_size)
-                if not self.is_fork:
-                    self.checkpoint = None
+                    if not self.is_fork:
+                        refuse_to_go_back(Path(config.ckpt_path), self.checkpoint)
         except (ValueError, TypeError, OSError, ImportError, MisconfigurationException) as error:
             fail(str(error))
         except (RuntimeError, MemoryError) as error:
@@ -262,7 +260,7 @@ class TrainingCLI(LightningCLI):
                         refuse_occupied(folder)  # again, for now nobody else can begin here
                     for place in (folder, folder / "checkpoints"):
                         remove_unfinished(place)
-                    if self.checkpoint is not None:
+                    if self.is_fork and self.checkpoint is not None:
                         begin_as_it_was(Path(kwargs["ckpt_path"]), self.checkpoint, folder)
                 if self.is_fork:
                     kwargs["ckpt_path"] = str(folder / "checkpoints" / "last.ckpt")
