@@ -212,12 +212,12 @@ def test_a_run_goes_on_with_its_file_and_never_with_another(
 def test_a_run_on_a_file_is_named_after_it(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from jsonargparse import Namespace
 
-    from callbacks.command_line import run_folder
+    from callbacks.run_folders import run_folder
 
     monkeypatch.chdir(tmp_path)
     model, data = Namespace(class_path="amal.algorithms.mappo.MAPPO"), Namespace(scenario=str(file))
     config = Namespace(ckpt_path=None, out=None, model=model, data=data, seed_everything=3)
-    assert run_folder(config) == Path("runs/mappo-ogres-seed3")
+    assert run_folder(config) == (Path("runs/mappo-ogres-seed3"), True)
 
 
 def test_bench_and_scenarios_take_a_file(
