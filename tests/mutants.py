@@ -293,7 +293,7 @@ def main() -> int:
     for name in set(modules) - set(TESTS):
         parser.error(f"no tests are known for {name}; one of {', '.join(TESTS)}")
     os.chdir(ROOT)
-    settings.register_profile("mutants", database=None, derandomize=True)
+    settings.register_profile("mutants", database=None, derandomize=True, max_examples=20)
     settings.load_profile("mutants")
     check = Check(modules)
     files = {start.partition("::")[0] for name in modules for start in TESTS[name]}

@@ -12,7 +12,7 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from torch.utils.data import DataLoader
 
 from amal.algorithms.mappo import MAPPO, NonFiniteLoss, check_finite
-from amal.algorithms.minibatches import living_rows, shuffled_transitions
+from amal.algorithms.minibatches import lifelines, living_rows, shuffled_transitions, single_steps
 from amal.critics import IPPOCritic, MAPPOCritic, evaluate_critic
 from amal.networks import GRUPolicy, IndependentPolicies, MLPPolicy, Sequences
 from amal.ops.returns import generalized_advantages, n_step_returns
@@ -303,6 +303,16 @@ def test_minibatches_cover_the_valid_steps_once_per_epoch(policy: Any) -> None:
         rows = torch.cat([m.rows for m in minibatches[5 * epoch : 5 * epoch + 5]])
         assert rows.sort().values.tolist() == list(range(int(batch.mask.sum())))
     assert not torch.equal(minibatches[0].rows, minibatches[5].rows)
+
+
+def test_minibatches_tell_how_many_sequences_run() -> None:
+    """Also where only one agent of one episode is left; single steps are sequences of one step."""
+    happened = torch.tensor([[True, True, True], [True, False, False]])
+    alive = torch.tensor([[[1, 1], [1, 0], [1, 0]], [[0, 1], [0, 0], [0, 0]]], dtype=torch.bool)
+    lives = lifelines(happened, alive)  # of [4, 2] rows: agent 0 has three steps, agent 1 one in each episode
+    assert lives.rows.tolist() == [0, 1, 7, 2, 4] and lives.running.tolist() == [[1, 2], [1, 0], [1, 0]]
+    steps = single_steps(alive[happened])
+    assert steps.rows.tolist() == [0, 1, 2, 4, 7] and steps.running.tolist() == [[3, 2]]
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "independent"])

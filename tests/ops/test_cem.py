@@ -30,6 +30,15 @@ def test_the_elites_are_refit_by_hand() -> None:
     torch.testing.assert_close(search.std, torch.tensor([2.0, 0.5]))
 
 
+def test_it_starts_around_zero_and_a_single_elite_is_enough() -> None:
+    search = cem(2, population_size=5, elite_fraction=0.2)
+    assert not search.mean.any() and search.n_elites == 1
+    candidates = search.double().ask(torch.Generator().manual_seed(0))
+    assert candidates.dtype == torch.float64  # as the parameters that they are added to
+    assert search.tell(candidates, torch.arange(5.0)).tolist() == [4]
+    assert torch.equal(search.mean, candidates[4]) and (search.std == 0.02).all()
+
+
 def test_ties_go_to_the_first_and_broken_candidates_to_the_end() -> None:
     search = cem(1, population_size=6, elite_fraction=0.5)
     nan, inf = float("nan"), float("inf")

@@ -96,6 +96,12 @@ def test_diversity_is_the_sum_over_all_pairs() -> None:
     torch.testing.assert_close(behavioural_diversity(log_probs, alive), pairs.sum(1) / 5)
 
 
+def test_two_policies_are_as_diverse_as_they_diverge() -> None:
+    log_probs, alive = torch.randn(2, 4, 3, 5).log_softmax(-1), torch.rand(4, 3) < 0.7
+    expected = jensen_shannon(*log_probs)[alive].mean()
+    torch.testing.assert_close(behavioural_diversity(log_probs, alive), expected.expand(2))
+
+
 def test_diversity_of_one_policy_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 2 policies, got 1"):
         behavioural_diversity(torch.zeros(1, 2, 3, 4), torch.ones(2, 3, dtype=torch.bool))
@@ -112,6 +118,7 @@ def test_distance_is_the_mean_divergence_from_the_reference() -> None:
 def test_outside_band() -> None:
     distance = torch.tensor([0.0, 0.1, 0.3, 0.5, 0.9])
     torch.testing.assert_close(outside_band(distance, 0.1, 0.5), torch.tensor([0.1, 0.0, 0.0, 0.0, 0.4]))
+    torch.testing.assert_close(outside_band(distance, 0.3, 0.3), (distance - 0.3).abs())
     with pytest.raises(ValueError, match="lowest must be at most highest, got 0.5 and 0.1"):
         outside_band(distance, 0.5, 0.1)
 
