@@ -262,6 +262,10 @@ def test_ensemble_estimator_by_hand(policy: MLPPolicy, sample: Sample) -> None:
     arguments = (sample.obs, sample.actions, sample.state, sample.available_actions, sample.next_obs)
     mean = EnsembleInformationGain().estimate_mi(StubEnsemble([0.0, 2.0], [0.0, 0.0]), policy, *arguments)
     assert mean == pytest.approx(OBS_DIM * 0.5 * math.log(2.0), abs=1e-5)
+    only_stop = torch.arange(N_ACTIONS).expand(sample.available_actions.shape) == 1  # who can only stop lives, too
+    views = (sample.obs.nan_to_num(), sample.next_obs.nan_to_num())
+    stopping = (views[0], *arguments[1:3], only_stop, views[1])
+    assert EnsembleInformationGain().estimate_mi(StubEnsemble([0.0, 2.0], [0.0, 0.0]), policy, *stopping) > 1e-3
 
 
 def test_one_member_cannot_disagree(policy: MLPPolicy, sample: Sample) -> None:
