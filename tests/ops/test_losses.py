@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from amal.ops.losses import (
     approx_kl,
     categorical_entropy,
+    chosen_log_probs,
     clip_fraction,
     clipped_surrogate,
     clipped_value_loss,
@@ -28,6 +29,7 @@ def test_of_many_numbers_none_is_left_out(n: int) -> None:
     x = torch.arange(1, n + 1, dtype=torch.float64)
     assert total(x) == n * (n + 1) / 2
     assert mean(x.view(-1, 1)) == (n + 1) / 2
+    assert total(x.expand(2, n)) == n * (n + 1)
     assert mean(x[:0]) == 0
 
 
@@ -38,6 +40,7 @@ def test_masked_mean_ignores_what_is_outside_the_mask() -> None:
     assert mean == 2.0
     assert torch.equal(x.grad, torch.tensor([0.5, 0.0, 0.5]))
     assert masked_mean(x, torch.zeros(3, dtype=torch.bool)) == 0.0
+    assert masked_mean(x, torch.tensor([False, False, True])) == 3.0
 
 
 def test_standardize_over_the_mask() -> None:
@@ -101,6 +104,21 @@ def test_the_ends_of_the_unit_interval_pick_available_actions(u: float, monkeypa
     assert (sample_categorical(log_probs, torch.Generator()) == expected).all()
 
 
+def test_chosen_actions_and_entropies_are_each_rows_own() -> None:
+    logits, available = torch.randn(2, 3, 4), torch.ones(2, 3, 4, dtype=torch.bool)
+    actions = torch.tensor([[0, 1, 3], [2, 2, 0]])
+    rows = logits.log_softmax(dim=-1)
+    expected = torch.tensor([[float(rows[b, n, actions[b, n]]) for n in range(3)] for b in range(2)])
+    torch.testing.assert_close(chosen_log_probs(logits, available, actions), expected)
+    torch.testing.assert_close(categorical_entropy(rows), -(rows.exp() * rows).sum(dim=-1))
+
+
+def test_equal_generators_draw_equal_actions() -> None:
+    rows = torch.zeros(200, 5).log_softmax(dim=-1)
+    first, again, other = (sample_categorical(rows, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
 def test_entropy_of_a_uniform_policy() -> None:
     available = torch.tensor([True, False, True, True])
     entropy = categorical_entropy(masked_log_softmax(torch.full((4,), 2.0), available))
@@ -138,8 +156,8 @@ def test_values_beyond_the_clip_range_get_no_gradient() -> None:
 def test_huber_value_loss_is_linear_beyond_delta() -> None:
     errors = torch.tensor([0.5, 3.0])
     zero = torch.zeros(2)
-    loss = clipped_value_loss(errors, errors, zero, value_clip=0.2, value_loss="huber", huber_delta=1.0)
-    torch.testing.assert_close(loss, torch.tensor([0.125, 2.5]))
+    loss = clipped_value_loss(errors, errors, zero, value_clip=0.2, value_loss="huber", huber_delta=2.0)
+    torch.testing.assert_close(loss, torch.tensor([0.125, 4.0]))
 
 
 def test_approx_kl_estimates_the_kl_divergence() -> None:
