@@ -27,6 +27,10 @@ class Transitions:
     values: Tensor  # [M, N] float32, normalised, of the critic before the update
     targets: Tensor  # [M, N] float32, normalised returns
 
+    def __getitem__(self, rows: Tensor) -> "Transitions":
+        """The transitions at ``rows`` [m] int64."""
+        return Transitions(**{f.name: getattr(self, f.name).index_select(0, rows) for f in fields(self)})
+
     def decisions(self, rows: Tensor) -> "Decisions":
         """What agents did, at ``rows`` [R] int64 of [M · N]."""
         return Decisions(**{f.name: at_rows(getattr(self, f.name), rows) for f in fields(Decisions)})
