@@ -195,14 +195,8 @@ def study(case: Case) -> list[str]:
 
 
 def protocol(case: Case) -> list[str]:
-    content = {
-        "algorithms": ["mappo"],
-        "scenarios": ["3m"],
-        "seeds": 1,
-        "env_steps": 50,
-        "overrides": [],
-        "baseline": "mappo",
-    }
+    content = {"algorithms": [f"mappo:{MAPPO}"], "scenarios": ["3m"], "seeds": 1, "env_steps": 50}
+    content |= {"overrides": ["data.num_envs=4"], "baseline": "mappo"}
     path = case.written("protocol.yaml", content)
     return ["compare", "--protocol", str(path), "--out", str(case.out), "--parallel", "1"]
 
