@@ -37,7 +37,7 @@ _OF_A_KIND: dict[str, tuple[type, ...]] = {
 }
 # Classes by name, for beside them are others that call functions, read checkpoints, or write and delete files anywhere.
 _BY_NAME: dict[str, tuple[str, ...]] = {
-    "callbacks": ("Diagnosis", "Evolution", "FinalTest", "Pictures"),
+    "callbacks": ("Diagnosis", "Evolution", "FinalTest", "Pictures", "Telemetry", "Tracking", "TrainingProgress"),
     "lightning.pytorch.callbacks": (
         "DeviceStatsMonitor",
         "EarlyStopping",

@@ -210,6 +210,8 @@ class TrainingCLI(LightningCLI):
                     check_processes(len(self.checkpoint["RolloutDataModule"]["processes"]), self.trainer.world_size)
                     if not self.is_fork:
                         refuse_to_go_back(Path(config.ckpt_path), self.checkpoint)
+                else:
+                    self.model.load_state_dict(self.checkpoint["state_dict"])
         except (ValueError, TypeError, OSError, ImportError, MisconfigurationException) as error:
             fail(str(error))
         except (RuntimeError, MemoryError) as error:
@@ -249,6 +251,14 @@ class TrainingCLI(LightningCLI):
                 "trainer.callbacks: AMAL's auxiliary agents need callbacks.Evolution; a later file replaces an earlier "
                 "one's list, so name it there too"
             )
+
+    def validate(self, **kwargs: Any) -> None:
+        """The trainer's, without a checkpoint: its weights, all of it that playing needs, are loaded already."""
+        self.trainer.validate(**kwargs | {"ckpt_path": None})
+
+    def test(self, **kwargs: Any) -> None:
+        """As ``validate``."""
+        self.trainer.test(**kwargs | {"ckpt_path": None})
 
     def fit(self, **kwargs: Any) -> None:
         """The trainer's, in a folder that nobody else writes to; what stops it is told in one line."""

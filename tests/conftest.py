@@ -1,6 +1,7 @@
 """What several test files need."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import amal  # noqa: F401  before torch, as on the command line
 from amal.battle.scenario import load_scenario, scenario_names
 
 os.environ["WANDB_MODE"] = "offline"
+# what is ignored here, as in a background job or under nohup, would stay ignored in the commands that tests start
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).parent.parent
 SMAC = [name for name in scenario_names() if load_scenario(name).family is None]

@@ -200,6 +200,7 @@ def codes(code: CodeType) -> Iterator[CodeType]:
 
 def functions_of(path: str) -> list[FunctionType]:
     """Those that a module defines, wherever they are held now: in other modules, wrapped, or as methods."""
+    gc.unfreeze()  # the command line keeps what it has imported from the collector, which would not tell of it
     functions = [x for x in gc.get_objects() if type(x) is FunctionType]
     return [function for function in functions if function.__code__.co_filename == str(ROOT / path)]
 

@@ -98,7 +98,8 @@ class Trap:
         """Gives a configuration to a command; its exit code and what it says on stderr."""
         file = self.write(self.folder / "config.yaml", config)
         if loader in ("fit", "validate", "test"):
-            args: tuple[Any, ...] = (loader, "--config", file, "--out", self.folder / "run")
+            args: tuple[Any, ...] = (loader, "--config", file)
+            args += ("--out", self.folder / "run") if loader == "fit" else ()
         else:
             theirs = self.folder / "theirs" / "best.ckpt"  # beside its configuration
             theirs.parent.mkdir(exist_ok=True)
@@ -272,8 +273,8 @@ def test_classes_that_are_meant_for_configurations_are_taken(trap: Trap) -> None
         "data": DATA,
         "trainer": {
             "logger": [
-                {"class_path": name, "init_args": {"save_dir": "."}}
-                for name in (f"{lightning}.loggers.CSVLogger", "TensorBoardLogger")
+                {"class_path": kind, "init_args": {"save_dir": ".", "name": name}}
+                for kind, name in ((f"{lightning}.loggers.CSVLogger", "csv"), ("TensorBoardLogger", "board"))
             ],
             "callbacks": [{"class_path": "callbacks.Pictures"}, f"{lightning}.callbacks.LearningRateMonitor"],
             "profiler": {"class_path": f"{lightning}.profilers.SimpleProfiler"},

@@ -85,7 +85,7 @@ def test_an_output_of_few_letters_gets_what_it_can_write() -> None:
 
 @pytest.mark.parametrize("args", [("scenarios",), FIT])
 def test_too_little_memory_to_start_is_one_line(args: tuple[str, ...]) -> None:
-    limited = ["sh", "-c", 'ulimit -v 300000; "$@"', "sh", *command(*args)]
+    limited = ["sh", "-c", 'ulimit -v 150000; "$@"', "sh", *command(*args)]
     done = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
-    assert done.stderr.startswith("error: cannot start with 292 MiB of address space (ulimit -v): ")
+    assert done.stderr.startswith("error: cannot start with 146 MiB of address space (ulimit -v): ")
