@@ -48,6 +48,7 @@ from callbacks.run_folders import (
     kept,
     refuse_occupied,
     refuse_to_go_back,
+    told_to_launched,
 )
 from callbacks.suggestions import suggestion
 from callbacks.telemetry import Telemetry
@@ -276,7 +277,8 @@ class TrainingCLI(LightningCLI):
                     kwargs["ckpt_path"] = str(folder / "checkpoints" / "last.ckpt")
                 self.checkpoint = None
                 tell_who_is_awaited(self.trainer)
-                self.trainer.fit(**kwargs)
+                with told_to_launched(folder):
+                    self.trainer.fit(**kwargs)
         except FolderNotOurs as error:
             fail(str(error))
         except CheckpointError as error:

@@ -6,6 +6,8 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +29,26 @@ LARGEST_NAME = 255  # bytes, on the usual file systems
 
 
 def agreed_run_folder(config: Namespace) -> Path:
-    """The first process chooses, and tells those that it launches: by then the name that was free may be taken."""
+    """The first process chooses, and tells those that it launches (see ``told_to_launched``): by then the name that
+    was free may be taken."""
     is_first = all(os.environ.get(name, "0") == "0" for name in _RANKS)
     told = os.environ.get(RUN_FOLDER)
     if not is_first and told is not None:
         return Path(told)
     folder, is_new = run_folder(config)
-    if is_first:  # for the others it may no longer be free
-        if is_new:
-            refuse_occupied(folder)
-        os.environ[RUN_FOLDER] = str(folder)
+    if is_first and is_new:  # for the others it may no longer be free
+        refuse_occupied(folder)
     return folder
+
+
+@contextmanager
+def told_to_launched(folder: Path) -> Iterator[None]:
+    """Tells the processes that this one launches meanwhile where the run goes."""
+    os.environ[RUN_FOLDER] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ[RUN_FOLDER]
 
 
 def run_folder(config: Namespace) -> tuple[Path, bool]:
