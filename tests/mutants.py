@@ -45,7 +45,9 @@ TESTS = {  # by the beginnings of their names, the quickest first: the first fai
     "amal/ops/information.py": ["tests/ops/test_information.py"],
     "amal/ops/losses.py": ["tests/ops/test_losses.py"],
     "amal/ops/normalization.py": ["tests/ops/test_normalization.py"],
-    "amal/ops/recurrence.py": ["tests/ops/test_recurrence.py"],
+    "amal/ops/recurrence.py": [  # without those of other numbers of threads, which start processes
+        f"tests/ops/test_recurrence.py::{name}" for name in ("test_one", "test_under", "test_each")
+    ],
     "amal/ops/returns.py": ["tests/ops/test_returns.py"],
     "amal/study/analysis/scores.py": ["tests/study/analysis/test_scores.py"],
     "amal/study/analysis/statistics.py": ["tests/study/analysis/test_statistics.py"],
