@@ -172,6 +172,8 @@ def test_approx_kl_estimates_the_kl_divergence() -> None:
 def test_clip_fraction() -> None:
     ratios = torch.tensor([0.79, 0.81, 1.0, 1.19, 1.21])
     assert clip_fraction(ratios.log(), 0.2).tolist() == [1, 0, 0, 0, 1]
+    at_the_edge = clip_fraction(torch.zeros(1), 0.0)
+    assert at_the_edge.tolist() == [0] and at_the_edge.dtype == torch.float32
 
 
 def test_importance_weights_are_truncated_above_only() -> None:
@@ -185,3 +187,4 @@ def test_effective_sample_share_by_hand() -> None:
     torch.testing.assert_close(effective_sample_share(ratios.log(), mask), torch.tensor(16 / (2 * 10)))
     torch.testing.assert_close(effective_sample_share(ratios.log() + 500.0, mask), torch.tensor(0.8))
     torch.testing.assert_close(effective_sample_share(torch.zeros(3), mask), torch.tensor(1.0))
+    assert effective_sample_share(torch.zeros(3), torch.zeros(3, dtype=torch.bool)) == 0
