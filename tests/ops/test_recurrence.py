@@ -35,12 +35,14 @@ def test_each_sequence_has_the_states_and_gradients_of_torchs_cell(lengths: list
 
     torch.testing.assert_close(together, apart)
     weights = torch.randn_like(together)
+    handed_over = weights.clone()
     for ours, theirs in zip(
-        torch.autograd.grad((together * weights).sum(), leaves),
+        torch.autograd.grad(together, leaves, handed_over),
         torch.autograd.grad((apart * weights).sum(), leaves),
         strict=True,
     ):
         torch.testing.assert_close(ours, theirs)
+    assert torch.equal(handed_over, weights)  # others may use the same gradient
 
 
 def test_one_step_by_hand() -> None:
