@@ -98,6 +98,8 @@ def test_ratio_by_hand() -> None:
     assert steps_ratio(FAST, MIXED) == pytest.approx(4 / 8)
     assert steps_ratio(MIXED, FAST) == pytest.approx(8 / 4)
     assert steps_ratio(FAST, NEVER) == pytest.approx(4 / 10)
+    assert steps_ratio(MIXED, NEVER) == pytest.approx(8 / 10), "a bound, though some of the first never arrive either"
+    assert steps_ratio(NEVER, MIXED) == pytest.approx(10 / 8)
     assert isnan(steps_ratio(NEVER, NEVER))
     assert isnan(steps_ratio(durations([(0.0, True)]), FAST)), "a run that was never evaluated"
 
@@ -110,11 +112,28 @@ def test_ratio_interval() -> None:
     one = durations([(3.0, False)])
     for x, y in ((one, FAST), (FAST, one), (NEVER, NEVER), (durations([(0.0, True)] * 2), FAST)):
         assert np.isnan(ratio_interval(x, y, BUDGET, generator())).all()
+    two = durations([(2.0, False), (4.0, False)])
+    low, high = ratio_interval(two, two, BUDGET, generator())
+    assert low < 1 < high, "two runs are enough"
     low, high = ratio_interval(durations([(2.0, False)] * 3), NEVER, BUDGET, generator())
     assert low == pytest.approx(0.2) and high > 0.4, "runs that all arrive leave room for one that does not"
     soon = durations([(2.0, False)] * 5)
     low, high = ratio_interval(soon, soon, BUDGET, generator())
     assert low < 1 < high and high > 2, "it would have taken the whole budget"
+
+
+def test_the_added_run_is_as_fast_as_the_fastest_of_both_or_never_arrives() -> None:
+    x, y = durations([(2.0, False), (6.0, False)]), durations([(4.0, False)])
+    for samples in (ratio_samples(x, y, BUDGET, generator(), 1000), ratio_samples(y, x, BUDGET, generator(), 1000)):
+        assert samples[0].min() == pytest.approx(2 / 10), "the first group takes 2, the second the budget"
+        assert samples[1].max() == pytest.approx(10 / 2)
+
+
+def test_resampled_runs_that_were_stopped_early_do_not_count_as_arrived() -> None:
+    x, y = durations([(4.0, True), (8.0, False)]), durations([(6.0, False)])
+    assert steps_ratio(x, y) == pytest.approx(8 / 6)
+    for side in ratio_samples(x, y, 4.0, generator(), 50, added=0.0):
+        assert side == pytest.approx(8 / 6)
 
 
 def test_ratios_without_an_added_run_are_scipys_bootstrap_where_nothing_is_censored() -> None:
@@ -151,3 +170,5 @@ def test_log_rank_where_the_data_tell_nothing() -> None:
     assert log_rank(together, together) == 1
     assert log_rank(FAST, FAST) == pytest.approx(1)
     assert log_rank(FAST, NEVER) < 0.02
+    many = durations([(float(2 + i), False) for i in range(49)])
+    assert log_rank(many, durations([(1.0, True)])) == 1, "49 · (1 / 49) differs from 1, and the variance is 0"
