@@ -33,6 +33,11 @@ def table(win_rates: list[float], every: float = 100.0) -> pd.DataFrame:
     return pd.DataFrame(rows | {"return_mean": 20 * np.array(win_rates)}).reindex(columns=COLUMNS, fill_value=1.0)
 
 
+def final_test(win_rates: dict[str, float]) -> str:
+    rows = {"checkpoint": list(win_rates), "win_rate": list(win_rates.values())}
+    return pd.DataFrame(rows).reindex(columns=["checkpoint", *COLUMNS[3:]], fill_value=1.0).to_csv(index=False)
+
+
 def run(win_rates: list[float], algorithm: str = "amal", scenario: str = "3m", seed: int = 0, done: bool = True) -> Run:
     return Run(algorithm, scenario, seed, Path("study") / algorithm, done, table(win_rates), {})
 
@@ -60,6 +65,7 @@ def test_reads_the_grid_in_order_and_flags_what_is_unfinished(tmp_path: Path) ->
     assert [(r.algorithm, r.scenario, r.seed) for r in runs] == [*cells, ("mappo", "3m", 2), ("mappo", "3m", 10)]
     assert [r.finished for r in runs] == [False, False, True, True, True, True]
     assert runs[0].evaluations["win_rate"].tolist() == [0.25] and runs[1].evaluations.empty
+    assert list(runs[1].evaluations) == COLUMNS and (runs[1].evaluations.dtypes == np.float64).all()
     assert runs[2].path == tmp_path / "amal" / "3m" / "seed_2" and runs[2].record["algorithm"] == "AMAL"
     assert scenarios_and_seeds(runs) == (["2s3z", "3m"], [2, 10])
 
@@ -77,7 +83,7 @@ def test_reads_the_grid_in_order_and_flags_what_is_unfinished(tmp_path: Path) ->
             '{"algorithm": "A", "scenario": "3m", "seed": 0, "outcome": "x", "totals": {"env_steps": "x"}}',
             "totals must be a mapping to numbers of at least 0, got {'env_steps': 'x'}",
         ),
-        ("evaluations.csv", ",".join(COLUMNS) + "\n1,1,1,7,1,1,1,1,1\n", r"win rates outside \[0, 1\]"),
+        ("evaluations.csv", ",".join(COLUMNS) + "\n1,1,1,1.5,1,1,1,1,1\n", r"win rates outside \[0, 1\]"),
         ("evaluations.csv", None, "cannot be read"),
         ("evaluations.csv", "", "no table"),
         ("evaluations.csv", "env_steps,win_rate\n1,0.5\n", "no column episodes"),
@@ -85,16 +91,37 @@ def test_reads_the_grid_in_order_and_flags_what_is_unfinished(tmp_path: Path) ->
         ("evaluations.csv", ",".join(COLUMNS) + "\n1,1,1,many,1,1,1,1,1\n", "something else than numbers"),
         ("evaluations.csv", ",".join(COLUMNS) + "\n1,1,1,,1,1,1,1,1\n", "gaps or infinite values in win_rate"),
         ("evaluations.csv", ",".join(COLUMNS) + 2 * "\n1,1,1,1,1,1,1,1,1", "do not increase"),
+        ("metrics.csv", "env_steps,train/lr\n1,0.5\n2,tor", "something else than numbers"),
+        ("final_test.csv", final_test({"best": 0.5, "last": 1.5}), r"win rates in \[0, 1\]"),
+        ("final_test.csv", final_test({"best": 0.5}), "expected the rows best and last"),
+        ("final_test.csv", final_test({"best": 0.5, "last": 0.5}).replace("win_rate", "rate"), "no column win_rate"),
     ],
 )
 def test_names_a_missing_or_broken_file(tmp_path: Path, name: str, content: str | None, complaint: str) -> None:
     path = write(tmp_path, "mappo", "3m", 0, [0.5], "finished") / name
-    path.unlink()
+    path.unlink(missing_ok=True)
     if content is not None:
         path.write_text(content)
     with pytest.raises(ValueError, match=complaint) as error:
         read_run(path.parent, 0)
     assert str(error.value).startswith(str(path))
+
+
+def test_reads_the_final_test_and_evaluations_a_step_apart(tmp_path: Path) -> None:
+    folder = write(tmp_path, "mappo", "3m", 0, [0.5, 1.0], "finished")
+    assert read_run(folder, 0).final_test is None
+    table([0.5, 1.0], every=1.0).to_csv(folder / "evaluations.csv", index=False)
+    (folder / "final_test.csv").write_text(final_test({"last": 0.0, "best": 0.5}))
+    read = read_run(folder, 0)
+    assert read.evaluations["env_steps"].tolist() == [1, 2]
+    assert read.final_test is not None and read.final_test["win_rate"].to_dict() == {"last": 0.0, "best": 0.5}
+
+
+def test_of_an_unfinished_run_neither_a_torn_row_of_metrics_nor_a_final_test_is_read(tmp_path: Path) -> None:
+    folder = write(tmp_path, "mappo", "3m", 0, [0.5], "running")
+    (folder / "metrics.csv").write_text("env_steps,train/lr\n1,0.5\n2,tor")
+    (folder / "final_test.csv").write_text(final_test({"last": 0.0, "best": 0.5}))
+    assert read_run(folder, 0).final_test is None
 
 
 @pytest.mark.parametrize(("study", "complaint"), [(".", "no run in it"), ("nowhere", "nowhere: no such folder")])
@@ -170,6 +197,7 @@ def test_smoothing_keeps_a_lucky_evaluation_from_counting() -> None:
     assert steps_to_threshold(lucky, 0.5, smooth=7) == (600.0, True)
     assert steps_to_threshold(run([]), 0.5) == (0.0, True)
     assert steps_to_threshold(run([0.1, 0.2, 0.3]), 0.2) == (300.0, False), "0.1 + 0.2 + 0.3 differs from 0.6"
+    assert steps_to_threshold(run([0.3, 0.2, 0.1]), 0.2) == (300.0, False), "a mean that rounding leaves below 0.2"
     assert steps_to_threshold(run([0.4, 0.6]), 8.0, smooth=1, metric="return_mean") == (100.0, False)
     with pytest.raises(ValueError, match="at least 1"):
         steps_to_threshold(lucky, 0.5, smooth=0)
