@@ -50,7 +50,9 @@ TESTS = {  # by the beginnings of their names, the quickest first: the first fai
     ],
     "amal/ops/returns.py": ["tests/ops/test_returns.py"],
     "amal/study/analysis/scores.py": ["tests/study/analysis/test_scores.py"],
-    "amal/study/analysis/statistics.py": ["tests/study/analysis/test_statistics.py"],
+    "amal/study/analysis/statistics.py": [
+        *("tests/study/analysis/test_statistics.py", "tests/study/analysis/test_survival.py"),
+    ],
     "amal/study/analysis/survival.py": ["tests/study/analysis/test_survival.py"],
 }
 AT_ONCE = 2

@@ -312,6 +312,22 @@ def test_cohens_d_changes_sign_with_the_order_and_not_with_the_unit(x: FloatArra
     assert low <= high
 
 
+def test_cohens_d_of_many_is_that_of_each() -> None:
+    x, y = np.array([[0.0, 1.0, 0.5], [1.0, 1.0, 1.0]]), np.array([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
+    each = [float(cohens_d(first, second)) for first, second in zip(x, y, strict=True)]
+    assert cohens_d(x, y).tolist() == pytest.approx(each)
+    assert cohens_d(y, x).tolist() == pytest.approx([-d for d in each])
+    single = cohens_d(np.zeros((4, 1, 1)), np.zeros((1, 3, 1)))
+    assert single.shape == (4, 3) and np.isnan(single).all()
+    assert cohens_d(np.zeros((1, 3, 1)), np.zeros((4, 1, 1))).shape == (4, 3)
+
+
+def test_difference_interval_draws_as_often_as_it_is_told() -> None:
+    x, y = np.linspace(0, 1, 8)[:, None], np.linspace(0, 0.5, 8)[:, None]
+    once, often = (difference_interval(x, y, np.random.default_rng(0), resamples=n) for n in (1, 500))
+    assert once[1] - once[0] < often[1] - often[0]
+
+
 def test_holm_by_hand() -> None:
     assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm(np.array([0.6, 0.5])) == pytest.approx([1, 1])
