@@ -76,7 +76,7 @@ def imported(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         print(f"error: {sys.executable} has no {error.name}; {ACTIVATE}", file=sys.stderr)
         sys.exit(2)
-    except (ImportError, OSError, MemoryError) as error:
+    except Exception as error:  # whatever a module makes of the memory that it does not get
         if (limit := memory_limit()) is None:
             raise
         told = " ".join(str(error).split()) or "out of memory"

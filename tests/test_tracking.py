@@ -141,13 +141,14 @@ def test_a_run_that_goes_on_is_one_run_in_wandb_and_a_new_one_is_another(cli: Cl
     wandb.finish()
     resume(cli, run)
     first, second = sorted((run / "wandb").glob("offline-run-*"))
-    identity = first.name.rpartition("-")[2]
-    assert first != second and second.name.rpartition("-")[2] == identity
+    # offline-run-TIME-IDENTITY, and a number more if two begin in one second
+    identity = first.name.split("-")[3]
+    assert second.name.split("-")[3] == identity
     assert identity not in (run / "config.yaml").read_text()
     fork = ("--ckpt_path", run / "checkpoints" / "last.ckpt", "--out", tmp_path / "fork")
     cli("fit", "--config", run / "config.yaml", *fork)
     (other,) = (tmp_path / "fork" / "wandb").glob("offline-run-*")
-    assert other.name.rpartition("-")[2] != identity
+    assert other.name.split("-")[3] != identity
 
 
 def test_wandb_that_is_switched_off_writes_nothing(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
