@@ -317,6 +317,8 @@ def test_cohens_d_of_many_is_that_of_each() -> None:
     each = [float(cohens_d(first, second)) for first, second in zip(x, y, strict=True)]
     assert cohens_d(x, y).tolist() == pytest.approx(each)
     assert cohens_d(y, x).tolist() == pytest.approx([-d for d in each])
+    # the computed mean of three times 0.1 is another number
+    assert cohens_d(np.array([[0.0, 1.0, 0.5], [0.1, 0.1, 0.1]]), np.array([[1.0, 0.0], [0.1, 0.1]]))[1] == 0.0
     single = cohens_d(np.zeros((4, 1, 1)), np.zeros((1, 3, 1)))
     assert single.shape == (4, 3) and np.isnan(single).all()
     assert cohens_d(np.zeros((1, 3, 1)), np.zeros((4, 1, 1))).shape == (4, 3)
