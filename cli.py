@@ -12,7 +12,7 @@ from importlib import import_module
 from types import ModuleType
 
 import amal  # noqa: F401  before torch: it sets how MKL rounds
-from amal.output import lost_output, make_output_last
+from amal.runtime.output import lost_output, make_output_last
 
 OVERVIEW = """usage: python cli.py COMMAND [options]
 
@@ -32,12 +32,12 @@ configuration names, unless it is allowed by --allow_code NAME."""
 ACTIVATE = "make train installs all that is needed into .venv: source .venv/bin/activate"
 TRAINER_COMMANDS = ("fit", "validate", "test")
 MODULES = {  # of the commands; each has a main(args)
-    **dict.fromkeys(TRAINER_COMMANDS, "callbacks.command_line"),
-    "compare": "amal.study.grid.compare",
-    "replay": "amal.study.replay.command",
-    "report": "amal.study.report.report",
-    "scenarios": "amal.study.scenarios",
-    "bench": "amal.study.bench.command",
+    **dict.fromkeys(TRAINER_COMMANDS, "amal.commands.fit"),
+    "compare": "amal.commands.compare",
+    "replay": "amal.commands.replay",
+    "report": "amal.commands.report",
+    "scenarios": "amal.commands.scenarios",
+    "bench": "amal.commands.bench",
 }
 
 

@@ -22,8 +22,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from amal.runtime.argument_checks import check_at_least, check_share
 from amal.types import EpisodeBatch
-from amal.validation import check_at_least, check_share
 
 REAL = -1  # provenance of what happened in the environment; auxiliary agents count from 0
 MAPPED_ABOVE = 2 * 2**30  # bytes; a larger buffer goes into files unless told otherwise

@@ -13,10 +13,10 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from amal.distributed import gathered
-from amal.validation import check_at_least
+from amal.runtime.argument_checks import check_at_least
+from amal.runtime.checkpoints import command_to_go_on
+from amal.runtime.distributed import gathered
 from callbacks.evaluation import evaluation_of
-from callbacks.run_folders import command_to_go_on
 from datamodules.rollout import data_of
 
 WRITE_PAUSE = 20  # how many times as long as a write the time to the next one is

@@ -10,13 +10,13 @@ import pandas as pd
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from amal.algorithms.amal import AMAL
-from amal.atomic import replacing
+from amal.algorithms.amal.algorithm import AMAL
+from amal.algorithms.amal.diagnosis import coverage, gradient_alignment, model_errors, surprise_correlation, undisturbed
 from amal.battle import VectorBattle
-from amal.diagnosis import coverage, gradient_alignment, model_errors, surprise_correlation, undisturbed
-from amal.rollout import EpisodeRecorder
+from amal.rollout.collector import EpisodeRecorder
+from amal.runtime.argument_checks import check_at_least
+from amal.runtime.atomic import replacing
 from amal.types import EpisodeBatch
-from amal.validation import check_at_least
 from datamodules.rollout import RolloutDataModule, data_of
 
 STREAM = 1000  # of the battles and actions here, apart from the data module's own

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 from lightning import Callback, LightningModule, Trainer
 
-from amal.atomic import replacing
-from amal.evaluation import BattleStatistics
+from amal.rollout.statistics import BattleStatistics
+from amal.runtime.argument_checks import check_at_least
+from amal.runtime.atomic import replacing
 from amal.types import EpisodeBatch
-from amal.validation import check_at_least
 from datamodules.rollout import RolloutDataModule, data_of
 
 

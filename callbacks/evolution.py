@@ -6,9 +6,9 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
-from amal.algorithms.amal import AMAL
+from amal.algorithms.amal.algorithm import AMAL
+from amal.runtime.argument_checks import check_at_least
 from amal.types import EpisodeBatch
-from amal.validation import check_at_least
 
 
 class Evolution(Callback):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 from lightning import Callback, LightningModule, Trainer
 
-from amal.atomic import replacing
-from amal.checkpoints import read_checkpoint
+from amal.runtime.atomic import replacing
+from amal.runtime.checkpoints import read_checkpoint
 from callbacks.evaluation import measured
 from datamodules.rollout import TEST_EPISODES, data_of
 

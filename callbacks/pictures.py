@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 from lightning import Callback, LightningModule, Trainer
 
-from amal.checkpoints import read_checkpoint
-from amal.rollout import record_battle
+from amal.rollout.collector import record_battle
+from amal.runtime.checkpoints import read_checkpoint
 from amal.study.figures import plot_win_rate
-from amal.study.replay.replays import render_gif
+from amal.viewer.replays import render_gif
 from datamodules.rollout import data_of
 
 

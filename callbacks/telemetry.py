@@ -19,9 +19,9 @@ import pandas as pd
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from amal.atomic import replacing, sync
 from amal.battle.compilation import simulator_hash
-from amal.study.versions import code_version
+from amal.runtime.atomic import replacing, sync
+from amal.runtime.versions import code_version
 from datamodules.rollout import RolloutDataModule, data_of
 
 _LIBRARIES = ("torch", "lightning", "numpy", "numba", "torchmetrics", "jsonargparse", "pandas")

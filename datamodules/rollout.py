@@ -21,13 +21,13 @@ from amal.battle.battlefield import Scenario
 from amal.battle.compilation import simulator_hash
 from amal.battle.scenario import check_same_content, in_this_form, load_scenario
 from amal.battle.vector import MOST_BATTLES
-from amal.distributed import collected, gathered, of_this_process, processes, rank
-from amal.machine import share_threads
-from amal.players import load_opponent
-from amal.random_streams import Stream, stream_seed
-from amal.rollout import Actor, EpisodeRecorder
+from amal.rollout.collector import Actor, EpisodeRecorder
+from amal.rollout.load_policy import load_opponent
+from amal.runtime.argument_checks import LARGEST_COUNT, check_choice, check_whole
+from amal.runtime.distributed import collected, gathered, of_this_process, processes, rank
+from amal.runtime.machine import share_threads
+from amal.runtime.random_streams import Stream, stream_seed
 from amal.types import Battles, EpisodeBatch
-from amal.validation import LARGEST_COUNT, check_choice, check_whole
 
 EVALUATION_BATTLES = 32
 VALIDATION_EPISODES = 32

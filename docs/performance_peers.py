@@ -168,7 +168,7 @@ def install_peer(environment: Path) -> None:
 
 def compare_simulators(peers: dict[int, Peer], scenario: str, rounds: int, seconds: float) -> list[Comparison]:
     """Medians over slices of ours and of each peer, by its number of devices; all take turns."""
-    from amal.study.bench.simulator import env_steps_per_second
+    from amal.bench.simulator import env_steps_per_second
 
     theirs: dict[int, list[float]] = {devices: [] for devices in peers}
     ours: list[float] = []
@@ -200,7 +200,7 @@ def compare_recurrent_training(scenario: str, env_steps: int) -> Comparison:
 
 
 def keep(comparisons: list[Comparison], path: Path) -> None:
-    from amal.atomic import replacing
+    from amal.runtime.atomic import replacing
 
     rows = [{**asdict(row), "ratio": row.ratio} for row in comparisons]
     with replacing(path) as part:
@@ -222,8 +222,8 @@ def show(comparisons: list[Comparison]) -> None:
 
 def main(args: list[str]) -> None:
     from amal.battle.scenario import load_scenario
-    from amal.study.arguments import OneLineParser, fail
-    from amal.validation import check_at_least
+    from amal.commands.arguments import OneLineParser, fail
+    from amal.runtime.argument_checks import check_at_least
 
     parser = OneLineParser(prog="python docs/performance_peers.py", description="Compare speed with JaxMARL's.")
     parser.add_argument("--scenarios", nargs="+", default=["3m", "2s3z", "3s5z"], metavar="NAME")

@@ -14,10 +14,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from amal.distributed import of_this_process
+from amal.networks.world_models import Prediction, WorldModel, combined, world_model_losses
 from amal.ops.losses import masked_mean
 from amal.replay import REAL, RealExperience
-from amal.world_model import Prediction, WorldModel, combined, world_model_losses
+from amal.runtime.distributed import of_this_process
 
 SEEDS, STEPS, HELD_OUT, LEARNING_RATE, GRADIENT_NORM = 3, 1000, 0.1, 3e-4, 10.0
 TRANSITIONS, EPISODES = 256, 5  # of a step: transitions drawn singly, or whole episodes, which are as many

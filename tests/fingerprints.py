@@ -9,8 +9,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import nn
 
-from amal.distributed import average_gradients, averaged, rank
 from amal.ops.losses import masked_moments
+from amal.runtime.distributed import average_gradients, averaged, rank
 from amal.types import EpisodeBatch
 
 

@@ -79,7 +79,7 @@ class Case:
             "init_args": {"args": f"touch {self.canary}", "init": {"class_path": "os.system"}},
         }
         (self.folder / "evil.py").write_text(f"open({str(self.canary)!r}, 'w')\nclass Evil: pass\n")
-        source = {"class_path": "amal.critics.EPyMARLCritic", "init_args": {"source": f"{self.folder}/evil.py:Evil"}}
+        source = {"class_path": "amal.networks.EPyMARLCritic", "init_args": {"source": f"{self.folder}/evil.py:Evil"}}
         plain = [None, True, -1, 0, 10**30, 1e-320, float("nan"), float("inf"), "", "x", "../..", "é" * 300, [], {}]
         return self.random.choice(
             [
@@ -331,7 +331,7 @@ def main() -> None:
     parser.add_argument("--only", type=int, nargs="*", help="these cases, by their numbers, instead")
     options = parser.parse_args()
 
-    import callbacks.command_line  # noqa: F401  before anything is forked
+    import amal.commands.fit  # noqa: F401  before anything is forked
 
     pool = Pool(Path(tempfile.mkdtemp(prefix="fuzz-")))
     deadline = time.monotonic() + 60.0 * options.minutes

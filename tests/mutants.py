@@ -34,11 +34,11 @@ TESTS = {  # by the beginnings of their names, the quickest first: the first fai
         *("tests/algorithms/test_mappo.py::test_minibatches", "tests/algorithms/test_mappo.py::test_recurrent"),
         "tests/algorithms/test_updates.py::test_two_updates",
     ],
-    "amal/algorithms/off_policy.py": [
-        *("tests/algorithms/test_off_policy.py", "tests/algorithms/test_updates.py::test_two_updates_of_amal"),
+    "amal/algorithms/amal/off_policy.py": [
+        *("tests/algorithms/amal/test_off_policy.py", "tests/algorithms/test_updates.py::test_two_updates_of_amal"),
     ],
-    "amal/evolution.py": ["tests/test_evolution.py"],
-    "amal/imagination.py": ["tests/test_imagination.py"],
+    "amal/algorithms/amal/auxiliaries.py": ["tests/algorithms/amal/test_auxiliaries.py"],
+    "amal/algorithms/amal/imagination.py": ["tests/algorithms/amal/test_imagination.py"],
     "amal/ops/bonus.py": ["tests/ops/test_bonus.py"],
     "amal/ops/cem.py": ["tests/ops/test_cem.py"],
     "amal/ops/divergence.py": ["tests/ops/test_divergence.py"],

@@ -50,10 +50,10 @@ def main() -> None:
     _file = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
     enter("start")
     import cli
-    from amal.algorithms.amal import AMAL
+    from amal.algorithms.amal.algorithm import AMAL
     from amal.algorithms.mappo import MAPPO
     from amal.battle import vector
-    from amal.checkpoints import WholeCheckpoints
+    from amal.runtime.checkpoints import WholeCheckpoints
     from callbacks import Evaluation
     from datamodules import RolloutDataModule
 

@@ -34,7 +34,7 @@ def random_battles(steps: int) -> bool:
     """Plays random battles of every scenario; whether memory stayed flat."""
     from amal.battle import VectorBattle
     from amal.battle.scenario import scenario_names
-    from amal.study.bench.simulator import choose_at_random
+    from amal.bench.simulator import choose_at_random
 
     warnings.simplefilter("error")
     names, played, growths = scenario_names(), 0, {}

@@ -351,7 +351,7 @@ def test_a_finished_run_is_not_overwritten(cli: Cli, tmp_path: Path, capsys: pyt
         (("--model.n_minibatch", "64"), "n_minibatch must be at most episodes_per_update (32), got 64"),
         (("--model.n_step_returns", "0"), "n_step_returns must be at least 1, got 0"),
         (("--model.target_critic_tau", "2"), "target_critic_tau must be in (0, 1], got 2"),
-        (("--model.critic", "amal.critics.FilmCritic"), "FilmCritic"),
+        (("--model.critic", "amal.networks.FilmCritic"), "FilmCritic"),
         (("--model.critic", "MAPPOCritc"), "MAPPOCritc (did you mean MAPPOCritic?)"),
         (("--model.critic.init_args.hiden_sizes", "[8]"), "(did you mean hidden_sizes?)"),
         (("--model.critic.init_args.hidden_sizes", "[]"), "hidden_sizes must be one or more sizes"),

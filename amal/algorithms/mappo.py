@@ -21,11 +21,8 @@ from amal.algorithms.minibatches import (
     shuffled_episodes,
     shuffled_transitions,
 )
-from amal.critics import Critic, MAPPOCritic, TargetCritic, evaluate_critic
-from amal.distributed import average_gradients, averaged, collected, of_this_process, without_reducer
-from amal.evaluation import BattleStatistics
-from amal.machine import side_by_side
-from amal.networks import IndependentPolicies, MLPPolicy, Policy, Sequences
+from amal.networks.critics import Critic, MAPPOCritic, TargetCritic, evaluate_critic
+from amal.networks.policies import IndependentPolicies, MLPPolicy, Policy, Sequences
 from amal.ops.losses import (
     approx_kl,
     categorical_entropy,
@@ -39,9 +36,12 @@ from amal.ops.losses import (
 )
 from amal.ops.normalization import ValueNormalizer
 from amal.ops.returns import explained_variance, generalized_advantages, n_step_returns
-from amal.random_streams import stream_seed
+from amal.rollout.statistics import BattleStatistics
+from amal.runtime.argument_checks import check_at_least, check_choice, check_positive, check_share
+from amal.runtime.distributed import average_gradients, averaged, collected, of_this_process, without_reducer
+from amal.runtime.machine import side_by_side
+from amal.runtime.random_streams import stream_seed
 from amal.types import EpisodeBatch
-from amal.validation import check_at_least, check_choice, check_positive, check_share
 
 ADAM_EPSILON = 1e-5  # MAPPO's, table of common hyper-parameters; larger than Adam's own 1e-8
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from amal.networks import Sequences
+from amal.networks.policies import Sequences
 from amal.types import EpisodeBatch
 
 

@@ -16,8 +16,8 @@ from amal.backends.process import Worker, answers
 from amal.battle import UnavailableAction
 from amal.battle.arguments import check_side, checked_actions, checked_mask
 from amal.battle.battlefield import LONGEST_EPISODE
+from amal.runtime.argument_checks import check_choice, check_positive, check_whole
 from amal.types import BattleSpec
-from amal.validation import check_choice, check_positive, check_whole
 
 CLOSE_SECONDS = 10.0  # for simulators to end in good order
 

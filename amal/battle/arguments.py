@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from amal.validation import check_choice
+from amal.runtime.argument_checks import check_choice
 
 SIDES = ("ally", "enemy")
 

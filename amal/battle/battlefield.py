@@ -11,8 +11,8 @@ from typing import Literal, get_args
 import numpy as np
 
 from amal.battle.entries import ScenarioError
+from amal.runtime.argument_checks import check_whole
 from amal.types import BattleSpec
-from amal.validation import check_whole
 
 FIELD_SIZE = 32
 UNIT_GAP = 0.05  # between the rims of neighbours at placement

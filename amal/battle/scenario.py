@@ -31,8 +31,8 @@ from amal.battle.battlefield import (
     place,
 )
 from amal.battle.entries import ScenarioError, check_keys, count, nearest, number, point, word
-from amal.validation import check_whole
-from amal.yaml_files import BadYaml, decode, parse_yaml
+from amal.runtime.argument_checks import check_whole
+from amal.runtime.yaml_files import BadYaml, decode, parse_yaml
 
 OWN_FILE = (".yaml", ".yml")  # what a name ends with that is a path
 MOST_UNITS = FIELD_SIZE**2  # of a type in a group, and attacks of a shot

@@ -15,7 +15,7 @@ from amal.battle.scenario import load_scenario
 from amal.battle.state import ATTACK_MOVE, BATTLE, ENEMY, HEAL, UNIT, Scene, build_roster, build_scene, build_scratch
 from amal.battle.stepping import CHUNKS, Views, first_refused, start_battle, step_all, step_chunk
 from amal.battle.threads import may_share_work, openmp_threads_kept
-from amal.validation import check_flag, check_whole
+from amal.runtime.argument_checks import check_flag, check_whole
 
 MOST_BATTLES = 2**20  # each has a random stream, of which ten thousand are made in a second
 PARALLEL_UNITS = 1024  # with fewer in all, waking a second thread costs more than it saves

@@ -12,7 +12,7 @@ from gymnasium import spaces
 from amal.battle import UnavailableAction, VectorBattle
 from amal.battle.arguments import checked_actions
 from amal.battle.scenario import load_scenario, scenario_names
-from amal.validation import check_flag, check_whole
+from amal.runtime.argument_checks import check_flag, check_whole
 
 NAMESPACE = "amal"
 

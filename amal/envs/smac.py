@@ -18,8 +18,8 @@ from amal.battle.battlefield import Scenario
 from amal.battle.dynamics import VICTORY_REWARD
 from amal.battle.entries import nearest
 from amal.battle.scenario import in_this_form
+from amal.runtime.argument_checks import check_flag
 from amal.types import Battles, BattleSpec
-from amal.validation import check_flag
 
 BACKENDS = ("embedded", *backends.BACKENDS)
 REWARD_SCALE_RATE = 20.0  # what the simulator's rewards of a flawless victory sum to

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from amal.validation import check_at_least
+from amal.runtime.argument_checks import check_at_least
 
 
 class CrossEntropyMethod(nn.Module):

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
+from amal.networks.populations import flat_parameters, population_logits
 from amal.ops.losses import masked_log_softmax, masked_mean
-from amal.population import flat_parameters, population_logits
-from amal.validation import check_at_least
+from amal.runtime.argument_checks import check_at_least
 
 if TYPE_CHECKING:
-    from amal.networks import Policy
+    from amal.networks.policies import Policy
 
 PERTURBATION_SEED = 0
 """Of the noise that makes the other policies: with a constant one there is nothing to keep in a checkpoint."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from amal.distributed import pooled_moments
+from amal.runtime.distributed import pooled_moments
 
 SERIAL_SUM = 2**14  # entries that torch sums on one thread
 LEAST_LOG_PROB = -80.0  # of an action that may still be taken

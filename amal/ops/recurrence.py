@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from amal.machine import one_thread
+from amal.runtime.machine import one_thread
 
 
 def gated_recurrence(inputs: Tensor, hidden: Tensor, weight: Tensor, bias: Tensor, running: Sequence[int]) -> Tensor:

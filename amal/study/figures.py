@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
-from amal.atomic import replacing
+from amal.runtime.atomic import replacing
 
 EVALUATION_EPISODES = 32  # battles behind every win rate in evaluations.csv
 WIN_COLOUR, RETURN_COLOUR = "#0072B2", "#D55E00"  # Okabe-Ito blue and vermilion; also distinct in grey

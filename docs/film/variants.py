@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from amal.critics import FiLMCritic, standardized
+from amal.networks.critics import FiLMCritic, standardized
 
 
 class FiLMWithoutNorm(FiLMCritic):

@@ -9,8 +9,8 @@ from lightning import Trainer
 from torch.utils.data import DataLoader, IterableDataset
 
 from amal.algorithms.mappo import MAPPO
-from amal.critics import MAPPOCritic
-from amal.networks import MLPPolicy
+from amal.networks.critics import MAPPOCritic
+from amal.networks.policies import MLPPolicy
 from amal.types import EpisodeBatch
 
 N_AGENTS, N_ACTIONS, OBS_DIM, STATE_DIM = 3, 5, 6, 7

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from amal.algorithms.amal import AMAL
+from amal.algorithms.amal.algorithm import AMAL
+from amal.algorithms.amal.auxiliaries import evolve
+from amal.algorithms.amal.imagination import imagine
 from amal.algorithms.mappo import MAPPO
-from amal.evolution import evolve
-from amal.imagination import imagine
+from amal.networks.world_models import open_loop_errors, world_model_losses
 from amal.ops.cem import CrossEntropyMethod
-from amal.random_streams import stream_seed
 from amal.replay import REAL, AsymmetricReplayBuffer, Experience, RealExperience
+from amal.runtime.random_streams import stream_seed
 from amal.types import EpisodeBatch
-from amal.world_model import open_loop_errors, world_model_losses
 from tests.algorithms.episodes import N_ACTIONS, N_AGENTS, OBS_DIM, STATE_DIM
 
 Rows = list[tuple[int, int, int]]  # episode, step, agent

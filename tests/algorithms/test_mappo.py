@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 
 from amal.algorithms.mappo import MAPPO, NonFiniteLoss, check_finite
 from amal.algorithms.minibatches import lifelines, living_rows, shuffled_transitions, single_steps
-from amal.critics import IPPOCritic, MAPPOCritic, evaluate_critic
-from amal.networks import GRUPolicy, IndependentPolicies, MLPPolicy, Sequences
+from amal.networks.critics import IPPOCritic, MAPPOCritic, evaluate_critic
+from amal.networks.policies import GRUPolicy, IndependentPolicies, MLPPolicy, Sequences
 from amal.ops.returns import generalized_advantages, n_step_returns
 from amal.types import EpisodeBatch
 from tests.algorithms.episodes import (
@@ -462,7 +462,7 @@ def test_networks_are_chosen_by_class_path() -> None:
     assert isinstance(default.policy, MLPPolicy)
     chosen = [
         *("--model.policy=amal.networks.GRUPolicy", "--model.policy.hidden_size=32"),
-        *("--model.critic=amal.critics.MAPPOCritic", "--model.critic.joint_obs=true"),
+        *("--model.critic=amal.networks.MAPPOCritic", "--model.critic.joint_obs=true"),
     ]
     module = parser.instantiate(parser.parse_args(sizes + chosen)).model
     assert isinstance(module.policy, GRUPolicy)

@@ -7,11 +7,11 @@ import pytest
 import torch
 from lightning import seed_everything
 
-from amal.algorithms.amal import AMAL
+from amal.algorithms.amal.algorithm import AMAL
 from amal.algorithms.mappo import MAPPO
-from amal.critics import IPPOCritic
+from amal.networks.critics import IPPOCritic
+from amal.networks.world_models import WorldModel
 from amal.types import EpisodeBatch
-from amal.world_model import WorldModel
 from callbacks import Evolution
 from tests.algorithms.episodes import SIZES, SMALL_CRITIC, SMALL_MLP, parameters, random_batch, train
 from tests.algorithms.plain import PlainAMAL, PlainMAPPO, defaults

@@ -14,9 +14,9 @@ import yaml
 
 from amal.battle import VectorBattle
 from amal.battle.scenario import ScenarioError, load_scenario
+from amal.commands.compare import main as compare
+from amal.commands.scenarios import army
 from amal.envs import SMACWrapper, parallel_env, register_scenario
-from amal.study.grid.compare import main as compare
-from amal.study.scenarios import army
 from datamodules import RolloutDataModule
 from tests.conftest import ROOT
 
@@ -212,7 +212,7 @@ def test_a_run_goes_on_with_its_file_and_never_with_another(
 def test_a_run_on_a_file_is_named_after_it(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from jsonargparse import Namespace
 
-    from callbacks.run_folders import run_folder
+    from amal.commands.run_folders import run_folder
 
     monkeypatch.chdir(tmp_path)
     model, data = Namespace(class_path="amal.algorithms.mappo.MAPPO"), Namespace(scenario=str(file))
@@ -242,7 +242,7 @@ def test_a_study_names_its_cells_after_the_file_and_notices_a_change(
 ) -> None:
     study = tmp_path / "study"
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("amal.study.grid.compare.run", lambda grid, options: len(grid.cells(study)))
+    monkeypatch.setattr("amal.commands.compare.run", lambda grid, options: len(grid.cells(study)))
     arguments = ["--algorithms", "mappo", "--scenarios", "3m", str(file), "--seeds", "1", "--env_steps", "100"]
     with pytest.raises(SystemExit) as stop:
         compare([*arguments, "--out", str(study)])

@@ -14,13 +14,13 @@ from typing import Any
 
 import yaml
 
-from amal.atomic import replacing
 from amal.battle.entries import nearest
 from amal.battle.scenario import is_file, name_of
-from amal.study.locks import refuse_foreign
+from amal.runtime.atomic import replacing
+from amal.runtime.locks import refuse_foreign
+from amal.runtime.versions import code_version
+from amal.runtime.yaml_files import BadYaml, read_yaml
 from amal.study.records import STUDY, STUDY_MAY_HAVE, checked
-from amal.study.versions import code_version
-from amal.yaml_files import BadYaml, read_yaml
 
 START_MARK = "=== "  # begins the line of a log that says when and how a session of its cell was started
 BASELINE = "mappo"  # where a study names none
@@ -40,7 +40,7 @@ class Cell:
     Attributes:
         study: folder of the study, absolute.
         fit_arguments: what ``fit`` is told to begin the run, apart from seed and folder.
-        allowed_code: code of others that its configuration may name, see ``amal.foreign_code``.
+        allowed_code: code of others that its configuration may name, see ``amal.runtime.trusted_code``.
     """
 
     study: Path

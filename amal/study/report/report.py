@@ -1,13 +1,10 @@
-"""The ``report`` command: what a study found, as a page, figures and tables."""
+"""What a study found, as a page, figures and tables."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from amal.study.arguments import OneLineParser, fail, path_argument
 
 if TYPE_CHECKING:  # --help answers without pandas, scipy and matplotlib
     import pandas as pd
@@ -15,50 +12,6 @@ if TYPE_CHECKING:  # --help answers without pandas, scipy and matplotlib
     from amal.study.analysis.comparison import Comparison
     from amal.study.analysis.tables import Bootstrap
     from amal.study.analysis.verdict import Verdict
-
-RESAMPLES = 2000
-MOST_RESAMPLES = 100_000  # some hundred megabytes; intervals do not get better by more
-
-
-def main(args: list[str]) -> None:
-    options = _parser().parse_args(args)
-    if not 1 <= options.resamples <= MOST_RESAMPLES:
-        fail(f"--resamples must be at least 1 and at most {MOST_RESAMPLES:,}, got {options.resamples}")
-    if options.seed < 0:
-        fail(f"--seed must be at least 0, got {options.seed}")
-    from amal.study.analysis.comparison import read_comparison
-    from amal.study.analysis.tables import Bootstrap
-    from amal.study.locks import refuse_foreign
-
-    out = options.out or options.study / "report"
-    try:
-        if options.out is not None:
-            refuse_foreign(out, "report.html")
-        comparison = read_comparison(options.study, options.baseline, options.algorithms)
-        verdicts = write_report(comparison, out, Bootstrap(options.resamples, options.seed))
-    except ValueError as error:
-        fail(" ".join(str(error).split()))
-    except OSError as error:
-        fail(f"{error.filename or out}: {error.strerror}")
-    for verdict in verdicts.values():
-        print(verdict.headline)
-    print(f"report: {out / 'report.html'}")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = OneLineParser(
-        prog="python cli.py report",
-        allow_abbrev=False,
-        description="Write what a study found: report.html and its figures and tables as single files. Runs that are "
-        "missing or unfinished are listed and left out.",
-    )
-    parser.add_argument("study", type=path_argument, metavar="STUDY", help="folder of the study, as compare writes it")
-    parser.add_argument("--baseline", metavar="NAME", help="compared with (default: the study's, else mappo)")
-    parser.add_argument("--algorithms", nargs="+", default=[], metavar="NAME", help="only these beside the baseline")
-    parser.add_argument("--out", type=path_argument, metavar="FOLDER", help="default STUDY/report")
-    parser.add_argument("--resamples", type=int, default=RESAMPLES, metavar="N", help="default %(default)s")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the resampling (default %(default)s)")
-    return parser
 
 
 def write_report(comparison: Comparison, out: Path, bootstrap: Bootstrap) -> dict[str, Verdict]:
@@ -131,7 +84,7 @@ def _write_tables(
 
 
 def _write(path: Path, text: str) -> None:
-    from amal.atomic import replacing
+    from amal.runtime.atomic import replacing
 
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8")

@@ -18,6 +18,7 @@ import yaml
 from matplotlib.figure import Figure
 from scipy import stats
 
+from amal.commands.report import main
 from amal.study.analysis.comparison import Comparison, complete_seeds, read_comparison
 from amal.study.analysis.efficiency import pooled_ratio, sample_efficiency
 from amal.study.analysis.ledger import cost, diagnostics, runs
@@ -29,7 +30,7 @@ from amal.study.grid.runs import read_record
 from amal.study.report.curves import ratio_bars
 from amal.study.report.formats import latex, markdown, number, p_value
 from amal.study.report.marl_eval import marl_eval_data
-from amal.study.report.report import main, make_tables, notes, write_report
+from amal.study.report.report import make_tables, notes, write_report
 from tests.conftest import ROOT
 
 Cli = Callable[..., None]

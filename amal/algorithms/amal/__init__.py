@@ -1,0 +1,5 @@
+"""AMAL and its parts."""
+
+from amal.algorithms.amal.algorithm import AMAL
+
+__all__ = ["AMAL"]

@@ -1,0 +1,44 @@
+"""What the study's commands do with bad input."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+
+def fail(message: str) -> NoReturn:
+    """One line on stderr, exit code 2."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def path_argument(text: str) -> Path:
+    """A path that was given. An empty one, of a variable that is not set, would be the working directory."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must not be empty")
+    return Path(text)
+
+
+def add_code_option(parser: argparse.ArgumentParser) -> None:
+    """``--allow_code``, whose meaning is that of ``amal.runtime.trusted_code``."""
+    parser.add_argument(
+        "--allow_code",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a package, module or file of others that may be run if a configuration names it; may be given again",
+    )
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        from amal.battle.entries import nearest  # which loads the simulator, for whose compiler --help need not wait
+
+        option = re.search(r"unrecognized arguments: (--[\w-]+)", message)
+        known = [name for action in self._actions for name in action.option_strings]
+        fail(message + (nearest(option[1], known) if option else ""))

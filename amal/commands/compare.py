@@ -1,0 +1,256 @@
+"""The ``compare`` command: runs the grid of a study, cell by cell, until all of it is finished."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+
+from amal.battle.entries import ScenarioError, nearest
+from amal.battle.scenario import load_scenario
+from amal.commands.arguments import OneLineParser, add_code_option, fail, path_argument
+from amal.commands.protocol import with_protocol
+from amal.runtime.argument_checks import LARGEST_SEED, whole_number
+from amal.runtime.locks import FolderNotOurs, locked
+from amal.study.grid.board import Board
+from amal.study.grid.launchers import CellInUse, Launcher, LocalLauncher, RayLauncher, import_ray
+from amal.study.grid.runs import Grid, StudyError, write_record
+
+TICK_SECONDS = 0.2
+MOST_RUNS = 100_000  # of a study; listing more cells than anybody can run takes minutes and gigabytes
+EVALUATIONS = "evaluation.every_n_episodes"
+GRIDS_OWN = (
+    *("config", "ckpt_path", "out", "allow_code", "seed_everything"),
+    *("data", "data.scenario", "data.env_steps", "data.episodes"),
+    *("trainer", "trainer.callbacks"),  # trainer.callbacks+ adds one
+)
+
+
+def main(args: list[str]) -> None:
+    try:
+        options = read_options(args)
+        grid = grid_of(options)
+        if options.launcher == "ray":
+            import_ray()
+        if options.parallel is not None and options.parallel < 1:
+            raise StudyError(f"--parallel must be at least 1, got {options.parallel}")
+        grid.joined(options.out)  # refuses before anything is written
+        with locked(options.out):
+            write_record(options.out, grid.joined(options.out))
+            code = run(grid, options)
+    except (StudyError, ScenarioError, FolderNotOurs) as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename or options.out}: {error.strerror}")
+    sys.exit(code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(
+        prog="python cli.py compare",
+        allow_abbrev=False,
+        description="Train algorithms on scenarios with several seeds. The same command again continues what was "
+        "interrupted and tries again what failed; finished runs are kept.",
+    )
+    parser.add_argument(
+        "--algorithms",
+        nargs="+",
+        required=True,
+        metavar="NAME[:FILE,...]",
+        help="NAME for configs/NAME.yaml, or NAME:FILE[,FILE...] for those files, later over earlier",
+    )
+    parser.add_argument("--scenarios", nargs="+", required=True, metavar="NAME|FILE")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[5], metavar="N", help="how many, or several by value (default 5)"
+    )
+    parser.add_argument("--env_steps", type=whole_number, required=True, metavar="N", help="budget of every run")
+    parser.add_argument("--out", type=path_argument, required=True, metavar="FOLDER", help="the study's folder")
+    parser.add_argument("--baseline", metavar="NAME", help="whom report compares the others with (default mappo)")
+    parser.add_argument(
+        "--tuned_on",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="scenarios used for tuning: shown, but not concluded on",
+    )
+    parser.add_argument("--protocol", metavar="FILE", help="YAML file with these settings, fixed before the first run")
+    parser.add_argument(
+        "--parallel", type=int, metavar="N", help="runs at a time, which share the cores (default: one a core)"
+    )
+    parser.add_argument("--launcher", choices=("local", "ray"), default="local", help="this machine or a Ray cluster")
+    parser.add_argument(
+        "--overrides", nargs="+", default=[], metavar="KEY=VALUE", help="for every run, as in data.num_envs=32"
+    )
+    add_code_option(parser)
+    return parser
+
+
+def read_options(args: list[str]) -> argparse.Namespace:
+    """The options, with those of a protocol. Raises StudyError."""
+    return _parser().parse_args(with_protocol(args))
+
+
+def grid_of(options: argparse.Namespace) -> Grid:
+    """The grid that the options describe. Raises StudyError or ScenarioError."""
+    algorithms: dict[str, list[Path]] = {}
+    for word in options.algorithms:
+        label, configs = _algorithm(word)
+        if label in algorithms:
+            raise StudyError(f"--algorithms: {label!r} is named twice")
+        algorithms[label] = configs
+    scenarios = [load_scenario(name) for name in options.scenarios]
+    _refuse_repeated("--scenarios", [scenario.name for scenario in scenarios])
+    if options.env_steps < 1:
+        raise StudyError(f"--env_steps must be at least 1, got {options.env_steps}")
+    for override in options.overrides:
+        key, equals, _ = override.partition("=")
+        if not equals or not re.fullmatch(r"\w[\w.]*\+?", key):
+            raise StudyError(f"--overrides: expected KEY=VALUE, got {override!r}")
+        if key in GRIDS_OWN or key.removesuffix("+") in GRIDS_OWN[:-1]:
+            raise StudyError(f"--overrides: {key} is set by the study itself, or by options of compare")
+    _refuse_without_evaluations(algorithms, options.overrides)
+    seeds = _seeds(options.seeds)
+    runs = len(algorithms) * len(scenarios) * len(seeds)
+    if runs > MOST_RUNS:
+        raise StudyError(f"--seeds: {runs:,} runs are more than a study can have, which is {MOST_RUNS:,}")
+    return Grid(
+        algorithms,
+        [scenario.reference for scenario in scenarios],
+        seeds,
+        options.env_steps,
+        options.overrides,
+        options.allow_code,
+        options.baseline,
+        [load_scenario(name).name for name in options.tuned_on],
+    )
+
+
+def _refuse_without_evaluations(algorithms: Mapping[str, Sequence[Path]], overrides: Sequence[str]) -> None:
+    """Raises StudyError if runs of an algorithm would not be evaluated: all that a report reads."""
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key.rstrip("+") in ("evaluation", "checkpoint"):
+            raise StudyError(f"--overrides: expected one argument of {key}, as in {EVALUATIONS}=50, got {override!r}")
+        if key == EVALUATIONS and not _is_positive(value):
+            raise StudyError(f"--overrides: {EVALUATIONS} must be at least 1, got {value}: a report needs evaluations")
+    if any(override.startswith(f"{EVALUATIONS}=") for override in overrides):
+        return
+    for label, configs in algorithms.items():
+        for config in reversed(configs):
+            given = _evaluation_of(config)
+            if given is not None and not _is_positive(given):
+                raise StudyError(
+                    f"--algorithms {label}: {config} sets {EVALUATIONS} to {given}, but a report needs evaluations"
+                )
+            if given is not None:
+                break
+
+
+def _evaluation_of(config: Path) -> str | None:
+    """evaluation.every_n_episodes of a file, as it is written; None if it does not say, or no ``fit`` could read it."""
+    try:
+        section = yaml.safe_load(config.read_text(encoding="utf-8"))["evaluation"]
+        return str(section["every_n_episodes"] if isinstance(section, dict) else section)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError):
+        return None
+
+
+def _is_positive(value: str) -> bool:
+    try:
+        return float(value) >= 1
+    except ValueError:
+        return False
+
+
+def _algorithm(word: str) -> tuple[str, list[Path]]:
+    """Label and config files of 'NAME' or 'NAME:FILE,FILE'."""
+    label, colon, files = word.partition(":")
+    if not re.fullmatch(r"\w[\w.-]*", label) or label == "logs":  # it names folders beside logs/
+        raise StudyError(f"--algorithms: {label!r} cannot name an algorithm, for it names a folder")
+    configs = [Path(file) for file in files.split(",")] if colon else [Path("configs") / f"{label}.yaml"]
+    for config in configs:
+        if not config.is_file():
+            known = [str(path) for path in config.parent.glob("*.yaml")]
+            raise StudyError(f"--algorithms {word}: no file {config}{nearest(str(config), known)}")
+    return label, configs
+
+
+def _seeds(numbers: list[int]) -> list[int]:
+    if len(numbers) == 1:
+        if numbers[0] < 1:
+            raise StudyError(f"--seeds must be at least 1, got {numbers[0]}")
+        if numbers[0] > MOST_RUNS:
+            raise StudyError(f"--seeds must be at most {MOST_RUNS:,}, got {numbers[0]}")
+        return list(range(numbers[0]))
+    _refuse_repeated("--seeds", numbers)
+    for seed in numbers:
+        if not 0 <= seed <= LARGEST_SEED:
+            raise StudyError(f"--seeds must be between 0 and {LARGEST_SEED}, got {seed}")
+    return numbers
+
+
+def _refuse_repeated(option: str, values: Sequence[object]) -> None:
+    repeated = next((value for value in values if values.count(value) > 1), None)
+    if repeated is not None:
+        raise StudyError(f"{option}: {repeated} is named twice")
+
+
+def run(grid: Grid, options: argparse.Namespace) -> int:
+    """Runs all cells that are not finished; the exit code."""
+    launcher = RayLauncher(options.parallel) if options.launcher == "ray" else LocalLauncher(options.parallel)
+    board = Board(grid.cells(options.out), grid.env_steps, launcher.parallel, Console())
+    for cell in board.of_state("waiting"):
+        if fault := cell.fault():
+            print(f"note: {cell} is run again, its folder is set aside: {fault}", file=sys.stderr)
+    with received_signals() as signals:
+        try:
+            with board.shown():
+                _run_until(lambda: bool(signals), launcher, board)
+                if signals:
+                    launcher.stop(signals)
+                    board.put_back()
+        finally:
+            launcher.stop(signals)
+    return board.summary(options.out, signals)
+
+
+def _run_until(is_stopped: Callable[[], bool], launcher: Launcher, board: Board) -> None:
+    waiting = deque(board.of_state("waiting"))
+    running = 0
+    while (waiting or running) and not is_stopped():
+        while waiting and running < launcher.parallel:
+            cell = waiting.popleft()
+            try:
+                launcher.start(cell)
+                board.begin(cell)
+                running += 1
+            except (OSError, CellInUse) as error:
+                board.end(cell, str(error))
+        board.refresh()
+        time.sleep(TICK_SECONDS)
+        for cell, failure in launcher.ended():
+            board.end(cell, failure)
+            running -= 1
+
+
+@contextmanager
+def received_signals() -> Iterator[list[int]]:
+    """A list that the signals which ask to stop are appended to, instead of what they do otherwise."""
+    received: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores one
+    previous = {number: signal.signal(number, lambda number, frame: received.append(number)) for number in heard}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

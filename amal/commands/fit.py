@@ -1,0 +1,356 @@
+"""fit, validate and test: LightningCLI with the project's links, defaults and run folders.
+
+Apart from cli.py, because importing Lightning takes seconds that the other commands need not wait for.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import re
+import sys
+import warnings
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentError, Namespace
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from amal.algorithms.amal.algorithm import AMAL
+from amal.algorithms.mappo import MAPPO, NonFiniteLoss
+from amal.battle.scenario import check_same_content, load_scenario, name_of
+from amal.commands.faults import fault
+from amal.commands.loggers import check_places, go_on_logging, obey_wandb_mode, set_up_loggers
+from amal.commands.portable import name_files_absolutely
+from amal.commands.resuming import (
+    SETTINGS,
+    check_opponent,
+    check_playable,
+    check_resumable,
+    decisive_settings,
+    scenario_of,
+)
+from amal.commands.run_folders import (
+    agreed_run_folder,
+    begin_as_it_was,
+    discard_unbegun,
+    is_run_of,
+    kept,
+    refuse_occupied,
+    refuse_to_go_back,
+    told_to_launched,
+)
+from amal.commands.suggestions import suggestion
+from amal.commands.trainer_options import (
+    check_arguments,
+    check_callbacks,
+    check_plugins,
+    check_trainer,
+    check_typed,
+    tell_who_is_awaited,
+)
+from amal.runtime.argument_checks import LARGEST_SEED
+from amal.runtime.atomic import remove_unfinished, replacing
+from amal.runtime.checkpoints import CheckpointError, WholeCheckpoints, check_fits, check_is_file, read_checkpoint
+from amal.runtime.configuration import DIMENSIONS, check_files, check_parsed, files_first
+from amal.runtime.distributed import check_processes, leave_group, rank
+from amal.runtime.locks import FolderNotOurs, locked
+from amal.runtime.machine import keep_freed_memory
+from amal.runtime.trusted_code import OPTION, allow_only, denied_import, taken_permissions
+from callbacks.checkpoint import RunCheckpoint
+from callbacks.diagnosis import Diagnosis
+from callbacks.evaluation import Evaluation
+from callbacks.evolution import Evolution
+from callbacks.progress import TrainingProgress
+from callbacks.telemetry import Telemetry
+from callbacks.tracking import Tracking
+from datamodules.rollout import RolloutDataModule
+
+SUBCOMMANDS = ("fit", "validate", "test")
+PARSER_OPTIONS = {"exit_on_error": False, "allow_abbrev": False}
+TRAINER_DEFAULTS = {
+    "devices": 1,  # several are for those who ask for them
+    "max_epochs": 1,  # the budget ends training, see RolloutDataModule
+    "logger": False,  # metrics.csv is always written; configs/logger adds others
+    "log_every_n_steps": 1,
+    "num_sanity_val_steps": 0,
+    "enable_model_summary": False,
+    "default_root_dir": "runs",
+}
+# Mostly Lightning's advice for data that is loaded from disk; ours is played in this process.
+_NOT_FOR_USERS = (
+    ".*does not have many workers.*",
+    ".*Your `IterableDataset` has `__len__` defined.*",
+    ".*Total length of `list` across ranks is zero.*",
+    ".*dataloader is not resumable.*",  # the data module is
+    ".*have no `val_dataloader`.*",  # the Evaluation callback plays instead
+    ".*when logging on epoch level in distributed setting.*",  # every process evaluates the same
+    ".*LeafSpec.*",  # Lightning's own use of torch
+)
+# What Lightning tells by its logs although it is the answer to an option: --trainer.profiler, enable_model_summary.
+_ASKED_FOR = ("profilers.profiler", "callbacks.model_summary")
+
+
+class ConfigOfRun(SaveConfigCallback):
+    """Writes the complete configuration of a training run into its folder, and what counts of it into checkpoints."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.settings = decisive_settings(self.parser, self.config)
+        if stage == "fit" and trainer.is_global_zero:
+            with replacing(Path(trainer.default_root_dir) / "config.yaml") as part:
+                self.parser.save(self.config, part, skip_unset=False, overwrite=True, multifile=False)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[SETTINGS] = self.settings
+
+
+class TrainingCLI(LightningCLI):
+    """Links the battle's sizes to the model, and gives every training run a folder of its own.
+
+    Args:
+        allowed_code: code of others that a configuration may name, see ``amal.runtime.trusted_code``.
+    """
+
+    def __init__(self, allowed_code: list[str], **kwargs: Any) -> None:
+        self.allowed_code = allowed_code
+        self.checkpoint: dict[str, Any] | None = None  # what the one to begin from holds
+        self.is_fork = False  # whether it goes on in another folder than the checkpoint's run
+        super().__init__(**kwargs)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--out", type=str | None, default=None, help="Folder of the run. Default: runs/ALGORITHM-SCENARIO-seedN."
+        )
+        parser.add_lightning_class_args(Evaluation, "evaluation")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        for name in DIMENSIONS:
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        try:
+            super().parse_arguments(parser, args)
+        except ArgumentError as error:
+            denied = denied_import(str(error))
+            if denied is not None:
+                fail(str(denied))
+            command = next((word for word in sys.argv if word in SUBCOMMANDS), "fit")
+            fail(str(error), suggestion(str(error), self._subcommand_parsers[command]))
+        sys.argv += [f"{OPTION}={name}" for name in self.allowed_code]  # for the processes that Lightning launches
+        config = self.config[self.config.subcommand]
+        if not isinstance(config.trainer, Namespace):
+            fail(f"trainer must be the trainer's arguments by name, got {config.trainer!r}")
+        try:
+            check_parsed(self._parser(self.config.subcommand), config)
+        except (TypeError, ValueError) as error:
+            fail(str(error))
+        seed = config.seed_everything
+        if isinstance(seed, bool) or not 0 <= seed <= LARGEST_SEED:
+            fail(f"seed_everything must be between 0 and {LARGEST_SEED}, got {seed}")
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        if config.weights_only is False:
+            fail("weights_only: false is refused, for loading such a checkpoint runs the code that it holds")
+        config.weights_only = True
+        try:
+            check_typed(str(self.subcommand), sys.argv[1:])
+            check_arguments(config)
+            check_callbacks(config.trainer.callbacks, [type(one) for one in self.trainer_defaults["callbacks"]])
+            name_files_absolutely(config)
+            if config.ckpt_path is not None:
+                self._check_checkpoint(config)
+            if self.subcommand == "fit":
+                folder = agreed_run_folder(config)
+                if self.checkpoint is not None:
+                    self.is_fork = not is_run_of(folder, Path(config.ckpt_path))
+                config.out = str(folder)
+                set_up_loggers(config.trainer, folder)
+        except (ValueError, OSError) as error:
+            fail(str(error))
+        if self.subcommand != "fit":
+            config.trainer.logger = False
+            if config.ckpt_path is None:
+                print(f"note: without --ckpt_path {self.subcommand} plays an untrained policy", file=sys.stderr)
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: Lightning would let a checkpoint's hyper-parameters override the command's; here they must agree."""
+
+    def _check_checkpoint(self, config: Namespace) -> None:
+        """Raises ValueError or OSError for a checkpoint that is of no use to this command."""
+        path = Path(config.ckpt_path)
+        check_is_file(path)
+        self.checkpoint = read_checkpoint(path, mapped=True)
+        if config.data.backend == "embedded":
+            check_same_content(load_scenario(config.data.scenario), scenario_of(self.checkpoint))
+        if self.subcommand == "fit":
+            check_resumable(path, self.checkpoint, decisive_settings(self._parser("fit"), config))
+        else:
+            check_playable(path, self.checkpoint, name_of(config.data.scenario))
+
+    def before_fit(self) -> None:
+        keep_freed_memory()
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+            if self.subcommand == "fit":
+                # all raise, before anything is written: without a budget, for a checkpoint of another number of
+                # processes, and for a module that has nothing of what a callback is for
+                self.datamodule.max_updates  # noqa: B018
+                if isinstance(self.model, MAPPO):
+                    self.model.check_episodes(self.datamodule.episodes_per_update)
+                self._check_callbacks(self.trainer.callbacks)  # type: ignore[attr-defined]
+                obey_wandb_mode(self.trainer.loggers)
+                if self.checkpoint is not None and not self.is_fork:
+                    go_on_logging(self.trainer.loggers, self.checkpoint)
+                check_places(self.trainer.loggers, Path(self.trainer.default_root_dir))
+            self.trainer.strategy.checkpoint_io = WholeCheckpoints()
+            if self.checkpoint is not None:
+                config = self.config[self.subcommand]
+                told = f"the model on the scenario {config.data.scenario}"
+                check_fits(self.checkpoint["state_dict"], self.model, Path(config.ckpt_path), told)
+                if self.subcommand == "fit":
+                    check_opponent(self.checkpoint, self.datamodule.opponent_sha256)
+                    check_processes(len(self.checkpoint["RolloutDataModule"]["processes"]), self.trainer.world_size)
+                    if not self.is_fork:
+                        refuse_to_go_back(Path(config.ckpt_path), self.checkpoint)
+                else:
+                    self.model.load_state_dict(self.checkpoint["state_dict"])
+        except (ValueError, TypeError, OSError, ImportError, MisconfigurationException) as error:
+            fail(str(error))
+        except (RuntimeError, MemoryError) as error:
+            if (why := fault(error)) is None:
+                raise
+            fail(why)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Raises ValueError for what a trainer has no use for here, and if it cannot be made."""
+        asked = self._get(self.config_init, "trainer")
+        check_plugins(asked["plugins"])
+        if asked["enable_progress_bar"] is False:
+            everywhere = self.trainer_defaults["callbacks"]
+            self.trainer_defaults["callbacks"] = [one for one in everywhere if not isinstance(one, ProgressBar)]
+        if self.subcommand == "fit":
+            kwargs["default_root_dir"] = self._get(self.config, "out")
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except RuntimeError as error:  # of two callbacks, or of what the environment says about processes
+            why = " ".join(str(error).split())
+            if why.startswith("Found more than one stateful callback"):
+                why = f"trainer.callbacks: {why.partition('.')[0]}; a later file replaces an earlier one's list"
+            raise ValueError(why) from error
+        check_trainer(trainer)
+        return trainer
+
+    def _check_callbacks(self, callbacks: list[Callback]) -> None:
+        """Raises ValueError if a callback is of no use to the model, or the model needs one that is missing."""
+        for callback in callbacks:
+            if isinstance(callback, Diagnosis):
+                callback.check(self.model, self.datamodule, self.trainer.world_size)
+            elif isinstance(callback, Evolution):
+                callback.check(self.model)
+        evolves = any(isinstance(callback, Evolution) for callback in callbacks)
+        if isinstance(self.model, AMAL) and self.model.imagines and not evolves:
+            raise ValueError(
+                "trainer.callbacks: AMAL's auxiliary agents need callbacks.Evolution; a later file replaces an earlier "
+                "one's list, so name it there too"
+            )
+
+    def validate(self, **kwargs: Any) -> None:
+        """The trainer's, without a checkpoint: its weights, all of it that playing needs, are loaded already."""
+        self.trainer.validate(**kwargs | {"ckpt_path": None})
+
+    def test(self, **kwargs: Any) -> None:
+        """As ``validate``."""
+        self.trainer.test(**kwargs | {"ckpt_path": None})
+
+    def fit(self, **kwargs: Any) -> None:
+        """The trainer's, in a folder that nobody else writes to; what stops it is told in one line."""
+        folder = Path(self.trainer.default_root_dir)
+        try:
+            with locked(folder) if self.trainer.is_global_zero else nullcontext():
+                if self.trainer.is_global_zero:
+                    if kwargs.get("ckpt_path") is None or self.is_fork:
+                        refuse_occupied(folder)  # again, for now nobody else can begin here
+                    for place in (folder, folder / "checkpoints"):
+                        remove_unfinished(place)
+                    if self.is_fork and self.checkpoint is not None:
+                        begin_as_it_was(Path(kwargs["ckpt_path"]), self.checkpoint, folder)
+                if self.is_fork:
+                    kwargs["ckpt_path"] = str(folder / "checkpoints" / "last.ckpt")
+                self.checkpoint = None
+                tell_who_is_awaited(self.trainer)
+                with told_to_launched(folder):
+                    self.trainer.fit(**kwargs)
+        except FolderNotOurs as error:
+            fail(str(error))
+        except CheckpointError as error:
+            fail(str(error))
+        except MisconfigurationException as error:  # found by Lightning's own check, or by a callback of others
+            if self.trainer.is_global_zero and kwargs.get("ckpt_path") is None:
+                discard_unbegun(folder)
+            fail(str(error))
+        except Exception as error:
+            if (why := fault(error)) is None:
+                if kwargs.get("ckpt_path") is None or self.datamodule.has_played:
+                    raise
+                what = " ".join(f"{type(error).__name__}: {error}".split())
+                fail(f"{kwargs['ckpt_path']}: damaged or not written here, and cannot be resumed: {what}")
+            if rank() and isinstance(error, NonFiniteLoss):
+                sys.exit(0)  # every process sees it in the same update; the first one tells
+            print(f"error: {why}; {kept(folder)}", file=sys.stderr)
+            sys.exit(1)
+
+
+def main(args: list[str]) -> None:
+    """Runs one of fit, validate and test. Bad input ends with one line on stderr and exit code 2."""
+    for advice in _NOT_FOR_USERS:
+        warnings.filterwarnings("ignore", advice)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in _ASKED_FOR:
+        logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
+    args, allowed_code = taken_permissions(args)
+    args = [args[0], *files_first(args[1:])]
+    sys.argv = [sys.argv[0], *args]
+    try:
+        allow_only(allowed_code)
+        check_files(args)
+    except (ValueError, OSError) as error:
+        fail(str(error))
+    atexit.register(leave_group)
+    try:
+        TrainingCLI(
+            allowed_code=allowed_code,
+            model_class=LightningModule,
+            datamodule_class=RolloutDataModule,
+            subclass_mode_model=True,
+            save_config_callback=ConfigOfRun,
+            seed_everything_default=0,
+            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [Telemetry(), TrainingProgress(), Tracking()]},
+            parser_kwargs={**PARSER_OPTIONS, **dict.fromkeys(SUBCOMMANDS, PARSER_OPTIONS)},
+            auto_configure_optimizers=False,
+        )
+    except ArgumentError as error:
+        fail(str(error))
+
+
+def fail(message: str, hint: str = "") -> NoReturn:
+    """One line on stderr, exit code 2."""
+    print("error: " + one_line(message) + hint, file=sys.stderr)
+    sys.exit(2)
+
+
+def one_line(message: str) -> str:
+    """The gist of a message of jsonargparse, which also tells of every other type that an argument could have had."""
+    head, *errors = re.split(r"\n\s*Errors:\n|\n\s*Given value[^\n]*", message.strip())
+    causes = [line.strip().removeprefix("- ") for line in (errors[0] if errors else head).splitlines()]
+    told = [cause for cause in dict.fromkeys(causes) if "NoneType" not in cause and "Expected a path" not in cause]
+    key = re.match(r'Parser key "[^"]*":', head) if errors else None
+    line = " ".join(filter(None, [key[0] if key else "", *(told or causes)]))
+    given = re.search(r"\n\s*Given value: (?!NestedArg|Namespace|[\[{])(.{1,60})", message)
+    return f"{line}, got {given[1]}" if given and given[1] not in line else line

@@ -1,0 +1,128 @@
+"""The ``replay`` command: a battle of a checkpoint's greedy policy, to watch."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from amal.commands.arguments import OneLineParser, add_code_option, fail, path_argument
+
+if TYPE_CHECKING:  # --help must not wait for what plays and draws
+    import numpy as np
+
+    from amal.battle.battlefield import Scenario
+    from amal.viewer.player import Decisions
+
+SUFFIXES = (".gif", ".mp4", ".html")
+
+
+class ReplayError(ValueError):
+    """A replay that cannot be made; the message says why."""
+
+
+def main(args: list[str]) -> None:
+    options = _parser().parse_args(args)
+    try:
+        check_output(options.out)
+        summary = make_replay(options)
+    except OSError as error:
+        fail(f"{error.filename or options.out}: {error.strerror}" if error.strerror else f"{options.out}: {error}")
+    except ValueError as error:
+        fail(str(error))
+    print(f"{options.out}: {summary}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(
+        prog="python cli.py replay",
+        allow_abbrev=False,
+        description="Play one battle with a checkpoint's greedy policy and make a GIF, an MP4 or a web page of it. The "
+        "page plays in any browser and shows how likely each action of each unit was.",
+    )
+    parser.add_argument(
+        "--ckpt_path", type=path_argument, required=True, metavar="FILE", help="RUN/checkpoints/best.ckpt"
+    )
+    parser.add_argument(
+        "--out", type=path_argument, required=True, metavar="FILE", help=f"its suffix decides: {', '.join(SUFFIXES)}"
+    )
+    parser.add_argument(
+        "--config",
+        type=path_argument,
+        metavar="FILE",
+        help="the run's configuration (default: config.yaml, above the checkpoint's folder or in it)",
+    )
+    parser.add_argument(
+        "--enemy",
+        type=path_argument,
+        metavar="FILE",
+        help="checkpoint of the enemies' policy (default: they follow a script)",
+    )
+    parser.add_argument("--seed", type=_natural, default=0, metavar="N", help="of the battles (default %(default)s)")
+    parser.add_argument(
+        "--battle", type=_natural, default=0, metavar="K", help="which of that seed's battles (default %(default)s)"
+    )
+    add_code_option(parser)
+    return parser
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0, got {text!r}")
+    return int(text)
+
+
+def check_output(out: Path) -> None:
+    """Raises ReplayError if no replay can be written there. Before the battle, which takes longer."""
+    if out.suffix not in SUFFIXES:
+        raise ReplayError(f"--out {out}: the suffix must be one of {', '.join(SUFFIXES)}")
+    if out.is_dir():
+        raise ReplayError(f"--out {out}: is a folder")
+    folder = next(parent for parent in out.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ReplayError(f"--out {out}: cannot write into {folder}")
+    if out.suffix == ".mp4":
+        from amal.viewer.film import has_ffmpeg
+
+        if not has_ffmpeg():
+            raise ReplayError(f"--out {out}: an MP4 needs ffmpeg, which is not installed; .gif and .html do not")
+
+
+def make_replay(options: argparse.Namespace) -> str:
+    """Plays the battle and draws it; a summary of it. Raises ValueError or OSError."""
+    from amal.rollout.collector import record_battle
+    from amal.rollout.load_policy import load_opponent, load_player
+    from amal.runtime.trusted_code import allow_only
+    from amal.viewer.replays import team_of_each, verdict
+    from amal.viewer.strikes import ALIVE, STEP_SECONDS
+    from amal.viewer.witness import Witness
+
+    allow_only(options.allow_code)
+    module, scenario = load_player(options.ckpt_path, options.config)
+    enemy, title = None, f"{type(module).__name__} · {options.ckpt_path.name}"
+    if options.enemy is not None:
+        enemy = load_opponent(options.enemy, scenario)
+        title += f" against {type(enemy).__name__} · {options.enemy.name}"
+    witness = Witness(module)
+    scenario, units = record_battle(witness, scenario, options.seed, options.battle, enemy)
+    title += f" · battle {options.battle} of seed {options.seed}"
+    _draw(scenario, units, witness.decisions(), options.out, title)
+    steps = len(units) - 1
+    ending = verdict(team_of_each(scenario), units[-1, :, ALIVE] > 0)
+    return f"{ending} after {steps} steps ({steps * STEP_SECONDS:.1f} s)"
+
+
+def _draw(scenario: Scenario, units: np.ndarray, decisions: Decisions, out: Path, title: str) -> None:
+    if out.suffix == ".html":
+        from amal.viewer.player import render_html
+
+        render_html(scenario, units, decisions, out, title)
+    elif out.suffix == ".mp4":
+        from amal.viewer.film import render_mp4
+
+        render_mp4(scenario, units, out, title)
+    else:
+        from amal.viewer.replays import render_gif
+
+        render_gif(scenario, units, out, title)

@@ -1,0 +1,25 @@
+"""Networks: policies and critics, which configurations name from here, world models and populations."""
+
+from amal.networks.critics import (
+    AttentionCritic,
+    Critic,
+    DualPathCritic,
+    EPyMARLCritic,
+    FiLMCritic,
+    IPPOCritic,
+    MAPPOCritic,
+)
+from amal.networks.policies import GRUPolicy, MLPPolicy, Policy
+
+__all__ = [
+    "AttentionCritic",
+    "Critic",
+    "DualPathCritic",
+    "EPyMARLCritic",
+    "FiLMCritic",
+    "GRUPolicy",
+    "IPPOCritic",
+    "MAPPOCritic",
+    "MLPPolicy",
+    "Policy",
+]

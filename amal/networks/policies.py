@@ -1,0 +1,310 @@
+"""Policies: networks from the agents' observations to the logits of their actions.
+
+Letters: B episodes, T time, N agents, O observation size, A actions, F features, H hidden state.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import compress, pairwise
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from amal.ops.recurrence import gated_recurrence
+from amal.runtime.argument_checks import check_at_least
+from amal.runtime.machine import one_thread
+
+RELU_GAIN = math.sqrt(2.0)
+POLICY_GAIN = 0.01
+"""Gain of a policy's last layer: it starts near uniform (MAPPO, Yu et al. 2022, arXiv:2103.01955, table of common
+hyper-parameters)."""
+
+
+def orthogonal_(weight: Tensor, gain: float = 1.0) -> None:
+    """Fill a weight with an orthogonal matrix (Saxe et al. 2014, arXiv:1312.6120) times ``gain``.
+
+    On one thread: the decomposition behind it rounds differently on more, and equal seeds must give equal weights.
+    """
+    with one_thread():
+        nn.init.orthogonal_(weight, gain)
+
+
+def orthogonal_linear(in_features: int, out_features: int, gain: float) -> nn.Linear:
+    """A linear layer with orthogonal weights and zero biases."""
+    layer = nn.Linear(in_features, out_features)
+    orthogonal_(layer.weight, gain)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def few_outputs(layer: nn.Linear, inputs: Tensor) -> Tensor:
+    """A layer of a dozen outputs on its inputs [R, F] → [R, out], each output's rows side by side in memory.
+
+    The other way around such a product takes MKL more than twice as long, where it must not round by number of threads.
+    """
+    return torch.addmm(layer.bias.unsqueeze(-1), layer.weight, inputs.t()).t()
+
+
+def logistic(x: Tensor) -> Tensor:
+    """σ(x) = ½ + ½ tanh ½x; [...] → [...]. torch's own sigmoid rounds by number of threads."""
+    return torch.tanh(0.5 * x).mul(0.5).add_(0.5)
+
+
+class AgentLinear(nn.Module):
+    """Linear layer on features ⊕ one-hot agent id, without building the id: W_f x + W_id[agent] + b.
+
+    The features may come in several parts, and a part that all agents share is multiplied once, not once per agent.
+    There is one weight over all of it, so that its orthogonal initialisation is that of the plain concatenated layer.
+
+    Args:
+        in_features: F, size of all parts together.
+        n_agents: N.
+        out_features: size of the output.
+        gain: of the orthogonal initialisation.
+    """
+
+    def __init__(self, in_features: int, n_agents: int, out_features: int, gain: float = RELU_GAIN) -> None:
+        super().__init__()
+        self.in_features = in_features
+        self.n_agents = n_agents
+        self.weight = nn.Parameter(torch.empty(out_features, in_features + n_agents))
+        self.bias = nn.Parameter(torch.zeros(out_features))
+        self.ids: Tensor
+        self.register_buffer("ids", torch.eye(n_agents), persistent=False)
+        orthogonal_(self.weight, gain)
+
+    def forward(self, *parts: Tensor) -> Tensor:
+        """Σ_i W_i x_i + W_id + b.
+
+        Args:
+            parts: each [..., N, F_i], or [..., 1, F_i] where the agents share it; Σ F_i = F.
+
+        Returns:
+            [..., N, out].
+        """
+        return self.rows(*parts).view(*parts[0].shape[:-2], self.n_agents, -1)
+
+    def rows(self, *parts: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """The rows ``wanted`` [R] int64 of the flattened [... · N], by default all → [R, out]."""
+        sizes = [part.shape[-1] for part in parts]
+        assert sum(sizes) == self.in_features, f"the parts have sizes {sizes}, expected {self.in_features} in total"
+        is_own = [part.shape[-2] == self.n_agents for part in parts]
+        flat = [part.flatten(0, -2) for part in parts]
+        own = list(compress(flat, is_own))
+        if wanted is None:
+            own.append(self.ids.expand(math.prod(parts[0].shape[:-2]), -1, -1).flatten(0, 1))
+        else:
+            own = [part.index_select(0, wanted) for part in own]
+            own.append(self.ids.index_select(0, wanted % self.n_agents))
+        if all(is_own):
+            return F.linear(torch.cat(own, dim=-1), self.weight, self.bias)
+        *weights, id_weight = self.weight.split([*sizes, self.n_agents], dim=1)
+        own_weight = torch.cat([*compress(weights, is_own), id_weight], dim=1)
+        is_shared = [not mine for mine in is_own]
+        shared, shared_weight = (torch.cat(list(compress(each, is_shared)), dim=1) for each in (flat, weights))
+        output = F.linear(shared, shared_weight, self.bias)
+        if wanted is None:
+            output = output.repeat_interleave(self.n_agents, dim=0)
+        else:
+            output = output.index_select(0, wanted // self.n_agents)
+        return torch.addmm(output, torch.cat(own, dim=1), own_weight.t())
+
+
+class AgentMLP(nn.Module):
+    """MLP with ReLUs on features ⊕ agent id; the first layer is an ``AgentLinear``.
+
+    Args:
+        in_features: F, size of all parts of the input together.
+        n_agents: N.
+        hidden_sizes: width of each hidden layer.
+        out_features: size of the output.
+        output_gain: gain of the last layer's orthogonal initialisation.
+    """
+
+    def __init__(
+        self, in_features: int, n_agents: int, hidden_sizes: Sequence[int], out_features: int, output_gain: float
+    ) -> None:
+        super().__init__()
+        if len(hidden_sizes) == 0 or min(hidden_sizes) < 1:
+            raise ValueError(f"hidden_sizes must be one or more sizes of at least 1, got {list(hidden_sizes)}")
+        self.first = AgentLinear(in_features, n_agents, hidden_sizes[0])
+        widths = pairwise(hidden_sizes)
+        self.middle = nn.ModuleList(orthogonal_linear(width, following, RELU_GAIN) for width, following in widths)
+        self.last = orthogonal_linear(hidden_sizes[-1], out_features, output_gain)
+
+    def forward(self, *parts: Tensor, wanted: Tensor | None = None) -> Tensor:
+        """[..., N, F_i] or [..., 1, F_i] each → [..., N, out]; only the rows ``wanted`` → [R, out], as of
+        ``AgentLinear.rows``."""
+        hidden = F.relu(self.first.rows(*parts, wanted=wanted), inplace=True)
+        for layer in self.middle:
+            hidden = F.relu(layer(hidden), inplace=True)
+        output = few_outputs(self.last, hidden)
+        return output if wanted is not None else output.view(*parts[0].shape[:-2], self.first.n_agents, -1)
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Which rows of M transitions of N agents a policy learns from. One with a memory follows agents from the beginning
+    of an episode, many side by side; without a memory every row is a sequence of its own.
+    """
+
+    rows: Tensor
+    """[R] int64 into [M · N]: the first step of all sequences, the second of those that have one, and so on; longer
+    sequences come first."""
+    running: Tensor
+    """[T, N] int64, on the CPU: how many sequences of each agent have a t-th step."""
+
+    def by_agent(self) -> tuple[Tensor, list["Sequences"]]:
+        """Where each agent's rows are, [R] int64, one agent after the other; and its sequences, with rows into [M]."""
+        n_agents = self.running.shape[1]
+        order = (self.rows % n_agents).argsort(stable=True)
+        rows = (self.rows[order] // n_agents).split(self.running.sum(dim=0).tolist())
+        return order, [Sequences(own, self.running[:, i : i + 1]) for i, own in enumerate(rows)]
+
+
+class Policy(nn.Module):
+    """What a policy network offers. ``recurrent`` tells whether the hidden state carries anything."""
+
+    recurrent: bool
+
+    @abstractmethod
+    def initial_hidden(self, batch_size: int) -> Tensor:
+        """[B, N, H], the hidden state at the start of an episode."""
+
+    @abstractmethod
+    def forward(self, obs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of B battles for T steps.
+
+        Args:
+            obs: [B, T, N, O].
+            hidden: [B, N, H], before the first step.
+
+        Returns:
+            Logits [B, T, N, A], and the hidden state [B, N, H] after the last step.
+        """
+
+    @abstractmethod
+    def some(self, obs: Tensor, sequences: Sequences) -> Tensor:
+        """Logits [R, A] of some rows of what happened in training.
+
+        Args:
+            obs: [M, N, O].
+            sequences: the R rows, each sequence from its beginning.
+        """
+
+
+class MLPPolicy(Policy):
+    """Feed-forward policy on observation ⊕ agent id, shared by the agents.
+
+    Args:
+        obs_dim: size of an agent's observation.
+        n_agents: number of agents.
+        n_actions: number of actions.
+        hidden_sizes: width of each hidden layer.
+    """
+
+    recurrent = False
+
+    def __init__(self, obs_dim: int, n_agents: int, n_actions: int, hidden_sizes: Sequence[int] = (256, 256)) -> None:
+        super().__init__()
+        self.n_agents = n_agents
+        self.layers = AgentMLP(obs_dim, n_agents, hidden_sizes, n_actions, POLICY_GAIN)
+
+    def initial_hidden(self, batch_size: int) -> Tensor:
+        return next(self.parameters()).new_empty(batch_size, self.n_agents, 0)
+
+    def forward(self, obs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        return self.layers(obs), hidden
+
+    def some(self, obs: Tensor, sequences: Sequences) -> Tensor:
+        logits: Tensor = self.layers(obs, wanted=sequences.rows)
+        return logits
+
+
+class GRUPolicy(Policy):
+    """Recurrent policy on observation ⊕ agent id, shared by the agents: linear, ReLU, GRU, linear.
+
+    Args:
+        obs_dim: size of an agent's observation.
+        n_agents: number of agents.
+        n_actions: number of actions.
+        hidden_size: width of the first layer and of the hidden state.
+    """
+
+    recurrent = True
+
+    def __init__(self, obs_dim: int, n_agents: int, n_actions: int, hidden_size: int = 128) -> None:
+        super().__init__()
+        check_at_least(1, hidden_size=hidden_size)
+        self.n_agents = n_agents
+        self.hidden_size = hidden_size
+        self.encoder = AgentLinear(obs_dim, n_agents, hidden_size)
+        self.gru = nn.GRUCell(hidden_size, hidden_size)  # its parameters; all steps together are faster than its calls
+        for name, parameter in self.gru.named_parameters():
+            if name.startswith("bias"):
+                nn.init.zeros_(parameter)
+            else:
+                for gate in parameter.data.chunk(3):  # stacked, they would share one orthonormal basis
+                    orthogonal_(gate)
+        self.head = orthogonal_linear(hidden_size, n_actions, POLICY_GAIN)
+
+    def initial_hidden(self, batch_size: int) -> Tensor:
+        return next(self.parameters()).new_zeros(batch_size, self.n_agents, self.hidden_size)
+
+    def forward(self, obs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        battles, n_steps = obs.shape[:2]
+        features = self.encoder.rows(obs.transpose(0, 1))  # time first, as the GRU walks it
+        outputs = self._walk(features, hidden.flatten(0, 1), [battles * self.n_agents] * n_steps)
+        logits = few_outputs(self.head, outputs).view(n_steps, battles, self.n_agents, -1).transpose(0, 1)
+        return logits, outputs.view(n_steps, *hidden.shape)[-1]
+
+    def some(self, obs: Tensor, sequences: Sequences) -> Tensor:
+        running = [n for n in sequences.running.sum(dim=1).tolist() if n > 0]
+        features = self.encoder.rows(obs, wanted=sequences.rows)
+        outputs = self._walk(features, features.new_zeros(running[0], self.hidden_size), running)
+        return few_outputs(self.head, outputs)
+
+    def _walk(self, features: Tensor, hidden: Tensor, running: list[int]) -> Tensor:
+        """Hidden states [L, H] after each of L steps, arranged as ``gated_recurrence`` wants them."""
+        inputs = F.linear(F.relu(features, inplace=True), self.gru.weight_ih, self.gru.bias_ih)
+        return gated_recurrence(inputs, hidden, self.gru.weight_hh, self.gru.bias_hh, running)
+
+
+class IndependentPolicies(Policy):
+    """One policy of its own for each agent, nothing shared.
+
+    Args:
+        factory: builds a policy from (obs_dim, n_agents, n_actions); called with one agent.
+        obs_dim: size of an agent's observation.
+        n_agents: number of agents.
+        n_actions: number of actions.
+    """
+
+    def __init__(self, factory: Callable[[int, int, int], Policy], obs_dim: int, n_agents: int, n_actions: int) -> None:
+        super().__init__()
+        policies = [factory(obs_dim, 1, n_actions) for _ in range(n_agents)]
+        self.recurrent = policies[0].recurrent
+        self.policies = nn.ModuleList(policies)
+
+    def initial_hidden(self, batch_size: int) -> Tensor:
+        hiddens = [cast(Policy, policy).initial_hidden(batch_size) for policy in self.policies]
+        return torch.cat(hiddens, dim=1)
+
+    def forward(self, obs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = [policy(obs[:, :, i : i + 1], hidden[:, i : i + 1]) for i, policy in enumerate(self.policies)]
+        logits, hiddens = zip(*outputs, strict=True)
+        return torch.cat(logits, dim=2), torch.cat(hiddens, dim=1)
+
+    def some(self, obs: Tensor, sequences: Sequences) -> Tensor:
+        order, each = sequences.by_agent()
+        logits = torch.cat(
+            [
+                cast(Policy, policy).some(obs[:, i : i + 1], own)
+                for i, (policy, own) in enumerate(zip(self.policies, each, strict=True))
+            ]
+        )
+        return torch.empty_like(logits).index_copy(0, order, logits)

@@ -1,0 +1,126 @@
+"""A run's configuration, as it is read from files and arguments and checked before anything is built from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+
+from amal.runtime.trusted_code import check_code
+from amal.runtime.yaml_files import BadYaml, read_yaml
+
+_FILE = ("--config", "-c")
+_SUFFIXES = (".yaml", ".yml", ".json")
+_SECTIONS = ("model", "data", "trainer", "evaluation", "checkpoint")
+_ARGUMENTS = ("init_args", "dict_kwargs")
+DIMENSIONS = ("n_agents", "n_actions", "obs_dim", "state_dim")  # of a battle; no configuration sets them
+
+
+def check_parsed(parser: ArgumentParser, config: Namespace) -> None:
+    """Raises before anything is built from a parsed configuration that must not be built.
+
+    Args:
+        parser: that parsed it.
+        config: with a ``model``.
+
+    Raises:
+        ForeignCode: it names code that is not allowed.
+        TypeError: it has null where a value is needed. jsonargparse takes null for "not set" and checks no further.
+    """
+    check_code(config)
+    whole = config.clone()
+    arguments = whole.get("model.init_args", {})
+    for name in DIMENSIONS:
+        if name in arguments:
+            arguments[name] = 1  # comes from the battle later
+    set_parsing_settings(unset_sentinel=True)  # now null is a value like any other
+    try:
+        parser.validate(whole)
+    finally:
+        set_parsing_settings(unset_sentinel=False)
+
+
+def files_first(args: Sequence[str]) -> list[str]:
+    """The arguments with what files say before what is typed, which wins: in jsonargparse, the later one does.
+
+    Config files come first, in their order. A file for a part, as in ``--data data.yaml``, comes before the arguments
+    below that part."""
+    configs: list[list[str]] = []
+    others: list[list[str]] = []
+    for words in _by_option(args):
+        key, equals, value = words[0].partition("=")
+        if key in _FILE:
+            configs.append(words)
+        elif _is_file(Path(value if equals else words[-1])):
+            below = (i for i, other in enumerate(others) if other[0].startswith(key + "."))
+            others.insert(next(below, len(others)), words)
+        else:
+            others.append(words)
+    return [word for words in (*configs, *others) for word in words]
+
+
+def _by_option(args: Sequence[str]) -> Iterator[list[str]]:
+    """Each option with its value, and what stands before all options."""
+    words: list[str] = []
+    for word in args:
+        if words and (word.startswith("--") or word in _FILE):
+            yield words
+            words = []
+        words.append(word)
+    if words:
+        yield words
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # longer than a name can be: JSON, for instance
+        return False
+
+
+def check_files(args: Sequence[str]) -> None:
+    """Raises BadYaml or OSError for a config file among the arguments that holds no mapping, or for a YAML file that
+    one names, directly or through others, if it is not well-formed or its parts are not mappings."""
+    seen: set[Path] = set()
+    for words in _by_option(args):
+        key, equals, value = words[0].partition("=")
+        values = [value] if equals else words[1:]
+        if key not in _FILE:
+            _check_named(values, Path(), seen)
+        for path in map(Path, values if key in _FILE else ()):
+            if _is_file(path):
+                content = read_yaml(path)
+                if not isinstance(content, dict):
+                    raise BadYaml(f"{path}: {'empty' if content is None else f'holds {content!r:.40}'}, not a mapping")
+                _check_parts(content, path)
+                _check_named(content, path.parent, seen)
+
+
+def _check_named(content: Any, folder: Path, seen: set[Path]) -> None:
+    """Raises BadYaml for a file that a string in the content of a file of that folder names."""
+    if isinstance(content, dict | list):
+        for inner in content.values() if isinstance(content, dict) else content:
+            _check_named(inner, folder, seen)
+    elif isinstance(content, str) and content.endswith(_SUFFIXES):
+        for path in (folder / content, Path(content)):
+            if path not in seen and _is_file(path):
+                seen.add(path)
+                named = read_yaml(path)
+                _check_parts(named, path)
+                _check_named(named, path.parent, seen)
+
+
+def _check_parts(content: Any, path: Path, where: str = "") -> None:
+    """Raises BadYaml for a part of a configuration that has arguments below it, but is something else in that file."""
+    if isinstance(content, dict):
+        for key, inner in content.items():
+            is_part = key in _ARGUMENTS or (not where and key in _SECTIONS)
+            if is_part and (inner is None or (key in _ARGUMENTS and not isinstance(inner, dict))):
+                got = "leave it out, or set something below it" if inner is None else f"got {inner!r:.40}"
+                raise BadYaml(f"{path}: {where}{key} must be a mapping of arguments: {got}")
+            _check_parts(inner, path, f"{where}{key}.")
+    elif isinstance(content, list):
+        for i, inner in enumerate(content):
+            _check_parts(inner, path, f"{where[:-1]}[{i}].")

@@ -1,0 +1,145 @@
+"""The isolation theorem: whatever the auxiliary agents' data are, the world model is the one learned from D_P alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from amal.algorithms.amal.world_model_learning import IsolationAudit, fit_world_model
+from amal.networks.world_models import WorldModel, WorldModelEnsemble
+from amal.replay import AsymmetricReplayBuffer, Experience, ProvenanceError, RealExperience
+from tests.algorithms.amal.test_algorithm import evolving, small
+from tests.algorithms.episodes import N_ACTIONS, N_AGENTS, OBS_DIM, STATE_DIM, parameters, random_batch, train
+from tests.conftest import ROOT
+
+N_UPDATES, BATCH_SIZE, N_AUXILIARY = 200, 8, 3
+SETTINGS = (1, BATCH_SIZE, 10.0)  # steps, batch size and gradient norm of one update
+
+
+def imagined(n: int, seed: int, fill: float | None) -> Experience:
+    """n transitions of random auxiliary agents, random or of one value."""
+    real = RealExperience.of_episodes(random_batch(seed, lengths=(n,)))
+    g = torch.Generator().manual_seed(seed)
+    agents = torch.randint(N_AUXILIARY, (n,), generator=g)
+    made_up = Experience(**{**vars(real), "provenance": agents})
+    if fill is None:
+        return made_up
+    names = ("obs", "state", "log_probs", "rewards", "next_obs", "next_state")
+    return replace(made_up, **{name: torch.full_like(getattr(real, name), fill) for name in names})
+
+
+def trajectory(contents: list[tuple[int, int, float | None]], draws: list[int], isolation: bool) -> list[torch.Tensor]:
+    """All world-model parameters θ_t after each of 200 updates on a fixed stream of real episodes.
+
+    Args:
+        contents: what the auxiliary agents imagine: (when, how much, of what value).
+        draws: before which updates the policy draws a mixed batch.
+        isolation: False opens the gate.
+    """
+    torch.manual_seed(0)
+    model = WorldModelEnsemble(partial(WorldModel, encoder_sizes=(8, 8)), 1, N_AGENTS, N_ACTIONS, OBS_DIM, STATE_DIM)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    replay = AsymmetricReplayBuffer(300, N_AGENTS, OBS_DIM, STATE_DIM, N_ACTIONS, N_AUXILIARY, auxiliary_capacity=50)
+    draw = replay.sample_primary if isolation else lambda n: RealExperience.passing_off(replay.sample_mixed(n))
+    thetas = []
+    for t in range(N_UPDATES):
+        if t % 20 == 0:
+            replay.add_primary_episodes(random_batch(t))
+        for when, amount, fill in contents:
+            if when == t:
+                replay.add_auxiliary_batch(imagined(amount, t, fill))
+        if t in draws:
+            replay.sample_mixed(16)
+        fit_world_model(model, optimizer, draw, *SETTINGS)
+        thetas.append(torch.cat([p.detach().flatten() for p in model.parameters()]).clone())
+    return thetas
+
+
+@pytest.fixture(scope="module")
+def alone() -> list[torch.Tensor]:
+    """θ_t without any auxiliary agent."""
+    return trajectory([], [], isolation=True)
+
+
+CONTENTS = st.lists(
+    st.tuples(st.integers(0, N_UPDATES - 1), st.integers(1, 80), st.sampled_from([None, 0.0, 1e30, float("nan")])),
+    max_size=6,
+)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(contents=CONTENTS, draws=st.lists(st.integers(0, N_UPDATES - 1), max_size=20))
+def test_auxiliary_data_of_any_kind_leave_every_theta_as_it_is(
+    alone: list[torch.Tensor], contents: list[tuple[int, int, float | None]], draws: list[int]
+) -> None:
+    thetas = trajectory(contents, draws, isolation=True)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(thetas, alone, strict=True))
+
+
+@pytest.mark.parametrize("fill", [None, 0.0, float("nan")], ids=["random", "zero", "nan"])
+def test_with_an_open_gate_the_same_property_fails(alone: list[torch.Tensor], fill: float | None) -> None:
+    thetas = trajectory([(50, 80, fill)], [], isolation=False)
+    assert not torch.equal(thetas[-1], alone[-1])
+
+
+@pytest.mark.parametrize("n_auxiliary", [0, 2])
+def test_in_a_whole_run_the_number_of_auxiliary_agents_does_not_reach_the_world_model(n_auxiliary: int) -> None:
+    """With the stream of real episodes held fixed; the policy, which does learn from them, differs."""
+    runs = []
+    for number in (4, n_auxiliary):
+        module = small(num_auxiliary_agents=number)
+        train(module, random_batch, n_batches=5, trainer=evolving())
+        runs.append(parameters(module))
+    ours, theirs = runs
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours if name.startswith("world_model"))
+    assert not torch.equal(ours["policy.layers.last.weight"], theirs["policy.layers.last.weight"])
+
+
+@pytest.mark.parametrize("isolation", [True, False])
+def test_the_audit_measures_whether_the_gate_is_closed(isolation: bool) -> None:
+    module = small(isolation=isolation)
+    kl = []
+    for _ in range(2):  # the first update has nothing imagined yet
+        train(module, random_batch, n_batches=1, trainer=evolving(1))
+        kl.append(module.trainer.logged_metrics["train/isolation_kl"].item())
+    assert kl[1] == 0 if isolation else kl[1] > 1e-6
+
+
+def test_an_audit_leaves_model_and_streams_as_they_are() -> None:
+    module = small()
+    train(module, random_batch, n_batches=1, trainer=evolving())
+    before, stream = parameters(module), module.replay.primary_stream.bit_generator.state
+    audit = IsolationAudit(module.world_model, module.all_optimizers()[2], module.replay)
+    assert audit.divergence(*SETTINGS) > 0  # it made a step, and the audited model none
+    assert all(torch.equal(before[name], value) for name, value in parameters(module).items())
+    assert module.replay.primary_stream.bit_generator.state == stream
+
+
+def test_imagined_experience_cannot_be_taken_for_real() -> None:
+    with pytest.raises(ProvenanceError, match="3 of 3 rows came from auxiliary agents"):
+        RealExperience(**vars(imagined(3, 0, None)))
+
+
+def test_the_type_checker_refuses_auxiliary_data(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import torch\n"
+        "from amal.algorithms.amal.world_model_learning import fit_world_model\n"
+        "from amal.replay import AsymmetricReplayBuffer\n"
+        "from amal.networks.world_models import WorldModelEnsemble\n"
+        "def run(model: WorldModelEnsemble, replay: AsymmetricReplayBuffer, adam: torch.optim.Optimizer) -> None:\n"
+        "    fit_world_model(model, adam, replay.sample_primary, 1, 8, 10.0)\n"
+        "    fit_world_model(model, adam, replay.sample_mixed, 1, 8, 10.0)\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), str(program)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    errors = [line for line in result.stdout.splitlines() if "error" in line and "program.py" in line]
+    assert len(errors) == 1 and "program.py:7" in errors[0]

@@ -1,0 +1,98 @@
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from amal.networks.policies import AgentLinear, GRUPolicy, IndependentPolicies, MLPPolicy, Policy
+
+OBS_DIM, N_AGENTS, N_ACTIONS = 7, 3, 5
+
+
+def test_agent_linear_is_the_layer_on_the_concatenation() -> None:
+    layer = AgentLinear(4 + 6, N_AGENTS, 8)
+    shared, own = torch.randn(2, 9, 1, 4), torch.randn(2, 9, N_AGENTS, 6)
+    torch.nn.init.normal_(layer.bias)
+    concatenated = torch.cat(
+        [shared.expand(2, 9, N_AGENTS, 4), own, torch.eye(N_AGENTS).expand(2, 9, N_AGENTS, N_AGENTS)], dim=-1
+    )
+    output, expected = layer(shared, own), F.linear(concatenated, layer.weight, layer.bias)
+    torch.testing.assert_close(output, expected)
+    direction = torch.randn_like(expected)
+    gradients = torch.autograd.grad(output, list(layer.parameters()), direction)
+    torch.testing.assert_close(gradients, torch.autograd.grad(expected, list(layer.parameters()), direction))
+
+
+def test_agent_linear_starts_orthogonal_over_features_and_ids() -> None:
+    weight = AgentLinear(13, N_AGENTS, 6).weight
+    torch.testing.assert_close(weight @ weight.t(), 2 * torch.eye(6))
+
+
+def test_agent_linear_says_what_size_it_expected() -> None:
+    with pytest.raises(AssertionError, match="expected 4 in total"):
+        AgentLinear(4, N_AGENTS, 2)(torch.zeros(1, N_AGENTS, 5))
+
+
+@pytest.mark.parametrize("policy_class", [MLPPolicy, GRUPolicy, partial(MLPPolicy, hidden_sizes=(16,))])
+@pytest.mark.parametrize("independent", [False, True])
+def test_acting_step_by_step_equals_evaluating_whole_sequences(policy_class: type[Policy], independent: bool) -> None:
+    if independent:
+        policy: Policy = IndependentPolicies(policy_class, OBS_DIM, N_AGENTS, N_ACTIONS)
+    else:
+        policy = policy_class(OBS_DIM, N_AGENTS, N_ACTIONS)
+    obs = torch.randn(4, 6, N_AGENTS, OBS_DIM)
+    whole, last = policy(obs, policy.initial_hidden(4))
+    assert whole.shape == (4, 6, N_AGENTS, N_ACTIONS)
+    hidden = policy.initial_hidden(4)
+    steps = []
+    for t in range(6):
+        logits, hidden = policy(obs[:, t : t + 1], hidden)
+        steps.append(logits)
+    torch.testing.assert_close(torch.cat(steps, dim=1), whole)
+    torch.testing.assert_close(hidden, last)
+
+
+def test_only_the_recurrent_policy_remembers() -> None:
+    first, second = torch.randn(2, 1, 4, N_AGENTS, OBS_DIM)
+    second[:, -1] = first[:, -1]  # different pasts, same present
+    for policy, remembers in [(MLPPolicy(OBS_DIM, N_AGENTS, N_ACTIONS), False), (GRUPolicy(7, 3, 5), True)]:
+        presents = [policy(obs, policy.initial_hidden(1))[0][:, -1] for obs in (first, second)]
+        assert policy.recurrent is remembers
+        assert torch.allclose(*presents, atol=1e-6) is not remembers
+
+
+@pytest.mark.parametrize("policy_class", [MLPPolicy, GRUPolicy])
+def test_policies_start_near_uniform_and_tell_agents_apart(policy_class: type[Policy]) -> None:
+    policy = policy_class(OBS_DIM, N_AGENTS, N_ACTIONS)
+    obs = torch.randn(50, 1, 1, OBS_DIM).expand(50, 1, N_AGENTS, OBS_DIM)
+    logits, _ = policy(obs, policy.initial_hidden(50))
+    assert logits.abs().max() < 0.1
+    assert not torch.allclose(logits[:, :, 0], logits[:, :, 1], rtol=1e-3)
+
+
+def test_independent_policies_share_nothing() -> None:
+    policy = IndependentPolicies(MLPPolicy, OBS_DIM, N_AGENTS, N_ACTIONS)
+    logits, _ = policy(torch.randn(2, 1, N_AGENTS, OBS_DIM), policy.initial_hidden(2))
+    logits[:, :, 1].sum().backward()
+    touched = [any(p.grad is not None and p.grad.any() for p in each.parameters()) for each in policy.policies]
+    assert touched == [False, True, False]
+
+
+def test_gradients_flow_through_the_whole_sequence() -> None:
+    policy = GRUPolicy(OBS_DIM, N_AGENTS, N_ACTIONS)
+    obs = torch.randn(1, 5, N_AGENTS, OBS_DIM, requires_grad=True)
+    policy(obs, policy.initial_hidden(1))[0][:, -1, 1].sum().backward()
+    reached = obs.grad.abs().sum(dim=(0, 3)) > 0
+    assert reached[:, 1].all()
+    assert not reached[:, [0, 2]].any()
+
+
+@pytest.mark.parametrize("sizes", [(), (0,), (8, -1)])
+def test_hidden_sizes_are_checked(sizes: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="hidden_sizes must be"):
+        MLPPolicy(OBS_DIM, N_AGENTS, N_ACTIONS, hidden_sizes=sizes)
+
+
+def test_hidden_size_is_checked() -> None:
+    with pytest.raises(ValueError, match="hidden_size must be at least 1, got 0"):
+        GRUPolicy(OBS_DIM, N_AGENTS, N_ACTIONS, hidden_size=0)
