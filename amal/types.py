@@ -5,8 +5,8 @@ Letters: B episodes, T time, N agents, U units, A actions, O observation size, S
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:  # the battle and the study commands use this module without paying for torch
     from collections.abc import Callable
@@ -73,27 +73,78 @@ class Battles(Protocol):
         """Steps every running battle with actions [E, N]; one that is over stands still."""
 
 
+class Actor(Protocol):
+    """What plays battles: any module with these three."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def initial_hidden(self, num_battles: int) -> torch.Tensor:
+        """[E, N, H], the memory before an episode's first step."""
+
+    def act(
+        self,
+        obs: torch.Tensor,
+        available_actions: torch.Tensor,
+        hidden: torch.Tensor,
+        generator: torch.Generator | None,
+        progress: float,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """Chooses actions; greedily without a generator.
+
+        Args:
+            obs: [E, N, O] float32.
+            available_actions: [E, N, A] bool.
+            hidden: [E, N, H], from ``initial_hidden`` or the last call.
+            generator: source of the samples, or None.
+            progress: share of the training budget that is used, in [0, 1].
+
+        Returns:
+            Actions [E, N] int64; their log-probabilities [E, N], or None if the actor has none; hidden [E, N, H].
+        """
+
+
+class StepField(NamedTuple):
+    """What a rollout records of every step."""
+
+    axes: tuple[str, ...]  # attributes of BattleSpec: the sizes of a battle's entry
+    dtype: str
+    is_view: bool  # seen before each step and once more at the end of the episode
+
+
+def per_step(*axes: str, dtype: str = "float32", is_view: bool = False) -> dict[str, StepField]:
+    """Metadata of a field of EpisodeBatch that a rollout records in every step."""
+    return {"step": StepField(axes, dtype, is_view)}
+
+
 @dataclass(frozen=True)
 class EpisodeBatch:
-    """B whole episodes, padded to the longest; what a rollout yields and an update consumes.
+    """B whole episodes, padded with zeros to the longest: a rollout yields it, an update consumes it.
 
-    Slot t of ``obs``, ``state`` and ``available_actions`` is what was seen before ``actions[:, t]``; the slot after an
-    episode's last step holds what was seen at its end, so truncated episodes can be bootstrapped.
+    Slot t of ``obs``, ``state`` and ``available_actions`` was seen before ``actions[:, t]``. The slot after an
+    episode's last step was seen at its end, so truncated episodes can be bootstrapped.
+
+    A field with ``per_step`` is recorded, padded and handed on by its declaration alone.
     """
 
-    obs: torch.Tensor  # [B, T+1, N, O] float32
-    state: torch.Tensor  # [B, T+1, S] float32
-    available_actions: torch.Tensor  # [B, T+1, N, A] bool
-    actions: torch.Tensor  # [B, T, N] int64
-    log_probs: torch.Tensor  # [B, T, N] float32, of the behaviour policy
-    rewards: torch.Tensor  # [B, T] float32, shared by the team
-    terminated: torch.Tensor  # [B, T] bool, the step ended the battle
-    truncated: torch.Tensor  # [B, T] bool, the step reached the episode limit
+    obs: torch.Tensor = field(metadata=per_step("n_agents", "obs_dim", is_view=True))  # [B, T+1, N, O] float32
+    state: torch.Tensor = field(metadata=per_step("state_dim", is_view=True))  # [B, T+1, S] float32
+    available_actions: torch.Tensor = field(metadata=per_step("n_agents", "n_actions", dtype="bool", is_view=True))
+    actions: torch.Tensor = field(metadata=per_step("n_agents", dtype="int64"))  # [B, T, N]; above [B, T+1, N, A]
+    log_probs: torch.Tensor = field(metadata=per_step("n_agents"))  # [B, T, N] float32, of the actor, 0 without
+    rewards: torch.Tensor = field(metadata=per_step())  # [B, T] float32, shared by the team
+    terminated: torch.Tensor = field(metadata=per_step(dtype="bool"))  # [B, T], the step ended the battle
+    truncated: torch.Tensor = field(metadata=per_step(dtype="bool"))  # [B, T], the step reached the episode limit
     mask: torch.Tensor  # [B, T] bool, the step happened
     won: torch.Tensor  # [B] bool
     dead_allies: torch.Tensor  # [B] int64
     dead_enemies: torch.Tensor  # [B] int64
     progress: float  # share of the training budget that was used before this batch, in [0, 1]
+
+    @classmethod
+    def step_fields(cls) -> dict[str, StepField]:
+        """The fields that a rollout records of every step."""
+        return {f.name: f.metadata["step"] for f in fields(cls) if "step" in f.metadata}
 
     @property
     def alive(self) -> torch.Tensor:
@@ -109,6 +160,11 @@ class EpisodeBatch:
     def returns(self) -> torch.Tensor:
         """[B] float32: undiscounted team return of each episode."""
         return (self.rewards * self.mask).sum(dim=1)
+
+    def happened(self, name: str) -> torch.Tensor:
+        """[M, ...]: what the field has at the M steps that happened, in the order of ``mask``."""
+        values: torch.Tensor = getattr(self, name)
+        return values[:, : self.mask.shape[1]][self.mask]
 
     def to(self, *args: object, **kwargs: object) -> EpisodeBatch:
         """Move every tensor as ``Tensor.to`` would, keeping dtypes; Lightning calls this for the device transfer."""

@@ -17,7 +17,7 @@ from amal.runtime.argument_checks import check_at_least
 from amal.runtime.checkpoints import command_to_go_on
 from amal.runtime.distributed import gathered
 from callbacks.evaluation import evaluation_of
-from datamodules.rollout import data_of
+from datamodules.rollout import budget_of
 
 WRITE_PAUSE = 20  # how many times as long as a write the time to the next one is
 
@@ -59,7 +59,7 @@ class RunCheckpoint(Checkpoint):
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and shells in the background want it
                     self._handlers[number] = signal.signal(number, self._ask_to_stop)
-        if trainer.is_global_zero and data_of(trainer).progress >= 1.0:
+        if trainer.is_global_zero and budget_of(trainer).is_met:
             print(f"note: {trainer.default_root_dir} has met its budget; nothing is left to train", file=sys.stderr)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -70,37 +70,37 @@ class RunCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        data, evaluation = data_of(trainer), evaluation_of(trainer)
+        budget, evaluation = budget_of(trainer), evaluation_of(trainer)
         is_new = len(evaluation.rows) > self._n_evaluations
         self._n_evaluations = len(evaluation.rows)
         folder = Path(trainer.default_root_dir) / "checkpoints"
         if is_new and evaluation.rows[-1]["win_rate"] >= evaluation.best_win_rate:
             trainer.save_checkpoint(folder / "best.ckpt", weights_only=True)
-        if self.every_n_episodes and data.episodes // self.every_n_episodes > self._last_periodic:
-            self._last_periodic = data.episodes // self.every_n_episodes
-            trainer.save_checkpoint(folder / f"episode_{data.episodes}.ckpt", weights_only=False)
+        if self.every_n_episodes and budget.episodes // self.every_n_episodes > self._last_periodic:
+            self._last_periodic = budget.episodes // self.every_n_episodes
+            trainer.save_checkpoint(folder / f"episode_{budget.episodes}.ckpt", weights_only=False)
         start = time.monotonic()
         # in several processes the clock is the first one's, and a signal may have reached only one
         is_time, *_ = gathered(start >= self._next_write)
         asked_to_stop = max(gathered(self._asked_to_stop or 0))
         is_ended = any(gathered(trainer.should_stop))  # by another callback
-        if data.progress >= 1.0 or (is_new and is_time) or asked_to_stop or is_ended:
+        if budget.is_met or (is_new and is_time) or asked_to_stop or is_ended:
             trainer.save_checkpoint(folder / "last.ckpt", weights_only=False)
             self._next_write = start + max(self.every_seconds, WRITE_PAUSE * (time.monotonic() - start))
 
-        if asked_to_stop and data.progress < 1.0:
+        if asked_to_stop and not budget.is_met:
             if not trainer.is_global_zero:
                 raise SystemExit(0)  # another code would have Lightning kill the first process before it has ended
             print(f"\nstopped {_how_to_go_on(trainer)}", file=sys.stderr)
             raise SystemExit(128 + asked_to_stop)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if data_of(trainer).progress < 1.0 and trainer.is_global_zero:
+        if not budget_of(trainer).is_met and trainer.is_global_zero:
             print(f"\nended by a callback {_how_to_go_on(trainer)}", file=sys.stderr)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # not earlier: a run that is killed before it is known as finished is continued from its last checkpoint
-        if not self.keep_learning_state and data_of(trainer).progress >= 1.0:
+        if not self.keep_learning_state and budget_of(trainer).is_met:
             trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt", weights_only=True)
 
     def _ask_to_stop(self, number: int, frame: object) -> None:
@@ -116,4 +116,4 @@ class RunCheckpoint(Checkpoint):
 
 def _how_to_go_on(trainer: Trainer) -> str:
     command = command_to_go_on(Path(trainer.default_root_dir))
-    return f"after {data_of(trainer).env_steps:,} env steps; go on with: {command}"
+    return f"after {budget_of(trainer).env_steps:,} env steps; go on with: {command}"

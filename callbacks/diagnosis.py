@@ -17,7 +17,8 @@ from amal.rollout.collector import EpisodeRecorder
 from amal.runtime.argument_checks import check_at_least
 from amal.runtime.atomic import replacing
 from amal.types import EpisodeBatch
-from datamodules.rollout import RolloutDataModule, data_of
+from datamodules.episode_source import EpisodeSource
+from datamodules.rollout import budget_of, source_of
 
 STREAM = 1000  # of the battles and actions here, apart from the data module's own
 KNOWN_STATES = 2000  # drawn from the replay buffer, to tell which states are new
@@ -43,15 +44,15 @@ class Diagnosis(Callback):
         self._rows: list[dict[str, float]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.check(pl_module, data_of(trainer), trainer.world_size)
+        self.check(pl_module, source_of(trainer), trainer.world_size)
 
     @staticmethod
-    def check(module: LightningModule, data: RolloutDataModule, processes: int) -> None:
+    def check(module: LightningModule, source: EpisodeSource, processes: int) -> None:
         """Raise ValueError for a module without the parts that are diagnosed, and for battles that cannot be played."""
         if not isinstance(module, AMAL):
             raise ValueError(f"callbacks.Diagnosis is for AMAL; {type(module).__name__} has nothing that it measures")
-        if data.backend != "embedded":
-            raise ValueError(f"callbacks.Diagnosis needs battles of the embedded simulator, not {data.backend}'s")
+        if source.backend != "embedded":
+            raise ValueError(f"callbacks.Diagnosis needs battles of the embedded simulator, not {source.backend}'s")
         if processes > 1:  # advantages are standardised over all of them
             raise ValueError(f"callbacks.Diagnosis is for training in one process, not in {processes}")
 
@@ -62,24 +63,23 @@ class Diagnosis(Callback):
         self._updates += 1
         if self._updates % self.every_n_updates:
             return
-        data = data_of(trainer)
         with undisturbed(pl_module):
             row = self._measure(trainer, pl_module)
-        self._rows.append({"env_steps": data.env_steps, "episodes": data.episodes, **row})
+        self._rows.append({**budget_of(trainer).used, **row})
         with replacing(Path(trainer.default_root_dir) / "diagnosis.csv") as part:
             pd.DataFrame(self._rows).to_csv(part, index=False)
 
     def _measure(self, trainer: Trainer, module: AMAL) -> dict[str, float]:
-        data = data_of(trainer)
-        assert data.scenario is not None
-        seeds = np.random.SeedSequence([data.seed, STREAM, len(self._rows)]).generate_state(3).tolist()
+        source = source_of(trainer)
+        assert source.scenario is not None
+        seeds = np.random.SeedSequence([source.seed, STREAM, len(self._rows)]).generate_state(3).tolist()
         generator = torch.Generator(module.device).manual_seed(seeds[0])
-        number = data.episodes_per_update + self.reference_episodes
-        battle = VectorBattle(data.scenario, min(32, number), seeds[1], auto_reset=False)
+        number = source.episodes_per_update + self.reference_episodes
+        battle = VectorBattle(source.scenario, min(32, number), seeds[1], auto_reset=False)
         played = EpisodeRecorder(battle, number).play(module, number, generator).to(module.device)
-        fresh, reference = played[: data.episodes_per_update], played[data.episodes_per_update :]
+        fresh, reference = played[: source.episodes_per_update], played[source.episodes_per_update :]
         judged = reference[:JUDGED_EPISODES]
-        few = EpisodeRecorder(VectorBattle(data.scenario, BATTLES, seeds[2], auto_reset=False), BATTLES)
+        few = EpisodeRecorder(VectorBattle(source.scenario, BATTLES, seeds[2], auto_reset=False), BATTLES)
         known = module.replay.sample_primary(KNOWN_STATES, np.random.default_rng(seeds)).to(module.device)
         return {
             **gradient_alignment(module, fresh, reference),

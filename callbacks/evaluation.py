@@ -9,11 +9,13 @@ from typing import Any
 import pandas as pd
 from lightning import Callback, LightningModule, Trainer
 
+from amal.algorithms.base import Algorithm
 from amal.rollout.statistics import BattleStatistics
 from amal.runtime.argument_checks import check_at_least
 from amal.runtime.atomic import replacing
 from amal.types import EpisodeBatch
-from datamodules.rollout import RolloutDataModule, data_of
+from datamodules.budget import Budget
+from datamodules.rollout import budget_of, source_of
 
 
 class Evaluation(Callback):
@@ -43,21 +45,22 @@ class Evaluation(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self._is_due(data_of(trainer)):
+        if self._is_due(budget_of(trainer)):
             self._evaluate(trainer, pl_module)
 
-    def _is_due(self, data: RolloutDataModule) -> bool:
+    def _is_due(self, budget: Budget) -> bool:
         if self.every_n_episodes == 0:
             return False
         last = int(self.rows[-1]["episodes"]) if self.rows else 0
-        passed = data.episodes // self.every_n_episodes > last // self.every_n_episodes
-        return passed or (data.progress >= 1.0 and data.episodes > last)
+        passed = budget.episodes // self.every_n_episodes > last // self.every_n_episodes
+        return passed or (budget.is_met and budget.episodes > last)
 
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        data = data_of(trainer)
-        episodes = data.play_evaluation_episodes(number=len(self.rows))
+        assert isinstance(pl_module, Algorithm)
+        budget = budget_of(trainer)
+        episodes = source_of(trainer).play_evaluation(pl_module, number=len(self.rows))
         results: dict[str, float] = trainer.strategy.broadcast(measured(episodes) if trainer.is_global_zero else {})
-        counts = {"env_steps": data.env_steps, "episodes": data.episodes, "wall_seconds": round(data.wall_seconds, 3)}
+        counts = {**budget.used, "wall_seconds": round(budget.wall_seconds, 3)}
         self.rows.append({**counts, **results})
         pl_module.log_dict({f"eval/{name}": value for name, value in results.items()}, batch_size=1)
         if trainer.is_global_zero:

@@ -7,10 +7,12 @@ from pathlib import Path
 import pandas as pd
 from lightning import Callback, LightningModule, Trainer
 
+from amal.algorithms.base import Algorithm
 from amal.runtime.atomic import replacing
 from amal.runtime.checkpoints import read_checkpoint
 from callbacks.evaluation import measured
-from datamodules.rollout import TEST_EPISODES, data_of
+from datamodules.episode_source import TEST_EPISODES
+from datamodules.rollout import budget_of, source_of
 
 
 class FinalTest(Callback):
@@ -21,16 +23,17 @@ class FinalTest(Callback):
     """
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        data = data_of(trainer)
-        if not trainer.is_global_zero or data.progress < 1.0:
+        if not trainer.is_global_zero or not budget_of(trainer).is_met:
             return
+        assert isinstance(pl_module, Algorithm)
+        source = source_of(trainer)
         folder = Path(trainer.default_root_dir)
         best = folder / "checkpoints" / "best.ckpt"
-        rows = [{"checkpoint": "last", **measured(data.play_evaluation_episodes("test", TEST_EPISODES))}]
+        rows = [{"checkpoint": "last", **measured(source.play_evaluation(pl_module, "test", TEST_EPISODES))}]
         if best.exists():  # there is none without evaluations
             last = {name: tensor.clone() for name, tensor in pl_module.state_dict().items()}
             pl_module.load_state_dict(read_checkpoint(best)["state_dict"])
-            rows.append({"checkpoint": "best", **measured(data.play_evaluation_episodes("test", TEST_EPISODES))})
+            rows.append({"checkpoint": "best", **measured(source.play_evaluation(pl_module, "test", TEST_EPISODES))})
             pl_module.load_state_dict(last)
         with replacing(folder / "final_test.csv") as part:
             pd.DataFrame(rows).to_csv(part, index=False)

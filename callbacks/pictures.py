@@ -11,7 +11,7 @@ from amal.rollout.collector import record_battle
 from amal.runtime.checkpoints import read_checkpoint
 from amal.study.figures import plot_win_rate
 from amal.viewer.replays import render_gif
-from datamodules.rollout import data_of
+from datamodules.rollout import source_of
 
 
 class Pictures(Callback):
@@ -26,15 +26,15 @@ class Pictures(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         folder = Path(trainer.default_root_dir)
-        data = data_of(trainer)
-        title = f"{type(pl_module).__name__} on {data.spec.scenario}"
+        source = source_of(trainer)
+        title = f"{type(pl_module).__name__} on {source.spec.scenario}"
         evaluations = folder / "evaluations.csv"
         if trainer.is_global_zero and evaluations.exists():
             plot_win_rate(pd.read_csv(evaluations), folder / "win_rate.png", title)
-            if self.battle and data.scenario is not None:
+            if self.battle and source.scenario is not None:
                 final = {name: tensor.clone() for name, tensor in pl_module.state_dict().items()}
                 best = read_checkpoint(folder / "checkpoints" / "best.ckpt")
                 pl_module.load_state_dict(best["state_dict"])
-                scenario, units = record_battle(pl_module, data.scenario, data.seed, opponent=data.opponent)  # type: ignore[arg-type]
+                scenario, units = record_battle(pl_module, source.scenario, source.seed, opponent=source.opponent)  # type: ignore[arg-type]
                 pl_module.load_state_dict(final)
                 render_gif(scenario, units, folder / "battle.gif", title)

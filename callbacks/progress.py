@@ -9,8 +9,9 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from amal.types import EpisodeBatch
 from callbacks.evaluation import evaluation_of
-from datamodules.rollout import data_of
+from datamodules.rollout import budget_of, source_of
 
 
 class TrainingProgress(ProgressBar):
@@ -33,7 +34,6 @@ class TrainingProgress(ProgressBar):
         self._enabled = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        data = data_of(trainer)
         self._printed = len(evaluation_of(trainer).rows)
         if self._enabled and trainer.is_global_zero:
             self._console.print(f"run folder: {trainer.default_root_dir}", highlight=False, soft_wrap=True)
@@ -46,23 +46,22 @@ class TrainingProgress(ProgressBar):
                 console=self._console,
                 disable=not self._console.is_terminal,
             )
-            description = f"{type(pl_module).__name__} on {data.spec.scenario}"
+            description = f"{type(pl_module).__name__} on {source_of(trainer).spec.scenario}"
             self._bar.add_task(description, total=1.0, summary="")
             self._bar.start()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: EpisodeBatch, batch_idx: int
     ) -> None:
         if self._bar is None:
             return
-        data = data_of(trainer)
-        speed = data.env_steps_per_second
-        metrics = trainer.callback_metrics
+        budget = budget_of(trainer)
+        speed = budget.env_steps_per_second
         summary = (
-            f"{data.env_steps:,} steps · {speed:,.0f}/s · return {metrics['train/return']:.1f} "
-            f"· win rate {metrics['train/win_rate']:.0%}"
+            f"{budget.env_steps:,} steps · {speed:,.0f}/s · return {batch.returns.mean():.1f} "
+            f"· win rate {batch.won.float().mean():.0%}"
         )
-        self._bar.update(self._bar.task_ids[0], completed=data.progress, summary=summary)
+        self._bar.update(self._bar.task_ids[0], completed=budget.progress, summary=summary)
         for row in evaluation_of(trainer).rows[self._printed :]:
             self._printed += 1
             self._console.print(

@@ -22,7 +22,8 @@ from lightning import Callback, LightningModule, Trainer
 from amal.battle.compilation import simulator_hash
 from amal.runtime.atomic import replacing, sync
 from amal.runtime.versions import code_version
-from datamodules.rollout import RolloutDataModule, data_of
+from datamodules.budget import Budget
+from datamodules.rollout import budget_of, source_of
 
 _LIBRARIES = ("torch", "lightning", "numpy", "numba", "torchmetrics", "jsonargparse", "pandas")
 
@@ -36,40 +37,40 @@ class Telemetry(Callback):
         self._writes = False  # once training has begun, unless there is nothing left to do
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        data, path = data_of(trainer), _folder(trainer) / "metrics.csv"
+        budget, path = budget_of(trainer), _folder(trainer) / "metrics.csv"
         if trainer.is_global_zero and path.exists():
-            rows = rows_until(path, data.env_steps)  # of an interrupted run, those after its last checkpoint come again
+            # of an interrupted run, those after its last checkpoint come again
+            rows = rows_until(path, budget.env_steps)
             with replacing(path) as part:
                 part.write_bytes(rows)
-        self._writes = trainer.is_global_zero and not (data.progress >= 1.0 and _is_finished(_folder(trainer)))
+        self._writes = trainer.is_global_zero and not (budget.is_met and _is_finished(_folder(trainer)))
         if self._writes:
             self._write_run(trainer, pl_module, "running")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        data = data_of(trainer)
-        counts = {"env_steps": float(data.env_steps), "episodes": float(data.episodes)}
-        x_axis = {"step": float(data.env_steps)}  # Lightning hands this to loggers in place of its own count
+        budget = budget_of(trainer)
+        counts = {"env_steps": float(budget.env_steps), "episodes": float(budget.episodes)}
+        x_axis = {"step": float(budget.env_steps)}  # Lightning hands this to loggers in place of its own count
         pl_module.log_dict(counts | x_axis, batch_size=1)
         if trainer.is_global_zero:
             metrics = {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
             row = {
-                "env_steps": data.env_steps,
-                "episodes": data.episodes,
-                "wall_seconds": round(data.wall_seconds, 3),
-                "env_steps_per_second": round(data.env_steps_per_second, 1),
+                **budget.used,
+                "wall_seconds": round(budget.wall_seconds, 3),
+                "env_steps_per_second": round(budget.env_steps_per_second, 1),
                 **metrics,
             }
             self._append(_folder(trainer) / "metrics.csv", row)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._speed = _speed(data_of(trainer))  # what other callbacks do from here on is no training
+        self._speed = _speed(budget_of(trainer))  # what other callbacks do from here on is no training
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._writes and not trainer.interrupted:
             # another callback may have ended it
-            self._write_run(trainer, pl_module, "finished" if data_of(trainer).progress >= 1.0 else "interrupted")
+            self._write_run(trainer, pl_module, "finished" if budget_of(trainer).is_met else "interrupted")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if self._writes:
@@ -103,23 +104,23 @@ class Telemetry(Callback):
                 raise
 
     def _write_run(self, trainer: Trainer, pl_module: LightningModule, outcome: str) -> None:
-        data = data_of(trainer)
+        budget, source = budget_of(trainer), source_of(trainer)
         run = {
             "algorithm": type(pl_module).__name__,
-            "scenario": data.spec.scenario,
-            "scenario_sha256": None if data.scenario is None else data.scenario.digest,  # of a file of the user's own
-            "backend": data.backend,
-            "seed": data.seed,
+            "scenario": source.spec.scenario,
+            # of a file of the user's own
+            "scenario_sha256": None if source.scenario is None else source.scenario.digest,
+            "backend": source.backend,
+            "seed": source.seed,
             "outcome": outcome,
             "totals": {
-                "env_steps": data.env_steps,
-                "episodes": data.episodes,
-                **(self._speed or _speed(data)),
-                "restarts": data.restarts,
+                **budget.used,
+                **(self._speed or _speed(budget)),
+                "restarts": source.restarts,
                 "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             },
             "code_version": code_version(),
-            "simulator_hash": simulator_hash() if data.backend == "embedded" else None,
+            "simulator_hash": simulator_hash() if source.backend == "embedded" else None,
             "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
             "hardware": {
                 "processor": _processor(),
@@ -147,11 +148,11 @@ def _is_finished(folder: Path) -> bool:
         return False
 
 
-def _speed(data: RolloutDataModule) -> dict[str, float]:
+def _speed(budget: Budget) -> dict[str, float]:
     """How long training took so far, and how fast it was in this session."""
     return {
-        "wall_seconds": round(data.wall_seconds, 1),
-        "env_steps_per_second": round(data.env_steps_per_second, 1),
+        "wall_seconds": round(budget.wall_seconds, 1),
+        "env_steps_per_second": round(budget.env_steps_per_second, 1),
     }
 
 

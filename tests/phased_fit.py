@@ -55,13 +55,13 @@ def main() -> None:
     from amal.battle import vector
     from amal.runtime.checkpoints import WholeCheckpoints
     from callbacks import Evaluation
-    from datamodules import RolloutDataModule
+    from datamodules.episode_source import EpisodeSource
 
     vector.announced = lambda: during("compile")  # type: ignore[assignment]
     for owner, name, phase in (
-        (RolloutDataModule, "play_training_episodes", "play"),
-        (MAPPO, "training_step", "update"),
-        (AMAL, "training_step", "update"),
+        (EpisodeSource, "play_training", "play"),
+        (MAPPO, "learn", "update"),
+        (AMAL, "learn", "update"),
         (Evaluation, "_evaluate", "evaluate"),
         (WholeCheckpoints, "save_checkpoint", "write"),
     ):

@@ -16,8 +16,8 @@ import torch
 import yaml
 
 from amal.battle.scenario import load_scenario
-from amal.types import EpisodeBatch
-from datamodules import RolloutDataModule
+from amal.types import Actor, EpisodeBatch
+from datamodules.episode_source import EpisodeSource
 from tests.conftest import ROOT
 
 Cli = Callable[..., None]
@@ -132,15 +132,15 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint_as_if_nothing_had_happen
 ) -> None:
     longer = ("--data.env_steps", "6000")
     whole, part = fit(cli, tmp_path / "whole", *longer, config=config), tmp_path / "part"
-    play = RolloutDataModule.play_training_episodes
+    play = EpisodeSource.play_training
 
-    def play_until_the_power_fails(data: RolloutDataModule) -> EpisodeBatch:
-        if data.episodes >= 180:  # an update after the last checkpoint
+    def play_until_the_power_fails(source: EpisodeSource, actor: Actor) -> EpisodeBatch:
+        if source.budget.episodes >= 180:  # an update after the last checkpoint
             raise RuntimeError("power cut")
-        return play(data)
+        return play(source, actor)
 
     with monkeypatch.context() as broken, pytest.raises(RuntimeError, match="power cut"):
-        broken.setattr(RolloutDataModule, "play_training_episodes", play_until_the_power_fails)
+        broken.setattr(EpisodeSource, "play_training", play_until_the_power_fails)
         fit(cli, part, *longer, config=config)
     assert json.loads((part / "run.json").read_text())["outcome"] == "failed: RuntimeError: power cut"
     cli("fit", "--config", part / "config.yaml", "--ckpt_path", part / "checkpoints" / "last.ckpt")
@@ -334,7 +334,7 @@ def test_a_finished_run_is_not_overwritten(cli: Cli, tmp_path: Path, capsys: pyt
         (("--config", "configs/nope.yaml"), "nope.yaml"),
         (("--config", "README.md"), "README.md"),
         (("--model", "MAPO"), "MAPO"),
-        (("--model", "torch.nn.Linear"), "not correspond to a subclass of LightningModule"),
+        (("--model", "torch.nn.Linear"), "not correspond to a subclass of Algorithm"),
         (("--model.lrr", "1"), "'lrr' is not accepted (did you mean lr?)"),
         (("--model.lr", "fast"), "lr"),
         (("--model.lr", "nan"), "Got value: nan"),
@@ -384,7 +384,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         (("--model.num_auxiliary_agents", "30"), "num_auxiliary_agents must be at most the elites"),
         (("--model.policy", "amal.networks.GRUPolicy"), "policy must be feed-forward for AMAL"),
         (("--model.information", "amal.ops.information.EnsembleInformationGain"), "ensemble_size must be at least 2"),
-        (("--model.replay_capacity", "0"), "capacity must be at least 1, got 0"),
+        (("--model.replay_capacity", "0"), "replay_capacity must be at least 1, got 0"),
         (("--model.cem_elite_fraction", "0"), "elite_fraction must be in (0, 1], got 0"),
         (("--model.distance_band", "[1, 0]"), "distance_band must be two divergences"),
         (("--model.information_bonus", "huge"), "huge"),

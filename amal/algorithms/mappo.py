@@ -8,21 +8,13 @@ from itertools import zip_longest
 from typing import Any, Literal
 
 import torch
-from lightning import LightningModule
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.profilers import PassThroughProfiler
-from torch import Tensor, nn
+from torch import Tensor
 
-from amal.algorithms.minibatches import (
-    Decisions,
-    Minibatch,
-    Transitions,
-    gather_transitions,
-    shuffled_episodes,
-    shuffled_transitions,
-)
+from amal.algorithms.base import Algorithm
+from amal.algorithms.minibatches import AgentSteps, Minibatch, Transitions, shuffled_episodes, shuffled_transitions
 from amal.networks.critics import Critic, MAPPOCritic, TargetCritic, evaluate_critic
-from amal.networks.policies import IndependentPolicies, MLPPolicy, Policy, Sequences
+from amal.networks.policies import IndependentPolicies, MLPPolicy, Policy
 from amal.ops.losses import (
     approx_kl,
     categorical_entropy,
@@ -36,18 +28,13 @@ from amal.ops.losses import (
 )
 from amal.ops.normalization import ValueNormalizer
 from amal.ops.returns import explained_variance, generalized_advantages, n_step_returns
-from amal.rollout.statistics import BattleStatistics
 from amal.runtime.argument_checks import check_at_least, check_choice, check_positive, check_share
-from amal.runtime.distributed import average_gradients, averaged, collected, of_this_process, without_reducer
 from amal.runtime.machine import side_by_side
 from amal.runtime.random_streams import stream_seed
 from amal.types import EpisodeBatch
 
+POLICY, CRITIC = 0, 1  # in the order of configure_optimizers
 ADAM_EPSILON = 1e-5  # MAPPO's, table of common hyper-parameters; larger than Adam's own 1e-8
-
-
-class NonFiniteLoss(RuntimeError):
-    """A loss or a gradient became NaN or infinite, so the parameters are worth nothing from here on."""
 
 
 def averages(steps: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -55,15 +42,7 @@ def averages(steps: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([step[name] for step in steps]).mean() for name in steps[0]}
 
 
-def check_finite(metrics: dict[str, Tensor]) -> None:
-    """Raise ``NonFiniteLoss`` naming every metric that is not finite. One synchronisation with the device."""
-    values = torch.stack(list(metrics.values())).tolist()
-    broken = [f"{name} = {value}" for name, value in zip(metrics, values, strict=True) if not abs(value) < float("inf")]
-    if broken:
-        raise NonFiniteLoss(f"{', '.join(broken)}: the update diverged; try a lower lr or max_grad_norm")
-
-
-class MAPPO(LightningModule):
+class MAPPO(Algorithm):
     """Multi-agent PPO: decentralised actors, one critic, clipped objectives (Yu et al. 2022, arXiv:2103.01955).
 
     With ``IPPOCritic`` it is IPPO, with ``GRUPolicy`` the recurrent MAPPO.
@@ -117,8 +96,7 @@ class MAPPO(LightningModule):
         n_minibatch: int = 4,
         share_parameters: bool = True,
     ) -> None:
-        super().__init__()
-        check_at_least(1, n_agents=n_agents, n_actions=n_actions, obs_dim=obs_dim, state_dim=state_dim)
+        super().__init__(n_agents, n_actions, obs_dim, state_dim)
         check_at_least(1, n_epochs=n_epochs, n_minibatch=n_minibatch)
         check_at_least(0.0, entropy_coef=entropy_coef)
         check_share(gamma=gamma, gae_lambda=gae_lambda)
@@ -129,7 +107,6 @@ class MAPPO(LightningModule):
         if n_step_returns is not None:
             check_at_least(1, n_step_returns=n_step_returns)
 
-        self.automatic_optimization = False
         self.lr = lr
         self.gamma, self.gae_lambda, self.n_step_returns = gamma, gae_lambda, n_step_returns
         self.clip_param, self.value_clip = clip_param, value_clip
@@ -146,59 +123,46 @@ class MAPPO(LightningModule):
         self.target_critic = None if target_critic_tau is None else TargetCritic(self.critic, target_critic_tau)
         self.value_normalizer = ValueNormalizer()
         self.reward_normalizer = ValueNormalizer() if standardise_rewards else None
-        self.statistics = BattleStatistics()
         # a stream of its own, so that nothing drawn elsewhere (actions, other modules' weights) changes the minibatches
         self.generator = torch.Generator().manual_seed(stream_seed(torch.initial_seed(), "minibatches"))
 
     def check_episodes(self, episodes_per_update: int) -> None:
-        """Raise ValueError if updates of so many episodes cannot be split into the minibatches."""
         if self.n_minibatch > episodes_per_update:
             raise ValueError(
                 f"n_minibatch must be at most episodes_per_update ({episodes_per_update}), got {self.n_minibatch}"
             )
 
     def initial_hidden(self, num_battles: int) -> Tensor:
-        """[E, N, H], the policy's memory at the start of an episode."""
         return self.policy.initial_hidden(num_battles)
 
-    @torch.inference_mode()
     def act(
-        self, obs: Tensor, available_actions: Tensor, hidden: Tensor, generator: torch.Generator | None
+        self,
+        obs: Tensor,
+        available_actions: Tensor,
+        hidden: Tensor,
+        generator: torch.Generator | None,
+        progress: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Choose actions for E battles.
-
-        Args:
-            obs: [E, N, O].
-            available_actions: [E, N, A] bool.
-            hidden: [E, N, H], from ``policy.initial_hidden(E)`` at the start of an episode.
-            generator: source of the samples; None takes the most probable action.
-
-        Returns:
-            Actions [E, N] int64, their log-probabilities [E, N], the next hidden state [E, N, H].
-        """
         logits, hidden = self.policy(obs.unsqueeze(1), hidden)
         log_probs = masked_log_softmax(logits.squeeze(1), available_actions)
         actions = log_probs.argmax(dim=-1) if generator is None else sample_categorical(log_probs, generator)
         return actions, log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1), hidden
 
-    def training_step(self, batch: EpisodeBatch, batch_idx: int) -> None:
+    def learn(self, batch: EpisodeBatch, progress: float) -> dict[str, Tensor]:
         """One update: returns once, then epochs × minibatches of clipped policy and value losses."""
-        self.set_learning_rate(self.lr * (1.0 - batch.progress))
+        lr = self.set_learning_rate(progress)
         transitions, critic_fit = self.estimate_advantages(batch)
+        metrics = self.take_steps(transitions, self.minibatches(batch, transitions))
+        return metrics | {"train/explained_variance": critic_fit, "train/lr": lr}
 
-        # nothing in it waits for the device; the check is the update's one synchronisation
-        metrics = self.learn(transitions, self.minibatches(batch, transitions))
-        metrics = averaged(metrics | {"train/explained_variance": critic_fit})
-        check_finite(metrics)
-        self.log_update(batch, metrics)
-
-    def learn(
+    def take_steps(
         self,
         transitions: Transitions,
         minibatches: list[Minibatch],
         policy_losses: Iterable[Tensor] = (),
     ) -> dict[str, Tensor]:
-        """One step of the policy and one of the critic on each minibatch; averages of the steps' metrics.
+        """One step of the policy and one of the critic on each minibatch; averages of the steps' metrics. Nothing in it
+        waits for the device.
 
         Args:
             transitions: all that happened in the episodes.
@@ -208,7 +172,7 @@ class MAPPO(LightningModule):
 
         def teach_policy() -> list[dict[str, Tensor]]:
             return [
-                self.policy_step(transitions, minibatch.sequences, loss)
+                self.policy_step(transitions, minibatch, loss)
                 for minibatch, loss in zip_longest(minibatches, policy_losses)
             ]
 
@@ -223,17 +187,22 @@ class MAPPO(LightningModule):
         return averages(policy_steps) | averages(critic_steps) | {"train/policy_steps": number}
 
     def policy_step(
-        self, transitions: Transitions, sequences: Sequences, further_loss: Tensor | None
+        self, transitions: Transitions, minibatch: Minibatch, further_loss: Tensor | None
     ) -> dict[str, Tensor]:
-        """One step of the policy on those ``transitions`` that are a minibatch's ``sequences``; its metrics."""
-        logits = self.policy.some(transitions.obs, sequences)
-        loss, metrics = self.policy_loss(logits, transitions.decisions(sequences.rows))
-        return metrics | self.optimize("policy", loss if further_loss is None else loss + further_loss)
+        """One step of the policy on a minibatch; its metrics."""
+        lived = transitions[minibatch.steps]
+        logits = self.policy.at_rows(lived.obs, minibatch.rows, minibatch.batch_sizes)
+        loss, metrics = self.policy_loss(logits, lived.at_rows(minibatch.rows))
+        if further_loss is not None:
+            loss = loss + further_loss
+        norm = self.descend(self.all_optimizers()[POLICY], self.policy, loss, self.max_grad_norm)
+        return metrics | {"train/policy_grad_norm": norm}
 
     def critic_step(self, transitions: Transitions, minibatch: Minibatch) -> dict[str, Tensor]:
         """One step of the critic on a minibatch; its metrics."""
         loss = self.critic_loss(transitions, minibatch)
-        return {"train/value_loss": loss.detach()} | self.optimize("critic", loss)
+        norm = self.descend(self.all_optimizers()[CRITIC], self.critic, loss, self.max_grad_norm)
+        return {"train/value_loss": loss.detach(), "train/critic_grad_norm": norm}
 
     @torch.no_grad()
     def estimate_advantages(self, batch: EpisodeBatch, bonus: Tensor | None = None) -> tuple[Transitions, Tensor]:
@@ -249,7 +218,7 @@ class MAPPO(LightningModule):
         critic_fit = explained_variance(self.value_normalizer.denormalize(values), returns, happened)
         self.value_normalizer.update(returns, happened)
         targets = self.value_normalizer.normalize(returns)
-        return gather_transitions(batch, standardize(advantages, batch.alive), values, targets), critic_fit
+        return Transitions.of(batch, standardize(advantages, batch.alive), values, targets), critic_fit
 
     @torch.no_grad()
     def returns_and_advantages(self, batch: EpisodeBatch, bonus: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -294,12 +263,12 @@ class MAPPO(LightningModule):
 
         return [minibatch for _ in range(self.n_epochs) for minibatch in shuffled()]
 
-    def policy_loss(self, logits: Tensor, lived: Decisions) -> tuple[Tensor, dict[str, Tensor]]:
+    def policy_loss(self, logits: Tensor, lived: AgentSteps) -> tuple[Tensor, dict[str, Tensor]]:
         """Clipped surrogate and entropy bonus; the loss to minimise, and its metrics.
 
         Args:
             logits: [R, A].
-            lived: of R living agents.
+            lived: what R living agents did.
         """
         log_probs = masked_log_softmax(logits, lived.available_actions)
         log_ratio = log_probs.gather(-1, lived.actions.unsqueeze(-1)).squeeze(-1) - lived.log_probs
@@ -317,67 +286,20 @@ class MAPPO(LightningModule):
     def critic_loss(self, transitions: Transitions, minibatch: Minibatch) -> Tensor:
         """Clipped value loss over a minibatch's steps, of all agents: the last step of a living agent is judged by its
         value once it is dead."""
-        lived = transitions[minibatch.rows]
+        lived = transitions[minibatch.steps]
         values = self.critic(lived.state, lived.obs)
         loss = clipped_value_loss(
             values, lived.values, lived.targets, self.value_clip, self.value_loss, self.huber_delta
         )
         return mean(loss)
 
-    def optimize(self, name: Literal["policy", "critic"], loss: Tensor) -> dict[str, Tensor]:
-        """One step of a network down its loss, its gradient scaled down if it is long; the norm it had."""
-        network, optimizer = getattr(self, name), self.both_optimizers()[name == "critic"]
-        optimizer.zero_grad()
-        self.backward_of(network, loss)
-        # torch's own clipping, for Lightning's does not tell the norm
-        norm = nn.utils.clip_grad_norm_(network.parameters(), self.max_grad_norm)
-        optimizer.step()
-        return {f"train/{name}_grad_norm": norm}
-
-    def backward_of(self, network: nn.Module, loss: Tensor) -> None:
-        """The gradient of the loss, averaged over the processes that train together."""
-        with without_reducer(self.trainer.model):
-            self.manual_backward(loss)
-        average_gradients(network)
-
-    def all_optimizers(self) -> list[LightningOptimizer]:
-        """In the order of ``configure_optimizers``, wrapped: only steps of the wrappers are counted by Lightning."""
-        optimizers = self.optimizers()
-        assert isinstance(optimizers, list)
-        return optimizers
-
-    def both_optimizers(self) -> list[LightningOptimizer]:
-        """The policy's and the critic's."""
-        return self.all_optimizers()[:2]
-
-    def set_learning_rate(self, lr: float) -> None:
-        """Set both optimizers to ``lr``."""
-        for optimizer in self.both_optimizers():
-            for group in optimizer.param_groups:
+    def set_learning_rate(self, progress: float) -> Tensor:
+        """Set the rate of policy and critic, which falls linearly to 0 over the budget; returns it."""
+        lr = self.lr * (1.0 - progress)
+        for index in (POLICY, CRITIC):
+            for group in self.all_optimizers()[index].param_groups:
                 group["lr"] = lr
-
-    def log_update(self, batch: EpisodeBatch, metrics: dict[str, Tensor]) -> None:
-        """Log the metrics of an update together with what its episodes were like."""
-        episodes = {
-            "train/lr": self.both_optimizers()[0].param_groups[0]["lr"],
-            "train/return": batch.returns.mean(),
-            "train/win_rate": batch.won.float().mean(),
-            "train/episode_length": batch.lengths.float().mean(),
-        }
-        self.log_dict(averaged(metrics | episodes), batch_size=len(batch.rewards))
-
-    def validation_step(self, batch: EpisodeBatch, batch_idx: int) -> None:
-        self.statistics.update(batch)
-
-    def test_step(self, batch: EpisodeBatch, batch_idx: int) -> None:
-        self.statistics.update(batch)
-
-    def on_validation_epoch_end(self) -> None:
-        self.log_dict({f"eval/{name}": value for name, value in self.statistics.compute().items()})
-        self.statistics.reset()
-
-    def on_test_epoch_end(self) -> None:
-        self.on_validation_epoch_end()
+        return torch.tensor(lr)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Adam for the policy, Adam for the critic."""
@@ -386,9 +308,8 @@ class MAPPO(LightningModule):
             for network in (self.policy, self.critic)
         ]
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["minibatch_generator"] = collected(self.generator.get_state())
+    def learning_state(self) -> Any:
+        return {"minibatch_generator": self.generator.get_state()}
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.trainer.training:
-            self.generator.set_state(of_this_process(checkpoint["minibatch_generator"]).cpu())
+    def load_learning_state(self, state: Any) -> None:
+        self.generator.set_state(state["minibatch_generator"].cpu())

@@ -47,26 +47,28 @@ class Stopwatch(Callback):
         module: Any = pl_module
         module.training_step = self._timed("update", module.training_step)
         module.act = self._timed("acting", module.act, within="rollout")
-        data.play_training_episodes = self._timed("rollout", data.play_training_episodes)
+        data.source.play_training = self._timed("rollout", data.source.play_training)
         VectorBattle.step = self._timed("battles", VectorBattle.step, within="rollout")  # type: ignore[method-assign]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.updates += 1
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        budget: Any = trainer.datamodule.budget  # type: ignore[attr-defined]
         if self.updates == 1:
             self.first_update = time.time()
         if self.updates == WARM_UP_UPDATES:
             self.seconds.clear()
-            self.start, self.start_steps = time.perf_counter(), data.env_steps
+            self.start, self.start_steps = time.perf_counter(), budget.env_steps
         if self.products is not None:
-            self._stop_counting(data.env_steps)
+            self._stop_counting(budget.env_steps)
             trainer.should_stop = True
-        elif 2 * data.progress - self.progress >= 0.9 and self.updates > WARM_UP_UPDATES:  # one like this would end it
-            self.end, self.env_steps, self.parts = time.perf_counter(), data.env_steps, dict(self.seconds)
+        elif (
+            2 * budget.progress - self.progress >= 0.9 and self.updates > WARM_UP_UPDATES
+        ):  # one like this would end it
+            self.end, self.env_steps, self.parts = time.perf_counter(), budget.env_steps, dict(self.seconds)
             self._start_counting()
-        self.progress = data.progress
+        self.progress = budget.progress
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.products is None or self.product_steps == 0:

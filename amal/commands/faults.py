@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from amal.algorithms.mappo import NonFiniteLoss
+from amal.algorithms.base import NonFiniteLoss
 from amal.backends.battles import WorkerFailure
 from amal.rollout.collector import NonFiniteView
 

@@ -21,7 +21,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from amal.algorithms.amal.algorithm import AMAL
-from amal.algorithms.mappo import MAPPO, NonFiniteLoss
+from amal.algorithms.base import Algorithm, NonFiniteLoss
 from amal.battle.scenario import check_same_content, load_scenario, name_of
 from amal.commands.faults import fault
 from amal.commands.loggers import check_places, go_on_logging, obey_wandb_mode, set_up_loggers
@@ -201,8 +201,7 @@ class TrainingCLI(LightningCLI):
                 # all raise, before anything is written: without a budget, for a checkpoint of another number of
                 # processes, and for a module that has nothing of what a callback is for
                 self.datamodule.max_updates  # noqa: B018
-                if isinstance(self.model, MAPPO):
-                    self.model.check_episodes(self.datamodule.episodes_per_update)
+                self.model.check_episodes(self.datamodule.source.episodes_per_update)
                 self._check_callbacks(self.trainer.callbacks)  # type: ignore[attr-defined]
                 obey_wandb_mode(self.trainer.loggers)
                 if self.checkpoint is not None and not self.is_fork:
@@ -214,7 +213,7 @@ class TrainingCLI(LightningCLI):
                 told = f"the model on the scenario {config.data.scenario}"
                 check_fits(self.checkpoint["state_dict"], self.model, Path(config.ckpt_path), told)
                 if self.subcommand == "fit":
-                    check_opponent(self.checkpoint, self.datamodule.opponent_sha256)
+                    check_opponent(self.checkpoint, self.datamodule.source.opponent_sha256)
                     check_processes(len(self.checkpoint["RolloutDataModule"]["processes"]), self.trainer.world_size)
                     if not self.is_fork:
                         refuse_to_go_back(Path(config.ckpt_path), self.checkpoint)
@@ -250,7 +249,7 @@ class TrainingCLI(LightningCLI):
         """Raises ValueError if a callback is of no use to the model, or the model needs one that is missing."""
         for callback in callbacks:
             if isinstance(callback, Diagnosis):
-                callback.check(self.model, self.datamodule, self.trainer.world_size)
+                callback.check(self.model, self.datamodule.source, self.trainer.world_size)
             elif isinstance(callback, Evolution):
                 callback.check(self.model)
         evolves = any(isinstance(callback, Evolution) for callback in callbacks)
@@ -296,7 +295,7 @@ class TrainingCLI(LightningCLI):
             fail(str(error))
         except Exception as error:
             if (why := fault(error)) is None:
-                if kwargs.get("ckpt_path") is None or self.datamodule.has_played:
+                if kwargs.get("ckpt_path") is None or self.datamodule.budget.was_used:
                     raise
                 what = " ".join(f"{type(error).__name__}: {error}".split())
                 fail(f"{kwargs['ckpt_path']}: damaged or not written here, and cannot be resumed: {what}")
@@ -326,7 +325,7 @@ def main(args: list[str]) -> None:
     try:
         TrainingCLI(
             allowed_code=allowed_code,
-            model_class=LightningModule,
+            model_class=Algorithm,
             datamodule_class=RolloutDataModule,
             subclass_mode_model=True,
             save_config_callback=ConfigOfRun,

@@ -6,7 +6,6 @@ Letters: B episodes, T time, N agents, O observation size, A actions, F features
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import compress, pairwise
 from typing import cast
 
@@ -77,41 +76,40 @@ class AgentLinear(nn.Module):
         self.register_buffer("ids", torch.eye(n_agents), persistent=False)
         orthogonal_(self.weight, gain)
 
-    def forward(self, *parts: Tensor) -> Tensor:
+    def forward(self, *parts: Tensor, rows: Tensor | None = None) -> Tensor:
         """Σ_i W_i x_i + W_id + b.
 
         Args:
             parts: each [..., N, F_i], or [..., 1, F_i] where the agents share it; Σ F_i = F.
+            rows: [R] int64 into the flattened [... · N]; by default all.
 
         Returns:
-            [..., N, out].
+            [..., N, out], or [R, out] of the rows.
         """
-        return self.rows(*parts).view(*parts[0].shape[:-2], self.n_agents, -1)
-
-    def rows(self, *parts: Tensor, wanted: Tensor | None = None) -> Tensor:
-        """The rows ``wanted`` [R] int64 of the flattened [... · N], by default all → [R, out]."""
         sizes = [part.shape[-1] for part in parts]
         assert sum(sizes) == self.in_features, f"the parts have sizes {sizes}, expected {self.in_features} in total"
         is_own = [part.shape[-2] == self.n_agents for part in parts]
         flat = [part.flatten(0, -2) for part in parts]
         own = list(compress(flat, is_own))
-        if wanted is None:
+        if rows is None:
             own.append(self.ids.expand(math.prod(parts[0].shape[:-2]), -1, -1).flatten(0, 1))
         else:
-            own = [part.index_select(0, wanted) for part in own]
-            own.append(self.ids.index_select(0, wanted % self.n_agents))
+            own = [part.index_select(0, rows) for part in own]
+            own.append(self.ids.index_select(0, rows % self.n_agents))
+        leading = (*parts[0].shape[:-2], self.n_agents) if rows is None else (len(rows),)
+        shape = (*leading, len(self.weight))
         if all(is_own):
-            return F.linear(torch.cat(own, dim=-1), self.weight, self.bias)
+            return F.linear(torch.cat(own, dim=-1), self.weight, self.bias).view(shape)
         *weights, id_weight = self.weight.split([*sizes, self.n_agents], dim=1)
         own_weight = torch.cat([*compress(weights, is_own), id_weight], dim=1)
         is_shared = [not mine for mine in is_own]
         shared, shared_weight = (torch.cat(list(compress(each, is_shared)), dim=1) for each in (flat, weights))
         output = F.linear(shared, shared_weight, self.bias)
-        if wanted is None:
+        if rows is None:
             output = output.repeat_interleave(self.n_agents, dim=0)
         else:
-            output = output.index_select(0, wanted // self.n_agents)
-        return torch.addmm(output, torch.cat(own, dim=1), own_weight.t())
+            output = output.index_select(0, rows // self.n_agents)
+        return torch.addmm(output, torch.cat(own, dim=1), own_weight.t()).view(shape)
 
 
 class AgentMLP(nn.Module):
@@ -136,34 +134,13 @@ class AgentMLP(nn.Module):
         self.middle = nn.ModuleList(orthogonal_linear(width, following, RELU_GAIN) for width, following in widths)
         self.last = orthogonal_linear(hidden_sizes[-1], out_features, output_gain)
 
-    def forward(self, *parts: Tensor, wanted: Tensor | None = None) -> Tensor:
-        """[..., N, F_i] or [..., 1, F_i] each → [..., N, out]; only the rows ``wanted`` → [R, out], as of
-        ``AgentLinear.rows``."""
-        hidden = F.relu(self.first.rows(*parts, wanted=wanted), inplace=True)
+    def forward(self, *parts: Tensor, rows: Tensor | None = None) -> Tensor:
+        """[..., N, F_i] or [..., 1, F_i] each → [..., N, out]; [R, out] of ``rows``, as of ``AgentLinear``."""
+        first = self.first(*parts, rows=rows)
+        hidden = F.relu(first.flatten(0, -2), inplace=True)
         for layer in self.middle:
             hidden = F.relu(layer(hidden), inplace=True)
-        output = few_outputs(self.last, hidden)
-        return output if wanted is not None else output.view(*parts[0].shape[:-2], self.first.n_agents, -1)
-
-
-@dataclass(frozen=True)
-class Sequences:
-    """Which rows of M transitions of N agents a policy learns from. One with a memory follows agents from the beginning
-    of an episode, many side by side; without a memory every row is a sequence of its own.
-    """
-
-    rows: Tensor
-    """[R] int64 into [M · N]: the first step of all sequences, the second of those that have one, and so on; longer
-    sequences come first."""
-    running: Tensor
-    """[T, N] int64, on the CPU: how many sequences of each agent have a t-th step."""
-
-    def by_agent(self) -> tuple[Tensor, list["Sequences"]]:
-        """Where each agent's rows are, [R] int64, one agent after the other; and its sequences, with rows into [M]."""
-        n_agents = self.running.shape[1]
-        order = (self.rows % n_agents).argsort(stable=True)
-        rows = (self.rows[order] // n_agents).split(self.running.sum(dim=0).tolist())
-        return order, [Sequences(own, self.running[:, i : i + 1]) for i, own in enumerate(rows)]
+        return few_outputs(self.last, hidden).view(*first.shape[:-1], self.last.out_features)
 
 
 class Policy(nn.Module):
@@ -188,12 +165,16 @@ class Policy(nn.Module):
         """
 
     @abstractmethod
-    def some(self, obs: Tensor, sequences: Sequences) -> Tensor:
-        """Logits [R, A] of some rows of what happened in training.
+    def at_rows(self, obs: Tensor, rows: Tensor, batch_sizes: Tensor | None = None) -> Tensor:
+        """Logits [R, A] of single agents in single steps.
 
         Args:
             obs: [M, N, O].
-            sequences: the R rows, each sequence from its beginning.
+            rows: [R] int64 into [M · N]. A recurrent policy needs whole lives of agents, arranged as the data of a
+                ``torch.nn.utils.rnn.PackedSequence``: the first steps of all lives, longest life first, then the
+                second steps, and so on.
+            batch_sizes: [T, N] int64 on the CPU, for recurrent policies only: how many lives of each agent have a
+                t-th step.
         """
 
 
@@ -220,8 +201,8 @@ class MLPPolicy(Policy):
     def forward(self, obs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         return self.layers(obs), hidden
 
-    def some(self, obs: Tensor, sequences: Sequences) -> Tensor:
-        logits: Tensor = self.layers(obs, wanted=sequences.rows)
+    def at_rows(self, obs: Tensor, rows: Tensor, batch_sizes: Tensor | None = None) -> Tensor:
+        logits: Tensor = self.layers(obs, rows=rows)
         return logits
 
 
@@ -257,15 +238,16 @@ class GRUPolicy(Policy):
 
     def forward(self, obs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         battles, n_steps = obs.shape[:2]
-        features = self.encoder.rows(obs.transpose(0, 1))  # time first, as the GRU walks it
+        features = self.encoder(obs.transpose(0, 1)).flatten(0, -2)  # time first, as the GRU walks it
         outputs = self._walk(features, hidden.flatten(0, 1), [battles * self.n_agents] * n_steps)
         logits = few_outputs(self.head, outputs).view(n_steps, battles, self.n_agents, -1).transpose(0, 1)
         return logits, outputs.view(n_steps, *hidden.shape)[-1]
 
-    def some(self, obs: Tensor, sequences: Sequences) -> Tensor:
-        running = [n for n in sequences.running.sum(dim=1).tolist() if n > 0]
-        features = self.encoder.rows(obs, wanted=sequences.rows)
-        outputs = self._walk(features, features.new_zeros(running[0], self.hidden_size), running)
+    def at_rows(self, obs: Tensor, rows: Tensor, batch_sizes: Tensor | None = None) -> Tensor:
+        assert batch_sizes is not None, "a recurrent policy needs to know which rows follow each other"
+        sizes = [size for size in batch_sizes.sum(dim=1).tolist() if size > 0]
+        features = self.encoder(obs, rows=rows)
+        outputs = self._walk(features, features.new_zeros(sizes[0], self.hidden_size), sizes)
         return few_outputs(self.head, outputs)
 
     def _walk(self, features: Tensor, hidden: Tensor, running: list[int]) -> Tensor:
@@ -299,12 +281,18 @@ class IndependentPolicies(Policy):
         logits, hiddens = zip(*outputs, strict=True)
         return torch.cat(logits, dim=2), torch.cat(hiddens, dim=1)
 
-    def some(self, obs: Tensor, sequences: Sequences) -> Tensor:
-        order, each = sequences.by_agent()
+    def at_rows(self, obs: Tensor, rows: Tensor, batch_sizes: Tensor | None = None) -> Tensor:
+        if batch_sizes is None:  # the dead too, for how many live is known to the device only
+            logits, _ = self(obs.unsqueeze(1), self.initial_hidden(len(obs)))
+            return logits.flatten(0, 2).index_select(0, rows)
+        n_agents = len(self.policies)
+        order = (rows % n_agents).argsort(stable=True)  # one agent after the other
+        own_rows = (rows[order] // n_agents).split(batch_sizes.sum(dim=0).tolist())
         logits = torch.cat(
             [
-                cast(Policy, policy).some(obs[:, i : i + 1], own)
-                for i, (policy, own) in enumerate(zip(self.policies, each, strict=True))
+                cast(Policy, policy).at_rows(obs[:, i : i + 1], own_rows[i], batch_sizes[:, i : i + 1])
+                for i, policy in enumerate(self.policies)
+                if len(own_rows[i]) > 0
             ]
         )
         return torch.empty_like(logits).index_copy(0, order, logits)

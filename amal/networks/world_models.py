@@ -225,7 +225,7 @@ class WorldModel(nn.Module):
     def _before_relu(self, obs: Tensor, state: Tensor, actions: Tensor) -> Tensor:
         """First layer: [M · N, H]."""
         chosen = F.one_hot(actions, self.n_actions).to(obs.dtype)
-        return self.first.rows(obs, chosen, state.unsqueeze(1), chosen.flatten(1).unsqueeze(1))
+        return self.first(obs, chosen, state.unsqueeze(1), chosen.flatten(1).unsqueeze(1)).flatten(0, 1)
 
     def _own_action_terms(self) -> Tensor:
         """What agent i's action a adds to agent i's first layer, as its own and as a part of the joint one: row

@@ -4,90 +4,61 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from amal.battle import VectorBattle
 from amal.battle.battlefield import Scenario
-from amal.rollout.opponent import Opponent
+from amal.rollout.opponent import make_battles
 from amal.runtime.argument_checks import check_whole
 from amal.runtime.machine import one_thread
-from amal.types import Battles, EpisodeBatch
+from amal.types import Actor, Battles, EpisodeBatch
 
-VIEWS = ("obs", "state", "available_actions")  # seen before each step, and at an episode's end
-OUTCOMES = ("rewards", "terminated", "truncated")
+FIELDS = EpisodeBatch.step_fields()
+VIEWS = tuple(name for name, step in FIELDS.items() if step.is_view)
+OUTCOMES = tuple(name for name in FIELDS if name not in (*VIEWS, "actions", "log_probs"))  # of a step, by the battles
 
 
 class NonFiniteView(RuntimeError):
     """A battle showed NaN or an infinite number; the message says which, where and when."""
 
 
-class Actor(Protocol):
-    """What plays: a module with a policy."""
+class _Episode(NamedTuple):
+    """Where an episode is in the log, and how it ended."""
 
-    @property
-    def device(self) -> torch.device: ...
-
-    def initial_hidden(self, num_battles: int) -> Tensor:
-        """[E, N, H], before an episode's first step."""
-
-    def act(
-        self, obs: Tensor, available_actions: Tensor, hidden: Tensor, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(actions [E, N], log_probs [E, N], hidden [E, N, H]); greedy without a generator."""
+    battle: int
+    start: int  # step
+    end: int  # step after its last one
+    won: bool
+    dead_allies: int
+    dead_enemies: int
 
 
 class EpisodeRecorder:
     """Plays whole episodes on many battles and records them.
 
     An episode starts on whichever battle is free, and every episode that was started is finished and kept: nothing
-    favours short ones. The recorded arrays are reused: a batch is valid until the next one is played.
+    favours short ones. Each batch has memory of its own.
 
     Args:
         battle: E battles, without automatic reset.
         max_episodes: B, the most episodes that one batch can hold.
-        opponent: who drives the battles' enemies, if they have no script.
     """
 
-    def __init__(self, battle: Battles, max_episodes: int, opponent: Actor | None = None) -> None:
+    def __init__(self, battle: Battles, max_episodes: int) -> None:
         if battle.auto_reset:
             raise ValueError("EpisodeRecorder needs battles with auto_reset=False")
         check_whole(1, max_episodes=max_episodes)
         self.battle = battle
-        self._opponent = None if opponent is None else Opponent(opponent)
-        spec = battle.spec
-        agents = (spec.n_agents,)
-        fields: dict[str, tuple[tuple[int, ...], type]] = {
-            "obs": ((*agents, spec.obs_dim), np.float32),
-            "state": ((spec.state_dim,), np.float32),
-            "available_actions": ((*agents, spec.n_actions), np.bool_),
-            "actions": (agents, np.int64),
-            "log_probs": (agents, np.float32),
-            "rewards": ((), np.float32),
-            "terminated": ((), np.bool_),
-            "truncated": ((), np.bool_),
-        }
+        self.max_episodes = max_episodes
+        spec, num_battles = battle.spec, battle.num_battles
         # no battle idles while an episode is left to start: the last one starts before max_episodes / E full lengths
-        longest = (-(-max_episodes // battle.num_battles) + 1) * spec.episode_limit
-        # as it happens, one slice per step
-        num_battles = battle.num_battles
-        self._log: dict[str, np.ndarray] = {
-            name: np.zeros((longest, num_battles, *size), dtype) for name, (size, dtype) in fields.items()
-        }
-        # as it is handed over; views have one more, of the episode's end
-        slots = {name: spec.episode_limit + (name in VIEWS) for name in fields}
-        self._arrays: dict[str, np.ndarray] = {
-            name: np.zeros((max_episodes, slots[name], *size), dtype) for name, (size, dtype) in fields.items()
-        }
-        self._outcomes = {
-            "lengths": np.zeros(max_episodes, np.int64),
-            "won": np.zeros(max_episodes, np.bool_),
-            "dead_allies": np.zeros(max_episodes, np.int64),
-            "dead_enemies": np.zeros(max_episodes, np.int64),
-        }
+        longest = (-(-max_episodes // num_battles) + 1) * spec.episode_limit
+        sizes = {name: tuple(getattr(spec, axis) for axis in step.axes) for name, step in FIELDS.items()}
+        # as it happens, one slice per step; memory is used as far as it is written to
+        self._log = {name: np.zeros((longest, num_battles, *sizes[name]), FIELDS[name].dtype) for name in FIELDS}
+        self._at_end = {name: np.zeros((max_episodes, *sizes[name]), FIELDS[name].dtype) for name in VIEWS}
 
     @torch.inference_mode()
     def play(
@@ -107,20 +78,22 @@ class EpisodeRecorder:
             progress: share of the training budget used so far, goes into the batch.
             watch: is shown the battles at the start and after every step.
         """
-        check_whole(1, len(self._outcomes["won"]), episodes=episodes)
+        check_whole(1, self.max_episodes, episodes=episodes)
         # a step's few rows are done sooner than a second thread wakes
         with one_thread():
-            self._play(actor, episodes, generator, watch)
-        return self._batch(episodes, progress)
+            return self._batch(self._play(actor, episodes, generator, progress, watch), progress)
 
     def _play(
         self,
         actor: Actor,
         episodes: int,
         generator: torch.Generator | None,
+        progress: float,
         watch: Callable[[Battles], None] | None,
-    ) -> None:
+    ) -> list[_Episode]:
+        """The episodes in the order of their starts; their steps are in the log."""
         battle, log = self.battle, self._log
+        played: dict[int, _Episode] = {}
         obs, available_actions = torch.from_numpy(battle.obs), torch.from_numpy(battle.available_actions)
         row = np.arange(battle.num_battles)  # which episode each battle plays
         start = np.zeros(battle.num_battles, np.int64)  # when it began
@@ -134,14 +107,11 @@ class EpisodeRecorder:
             for name in VIEWS:
                 log[name][step] = getattr(battle, name)
             self._check_views(step)
-            actions, log_probs, hidden = actor.act(obs.to(device), available_actions.to(device), hidden, generator)
+            seen = (obs.to(device), available_actions.to(device))
+            actions, log_probs, hidden = actor.act(*seen, hidden, generator, progress)
             log["actions"][step] = actions.cpu().numpy()
-            log["log_probs"][step] = log_probs.cpu().numpy()
-            if self._opponent is None:
-                battle.step(log["actions"][step])
-            else:
-                assert isinstance(battle, VectorBattle)
-                battle.step(log["actions"][step], self._opponent.choose(battle))
+            log["log_probs"][step] = 0.0 if log_probs is None else log_probs.cpu().numpy()
+            battle.step(log["actions"][step])
             for name in OUTCOMES:
                 log[name][step] = getattr(battle, name)
             step += 1
@@ -151,7 +121,7 @@ class EpisodeRecorder:
             ended = running & (battle.terminated | battle.truncated)
             if ended.any():
                 for e in np.flatnonzero(ended).tolist():
-                    self._keep_episode(int(row[e]), e, int(start[e]), step)
+                    played[int(row[e])] = self._ended(int(row[e]), e, int(start[e]), step)
                 free = np.flatnonzero(ended)
                 again = free[: episodes - started]
                 running[free] = False
@@ -162,6 +132,7 @@ class EpisodeRecorder:
                 restarted[again] = True
                 battle.reset(battles=restarted)
                 hidden[torch.from_numpy(restarted)] = actor.initial_hidden(len(again))
+        return [played[i] for i in range(episodes)]
 
     def _check_views(self, step: int) -> None:
         """Raises NonFiniteView; here, because a policy would turn it into any action whatever."""
@@ -176,28 +147,29 @@ class EpisodeRecorder:
                     f"{self.battle.spec.scenario} shows {name} = {value}: {where}, step {step} of a rollout"
                 )
 
-    def _keep_episode(self, row: int, e: int, start: int, end: int) -> None:
-        """Takes the episode that battle e has just ended out of the log; padding is zero, whatever was there before."""
-        length = end - start
-        for name, array in self._arrays.items():
-            array[row, :length] = self._log[name][start:end, e]
-            array[row, length:] = 0
+    def _ended(self, row: int, e: int, start: int, end: int) -> _Episode:
+        """The episode that battle e has just ended; its last views are kept, for the next episode overwrites them."""
         for name in VIEWS:
-            self._arrays[name][row, length] = getattr(self.battle, name)[e]
-        self._outcomes["lengths"][row] = length
-        self._outcomes["won"][row] = self.battle.won[e]
-        self._outcomes["dead_allies"][row] = self.battle.dead("ally")[e]
-        self._outcomes["dead_enemies"][row] = self.battle.dead("enemy")[e]
+            self._at_end[name][row] = getattr(self.battle, name)[e]
+        dead_allies, dead_enemies = (int(self.battle.dead(side)[e]) for side in ("ally", "enemy"))
+        return _Episode(e, start, end, bool(self.battle.won[e]), dead_allies, dead_enemies)
 
-    def _batch(self, episodes: int, progress: float) -> EpisodeBatch:
-        outcomes = {name: array[:episodes] for name, array in self._outcomes.items()}
-        lengths = outcomes.pop("lengths")
-        longest = lengths.max()
-        trimmed = {name: a[:episodes, : longest + (name in VIEWS)] for name, a in self._arrays.items()}
-        mask = np.arange(longest) < lengths[:, None]
+    def _batch(self, played: list[_Episode], progress: float) -> EpisodeBatch:
+        lengths = np.array([episode.end - episode.start for episode in played])
+        longest = int(lengths.max())
+        arrays: dict[str, np.ndarray] = {}
+        for name, log in self._log.items():
+            array = np.zeros((len(played), longest + FIELDS[name].is_view, *log.shape[2:]), log.dtype)
+            for row, episode in enumerate(played):
+                array[row, : lengths[row]] = log[episode.start : episode.end, episode.battle]
+                if FIELDS[name].is_view:
+                    array[row, lengths[row]] = self._at_end[name][row]
+            arrays[name] = array
+        arrays["mask"] = np.arange(longest) < lengths[:, None]
+        for name in ("won", "dead_allies", "dead_enemies"):
+            arrays[name] = np.array([getattr(episode, name) for episode in played])
         with torch.inference_mode(False):  # inference tensors could not be trained on
-            tensors = {name: torch.from_numpy(a) for name, a in (trimmed | outcomes | {"mask": mask}).items()}
-        return EpisodeBatch(**tensors, progress=progress)
+            return EpisodeBatch(**{name: torch.from_numpy(a) for name, a in arrays.items()}, progress=progress)
 
 
 def record_battle(
@@ -205,8 +177,7 @@ def record_battle(
 ) -> tuple[Scenario, np.ndarray]:
     """Greedy battle ``number`` of the seed: the scenario with the units that fought, and the recorded units
     [T+1, U, 9], with the columns of VectorBattle.units."""
-    driven = opponent is not None
-    battle = VectorBattle(scenario, 1, seed, auto_reset=False, first_battle=number, driven_enemy=driven)
+    battle = make_battles(scenario, 1, seed, first_battle=number, opponent=opponent)
     frames: list[np.ndarray] = []
-    EpisodeRecorder(battle, 1, opponent).play(actor, 1, watch=lambda _: frames.append(battle.units[0]))
+    EpisodeRecorder(battle, 1).play(actor, 1, watch=lambda _: frames.append(battle.units[0]))
     return battle.fought(0), np.stack(frames)

@@ -12,14 +12,11 @@ from lightning import LightningModule
 from amal.battle.battlefield import Scenario
 from amal.battle.rival import check_equal_teams
 from amal.battle.scenario import check_same_content, load_scenario
-from amal.rollout.collector import Actor
 from amal.runtime.checkpoints import CheckpointError, check_fits, check_is_file, read_checkpoint
 from amal.runtime.configuration import DIMENSIONS, check_parsed
 from amal.runtime.trusted_code import ForeignCode, denied_import, permissions
 from amal.runtime.yaml_files import BadYaml, read_yaml
-from amal.types import BattleSpec
-
-LEARNING_STORES = ("replay_capacity", "auxiliary_capacity")  # gigabytes in some scenarios, of no use to play
+from amal.types import Actor, BattleSpec
 
 
 def load_player(checkpoint: Path, config: Path | None = None) -> tuple[LightningModule, Scenario]:
@@ -40,8 +37,8 @@ def load_player(checkpoint: Path, config: Path | None = None) -> tuple[Lightning
         )
     scenario = load_scenario(data["scenario"], data.get("episode_limit"))
     module = _build(model, scenario.spec(), config)
-    if not callable(getattr(module, "act", None)) or not callable(getattr(module, "policy", None)):
-        raise CheckpointError(f"{config}: a {type(module).__name__} has no policy that could play")
+    if not all(callable(getattr(module, name, None)) for name in ("act", "initial_hidden")):
+        raise CheckpointError(f"{config}: a {type(module).__name__} does not play, it has no act and initial_hidden")
     content = read_checkpoint(checkpoint, mapped=True)
     check_same_content(scenario, content.get("RolloutDataModule", {}).get("scenario", {}))
     weights = content["state_dict"]
@@ -95,9 +92,7 @@ def _build(model: dict[str, Any], spec: BattleSpec, config: Path) -> LightningMo
     arguments = model.get("init_args") or {}
     if not isinstance(arguments, dict):
         raise CheckpointError(f"{config}: model.init_args must be a mapping, got {arguments!r}")
-    arguments |= {name: 1 for name in LEARNING_STORES if name in arguments}
     arguments |= {name: getattr(spec, name) for name in DIMENSIONS}
-    arguments.pop("replay_folder", None)
     permissions()
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningModule, "model", required=True)

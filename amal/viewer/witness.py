@@ -31,12 +31,17 @@ class Witness:
         return hidden
 
     def act(
-        self, obs: Tensor, available_actions: Tensor, hidden: Tensor, generator: torch.Generator | None
+        self,
+        obs: Tensor,
+        available_actions: Tensor,
+        hidden: Tensor,
+        generator: torch.Generator | None,
+        progress: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """What the module does; arguments as of ``Actor.act``, with E = 1."""
         logits, _ = self.module.policy(obs.unsqueeze(1), hidden)
         log_probs = masked_log_softmax(logits.squeeze(1), available_actions)
-        actions, chosen, following = self.module.act(obs, available_actions, hidden, generator)
+        actions, chosen, following = self.module.act(obs, available_actions, hidden, generator, progress)
         self._actions.append(actions[0])
         self._available.append(available_actions[0].clone())  # the battle writes the next step's into it
         self._probabilities.append(log_probs[0].exp())

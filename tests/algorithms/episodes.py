@@ -98,7 +98,8 @@ def matching_game(
     available = torch.ones(n_episodes, 2, N_AGENTS, N_ACTIONS, dtype=torch.bool)
     available[..., 0] = False
     hidden = module.policy.initial_hidden(n_episodes)
-    actions, log_probs, _ = module.act(obs[:, 0], available[:, 0], hidden, generator)
+    with torch.inference_mode():
+        actions, log_probs, _ = module.act(obs[:, 0], available[:, 0], hidden, generator, index / n_updates)
     rewards = (actions == sign.unsqueeze(-1)).float().mean(dim=-1, keepdim=True)
     scores.append(rewards.mean().item())
     ones = torch.ones(n_episodes, 1, dtype=torch.bool)

@@ -11,10 +11,11 @@ from lightning import Trainer, seed_everything
 from lightning.pytorch.profilers import PassThroughProfiler
 from torch.utils.data import DataLoader
 
-from amal.algorithms.mappo import MAPPO, NonFiniteLoss, check_finite
-from amal.algorithms.minibatches import lifelines, living_rows, shuffled_transitions, single_steps
+from amal.algorithms.base import NonFiniteLoss, check_finite
+from amal.algorithms.mappo import MAPPO
+from amal.algorithms.minibatches import Minibatch, packed_lives, rows_of, shuffled_transitions
 from amal.networks.critics import IPPOCritic, MAPPOCritic, evaluate_critic
-from amal.networks.policies import GRUPolicy, IndependentPolicies, MLPPolicy, Sequences
+from amal.networks.policies import GRUPolicy, IndependentPolicies, MLPPolicy
 from amal.ops.returns import generalized_advantages, n_step_returns
 from amal.types import EpisodeBatch
 from tests.algorithms.episodes import (
@@ -143,8 +144,9 @@ def test_policy_and_advantages_leave_dead_agents_out() -> None:
     outcomes = []
     for case in (transitions, replace(transitions, **dead)):
         everything = next(shuffled_transitions(case.alive, 1, torch.Generator().manual_seed(0)))
-        logits = module.policy.some(case.obs, everything.sequences)
-        loss, _ = module.policy_loss(logits, case.decisions(everything.sequences.rows))
+        shuffled = case[everything.steps]
+        logits = module.policy.at_rows(shuffled.obs, everything.rows)
+        loss, _ = module.policy_loss(logits, shuffled.at_rows(everything.rows))
         outcomes.append([loss, *torch.autograd.grad(loss, list(module.policy.parameters()))])
     assert all(torch.equal(before, after) for before, after in zip(*outcomes, strict=True))
 
@@ -181,7 +183,7 @@ def test_resuming_continues_bit_for_bit(tmp_path: Path) -> None:
     trainer.save_checkpoint(tmp_path / "half.ckpt")
     second = small(seed=77)
     checkpoint = torch.load(tmp_path / "half.ckpt", weights_only=True)
-    assert set(checkpoint) >= {"minibatch_generator", "optimizer_states"}
+    assert set(checkpoint) >= {"learning_state", "optimizer_states"}
     rest = Trainer(max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     batches = DataLoader(Batches(lambda i: random_batch(i + 2), 2), batch_size=None)
     rest.fit(second, batches, ckpt_path=tmp_path / "half.ckpt")
@@ -301,19 +303,17 @@ def test_minibatches_cover_the_valid_steps_once_per_epoch(policy: Any) -> None:
     minibatches = module.minibatches(batch, module.estimate_advantages(batch)[0])
     assert len(minibatches) == 3 * 5  # capped at the number of episodes
     for epoch in range(3):
-        rows = torch.cat([m.rows for m in minibatches[5 * epoch : 5 * epoch + 5]])
+        rows = torch.cat([m.steps for m in minibatches[5 * epoch : 5 * epoch + 5]])
         assert rows.sort().values.tolist() == list(range(int(batch.mask.sum())))
-    assert not torch.equal(minibatches[0].rows, minibatches[5].rows)
+    assert not torch.equal(minibatches[0].steps, minibatches[5].steps)
 
 
-def test_minibatches_tell_how_many_sequences_run() -> None:
-    """Also where only one agent of one episode is left; single steps are sequences of one step."""
+def test_lives_are_packed_longest_first() -> None:
+    """Also where only one agent of one episode is left."""
     happened = torch.tensor([[True, True, True], [True, False, False]])
     alive = torch.tensor([[[1, 1], [1, 0], [1, 0]], [[0, 1], [0, 0], [0, 0]]], dtype=torch.bool)
-    lives = lifelines(happened, alive)  # of [4, 2] rows: agent 0 has three steps, agent 1 one in each episode
-    assert lives.rows.tolist() == [0, 1, 7, 2, 4] and lives.running.tolist() == [[1, 2], [1, 0], [1, 0]]
-    steps = single_steps(alive[happened])
-    assert steps.rows.tolist() == [0, 1, 2, 4, 7] and steps.running.tolist() == [[3, 2]]
+    rows, batch_sizes = packed_lives(happened, alive)  # of [4, 2]: agent 0 has three steps, agent 1 one in each episode
+    assert rows.tolist() == [0, 1, 7, 2, 4] and batch_sizes.tolist() == [[1, 2], [1, 0], [1, 0]]
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "independent"])
@@ -326,12 +326,11 @@ def test_recurrent_minibatches_give_the_logits_of_whole_episodes(shared: bool) -
     expected = padded[batch.mask]
     assert not transitions.alive.all()
     for minibatch in module.minibatches(batch, transitions):
-        rows = minibatch.sequences.rows
-        logits = module.policy.some(transitions.obs, minibatch.sequences)
-        torch.testing.assert_close(logits, expected.flatten(0, 1)[rows], rtol=1e-5, atol=1e-6)
-        alive = torch.zeros_like(transitions.alive)
-        alive[minibatch.rows] = transitions.alive[minibatch.rows]
-        assert rows.sort().values.tolist() == living_rows(alive).tolist()
+        lived = transitions[minibatch.steps]
+        logits = module.policy.at_rows(lived.obs, minibatch.rows, minibatch.batch_sizes)
+        wanted = expected[minibatch.steps].flatten(0, 1)[minibatch.rows]
+        torch.testing.assert_close(logits, wanted, rtol=1e-5, atol=1e-6)
+        assert minibatch.rows.sort().values.tolist() == rows_of(lived.alive).tolist()
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "independent"])
@@ -342,8 +341,8 @@ def test_learning_never_waits_for_the_device(policy: Any, shared: bool, monkeypa
     def valueless(record: Any) -> Any:
         if isinstance(record, torch.Tensor):
             return record.to("meta")
-        if isinstance(record, Sequences):
-            return replace(record, rows=record.rows.to("meta"))  # the counts are on the CPU, on purpose
+        if isinstance(record, Minibatch):  # the sizes are on the CPU, on purpose
+            return replace(record, steps=record.steps.to("meta"), rows=record.rows.to("meta"))
         return type(record)(**{f.name: valueless(getattr(record, f.name)) for f in fields(record)})
 
     batch, module = random_batch(0), small(policy=policy, share_parameters=shared)
@@ -351,10 +350,10 @@ def test_learning_never_waits_for_the_device(policy: Any, shared: bool, monkeypa
     minibatches = [valueless(minibatch) for minibatch in module.minibatches(batch, transitions)]
     module.to("meta")
     optimizers = [torch.optim.Adam(network.parameters()) for network in (module.policy, module.critic)]
-    monkeypatch.setattr(module, "both_optimizers", lambda: optimizers)
-    monkeypatch.setattr(module, "backward_of", lambda network, loss: loss.backward())
-    module.trainer = SimpleNamespace(profiler=PassThroughProfiler())
-    metrics = module.learn(valueless(transitions), minibatches)
+    monkeypatch.setattr(module, "all_optimizers", lambda: optimizers)
+    monkeypatch.setattr(module, "manual_backward", lambda loss: loss.backward())
+    module.trainer = SimpleNamespace(profiler=PassThroughProfiler(), model=None)
+    metrics = module.take_steps(valueless(transitions), minibatches)
     assert all(value.is_meta for value in metrics.values())
     with pytest.raises(RuntimeError):
         check_finite(metrics)
@@ -376,7 +375,7 @@ def test_first_pass_is_on_policy_whatever_the_policy() -> None:
         hidden, steps = module.policy.initial_hidden(5), []
         generator = torch.Generator().manual_seed(0)
         for t in range(batch.mask.shape[1]):
-            *step, hidden = module.act(batch.obs[:, t], batch.available_actions[:, t], hidden, generator)
+            *step, hidden = module.act(batch.obs[:, t], batch.available_actions[:, t], hidden, generator, 0.0)
             steps.append(step)
         actions, log_probs = (torch.stack(field, dim=1).clone() for field in zip(*steps, strict=True))
         acted = replace(batch, actions=actions, log_probs=log_probs)
@@ -389,11 +388,11 @@ def test_act_respects_availability_and_greedy_takes_the_most_probable() -> None:
     module, batch = small(), random_batch(0)
     obs, available = batch.obs[:, 0], batch.available_actions[:, 0]
     hidden = module.policy.initial_hidden(5)
-    sampled, log_probs, _ = module.act(obs, available, hidden, torch.Generator().manual_seed(1))
-    again, _, _ = module.act(obs, available, hidden, torch.Generator().manual_seed(1))
+    sampled, log_probs, _ = module.act(obs, available, hidden, torch.Generator().manual_seed(1), 0.0)
+    again, _, _ = module.act(obs, available, hidden, torch.Generator().manual_seed(1), 0.0)
     assert torch.equal(sampled, again)
     assert available.gather(-1, sampled.unsqueeze(-1)).all()
-    greedy, best, _ = module.act(obs, available, hidden, None)
+    greedy, best, _ = module.act(obs, available, hidden, None, 0.0)
     assert available.gather(-1, greedy.unsqueeze(-1)).all()
     assert (best >= log_probs).all()
     assert greedy.dtype == torch.int64

@@ -15,8 +15,9 @@ import yaml
 
 from amal.algorithms.mappo import MAPPO
 from amal.backends.battles import WorkerBattles
-from datamodules import RolloutDataModule, rollout
+from datamodules import RolloutDataModule, episode_source
 from tests.backends.conftest import StandIns
+from tests.datamodules.playing import evaluate, play
 
 Cli = Callable[..., None]
 SHORT = ("--data.scenario", "3m", "--data.num_envs", "2", "--data.episodes_per_update", "4", "--data.episodes")
@@ -71,13 +72,13 @@ def test_a_run_on_smaclite_that_keeps_crashing_stops_in_good_order(
 def seeds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Those that battles of other back ends are started with, in the order of the starts."""
     found: list[int] = []
-    start = rollout.WorkerBattles
+    start = episode_source.WorkerBattles
 
     def watched(backend: Any, scenario: str, num_battles: int, seed: int, *more: Any) -> WorkerBattles:
         found.append(seed)
         return start(backend, scenario, num_battles, seed, *more)
 
-    monkeypatch.setattr(rollout, "WorkerBattles", watched)
+    monkeypatch.setattr(episode_source, "WorkerBattles", watched)
     return found
 
 
@@ -90,14 +91,14 @@ def test_a_saved_state_goes_on_with_its_counts_and_new_battles(stand_ins: StandI
         return data
 
     data, resumed = data_module(), data_module()
-    data.play_training_episodes()
+    play(data)
     assert seeds[0] == seeds[1] and len(seeds) == 2
     resumed.load_state_dict(data.state_dict())
-    assert (resumed.episodes, resumed.env_steps) == (2, data.env_steps)
-    resumed.play_training_episodes()
-    assert resumed.progress == 1.0
+    assert (resumed.budget.episodes, resumed.budget.env_steps) == (2, data.budget.env_steps)
+    play(resumed)
+    assert resumed.budget.progress == 1.0
     resumed.teardown("fit")
-    assert len(list(resumed.play_evaluation_episodes(episodes=1))) == 1  # whoever plays on gets new processes
+    assert len(list(evaluate(resumed, episodes=1))) == 1  # whoever plays on gets new processes
     assert len(seeds) == len({*seeds}) + 1 == 4  # none of which begins where an earlier one began
     for used in (data, resumed):
         used.teardown("fit")
@@ -127,7 +128,7 @@ def test_processes_that_train_together_play_different_battles(
     stand_ins: StandIns, seeds: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for rank in (0, 1, 0):
-        monkeypatch.setattr(rollout, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(episode_source, "rank", lambda rank=rank: rank)
         torch.manual_seed(7)
         RolloutDataModule("3m", episodes=4, num_envs=1, backend="smaclite").teardown("fit")
     assert seeds[0] == seeds[2] != seeds[1]

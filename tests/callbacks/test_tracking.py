@@ -15,8 +15,8 @@ import wandb
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto.wandb_internal_pb2 import Record
 
-from amal.types import EpisodeBatch
-from datamodules import RolloutDataModule
+from amal.types import Actor, EpisodeBatch
+from datamodules.episode_source import EpisodeSource
 
 MLFLOW = find_spec("mlflow")
 
@@ -107,15 +107,15 @@ def test_mlflow_gets_steps_as_the_axis_the_config_and_the_files(cli: Cli, tmp_pa
 
 def interrupted(cli: Cli, run: Path, logger: str) -> None:
     """A run that has gone on for some updates after its last checkpoint; it tells the loggers of all of them."""
-    play = RolloutDataModule.play_training_episodes
+    play = EpisodeSource.play_training
 
-    def play_until_the_power_fails(data: RolloutDataModule) -> EpisodeBatch:
-        if data.episodes >= 96:
+    def play_until_the_power_fails(source: EpisodeSource, actor: Actor) -> EpisodeBatch:
+        if source.budget.episodes >= 96:
             raise RuntimeError("power cut")
-        return play(data)
+        return play(source, actor)
 
     with pytest.MonkeyPatch.context() as broken, pytest.raises(RuntimeError, match="power cut"):
-        broken.setattr(RolloutDataModule, "play_training_episodes", play_until_the_power_fails)
+        broken.setattr(EpisodeSource, "play_training", play_until_the_power_fails)
         often = ("--evaluation.every_n_episodes", "64", "--checkpoint.every_seconds", "0")
         cli(*SHORT, *often, "--config", f"configs/logger/{logger}.yaml", "--out", run)
 

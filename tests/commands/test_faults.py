@@ -18,9 +18,9 @@ from lightning import Trainer
 
 from amal.battle import VectorBattle
 from amal.runtime.checkpoints import WholeCheckpoints, read_checkpoint
-from amal.types import EpisodeBatch
+from amal.types import Actor, EpisodeBatch
 from callbacks.progress import TrainingProgress
-from datamodules import RolloutDataModule
+from datamodules.episode_source import EpisodeSource
 from tests.conftest import ROOT
 
 Cli = Callable[..., None]
@@ -124,15 +124,15 @@ def test_out_of_memory_is_told_and_what_was_saved_stays(tmp_path: Path) -> None:
 def test_a_loss_that_is_no_number_keeps_the_last_good_checkpoint_and_names_it(
     cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    play, run = RolloutDataModule.play_training_episodes, tmp_path / "run"
+    play, run = EpisodeSource.play_training, tmp_path / "run"
 
-    def play_badly_later(data: RolloutDataModule) -> EpisodeBatch:
-        batch = play(data)
-        if data.episodes >= 40:
+    def play_badly_later(source: EpisodeSource, actor: Actor) -> EpisodeBatch:
+        batch = play(source, actor)
+        if source.budget.episodes >= 40:
             batch.rewards[0, 0] = float("nan")
         return batch
 
-    monkeypatch.setattr(RolloutDataModule, "play_training_episodes", play_badly_later)
+    monkeypatch.setattr(EpisodeSource, "play_training", play_badly_later)
     message = failing_fit(cli, run, capsys)
     last = run / "checkpoints" / "last.ckpt"
     assert "diverged" in message and f"last good checkpoint: {last}" in message

@@ -13,8 +13,8 @@ import torch
 import yaml
 
 from amal.runtime.checkpoints import CheckpointError, read_checkpoint
-from amal.types import EpisodeBatch
-from datamodules import RolloutDataModule
+from amal.types import Actor, EpisodeBatch
+from datamodules.episode_source import EpisodeSource
 from tests.conftest import ROOT
 
 Cli = Callable[..., None]
@@ -223,15 +223,15 @@ def test_an_earlier_checkpoint_is_gone_back_to_in_a_folder_of_its_own_only(
     occupied = refusal(capsys, lambda: resume(cli, whole, "--out", run, checkpoint="episode_32.ckpt"))
     assert f"--out {run}: holds a run already" in occupied
 
-    play = RolloutDataModule.play_training_episodes
+    play = EpisodeSource.play_training
 
-    def play_until_it_is_killed(data: RolloutDataModule) -> EpisodeBatch:
-        if data.episodes >= 48:
+    def play_until_it_is_killed(source: EpisodeSource, actor: Actor) -> EpisodeBatch:
+        if source.budget.episodes >= 48:
             raise RuntimeError("killed")
-        return play(data)
+        return play(source, actor)
 
     with pytest.MonkeyPatch.context() as broken, pytest.raises(RuntimeError, match="killed"):
-        broken.setattr(RolloutDataModule, "play_training_episodes", play_until_it_is_killed)
+        broken.setattr(EpisodeSource, "play_training", play_until_it_is_killed)
         resume(cli, whole, "--out", fork, "--checkpoint.every_seconds", "1000", checkpoint="episode_32.ckpt")
     resume(cli, fork)
     for file in ("metrics.csv", "evaluations.csv"):

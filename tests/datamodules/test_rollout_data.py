@@ -11,6 +11,7 @@ from torch import Tensor
 from amal.algorithms.mappo import MAPPO
 from amal.types import EpisodeBatch
 from datamodules import RolloutDataModule
+from tests.datamodules.playing import evaluate, play
 
 
 def data_module(seed: int = 0, **options: int | str | None) -> RolloutDataModule:
@@ -26,13 +27,13 @@ def data_module(seed: int = 0, **options: int | str | None) -> RolloutDataModule
 def test_training_ends_with_the_first_update_that_reaches_the_env_steps() -> None:
     data = data_module(env_steps=500)
     steps = [int(batch.mask.sum()) for batch in data.train_dataloader()]
-    assert sum(steps[:-1]) < 500 <= sum(steps) == data.env_steps
+    assert sum(steps[:-1]) < 500 <= sum(steps) == data.budget.env_steps
 
 
 def test_a_budget_of_episodes_is_met_exactly() -> None:
     data = data_module(env_steps=None, episodes=20)
     assert [len(batch.mask) for batch in data.train_dataloader()] == [8, 8, 4]
-    assert data.episodes == 20 and data.progress == 1.0
+    assert data.budget.episodes == 20 and data.budget.progress == 1.0
 
 
 def test_a_batch_tells_the_share_of_the_budget_used_before_it() -> None:
@@ -56,17 +57,17 @@ def test_the_policy_of_the_moment_plays() -> None:
 
 
 def test_equal_seeds_play_equal_episodes_and_others_do_not() -> None:
-    actions = [data_module(seed).play_training_episodes().actions.clone() for seed in (0, 0, 1)]
+    actions = [play(data_module(seed)).actions.clone() for seed in (0, 0, 1)]
     assert torch.equal(actions[0], actions[1])
     assert actions[0].shape != actions[2].shape or not torch.equal(actions[0], actions[2])
 
 
 def test_evaluations_leave_training_untouched() -> None:
     plain, evaluated = data_module(), data_module()
-    plain.play_training_episodes()
-    evaluated.play_training_episodes()
-    won = [batch.won.clone() for batch in evaluated.play_evaluation_episodes(number=3)]
-    assert torch.equal(plain.play_training_episodes().obs, evaluated.play_training_episodes().obs)
+    play(plain)
+    play(evaluated)
+    won = [batch.won.clone() for batch in evaluate(evaluated, number=3)]
+    assert torch.equal(play(plain).obs, play(evaluated).obs)
     assert sum(len(part) for part in won) == 32
 
 
@@ -83,16 +84,16 @@ def test_test_episodes_are_320_other_ones_than_those_of_evaluations() -> None:
     data = data_module(scenario="terran_5_vs_5", episode_limit=1)
     tested = first_states(data.test_dataloader())
     assert [len(starts) for starts in tested] == [32] * 10
-    evaluated = first_states(data.play_evaluation_episodes())
+    evaluated = first_states(evaluate(data))
     assert distinct([*tested, *evaluated]) == 320 + 32
     assert torch.equal(torch.cat(first_states(data.test_dataloader())), torch.cat(tested))
 
 
 def test_each_evaluation_has_battles_of_its_own_and_always_the_same() -> None:
     data = data_module(scenario="terran_5_vs_5", episode_limit=1)
-    numbered = [first_states(data.play_evaluation_episodes(number=number)) for number in (0, 1, 2)]
+    numbered = [first_states(evaluate(data, number=number)) for number in (0, 1, 2)]
     assert distinct(sum(numbered, [])) == 3 * 32
-    assert torch.equal(first_states(data.play_evaluation_episodes(number=1))[0], numbered[1][0])
+    assert torch.equal(first_states(evaluate(data, number=1))[0], numbered[1][0])
 
 
 def test_evaluations_play_greedily_and_training_does_not() -> None:
@@ -107,25 +108,25 @@ def test_evaluations_play_greedily_and_training_does_not() -> None:
         best = logits.masked_fill(~batch.available_actions[:, :-1], -torch.inf).argmax(dim=-1)
         return float((best == batch.actions)[batch.alive].float().mean())
 
-    assert [greedy_share(batch) for batch in data.play_evaluation_episodes()] == [1.0]
-    assert greedy_share(data.play_training_episodes()) < 0.9
+    assert [greedy_share(batch) for batch in evaluate(data)] == [1.0]
+    assert greedy_share(play(data)) < 0.9
 
 
 def test_saved_state_continues_as_if_never_interrupted() -> None:
     data = data_module()
-    data.play_training_episodes()
+    play(data)
     state = data.state_dict()
     resumed = data_module()
     resumed.load_state_dict(state)
-    assert (resumed.env_steps, resumed.episodes) == (data.env_steps, data.episodes)
-    expected, got = data.play_training_episodes(), resumed.play_training_episodes()
+    assert (resumed.budget.env_steps, resumed.budget.episodes) == (data.budget.env_steps, data.budget.episodes)
+    expected, got = play(data), play(resumed)
     assert torch.equal(expected.actions, got.actions) and torch.equal(expected.obs, got.obs)
 
 
 def test_sizes_are_the_scenarios() -> None:
     data = data_module(scenario="2s3z")
     assert (data.n_agents, data.n_actions, data.obs_dim, data.state_dim) == (5, 11, 80, 120)
-    batch = data.play_training_episodes()
+    batch = play(data)
     assert batch.obs.dtype == torch.float32 and np.isfinite(batch.obs.numpy()).all()
 
 

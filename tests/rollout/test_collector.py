@@ -1,5 +1,9 @@
 """Episodes as they are played and recorded."""
 
+import copy
+from dataclasses import fields
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -19,7 +23,7 @@ class Stopper:
         return torch.zeros(num_battles, 2, 1)
 
     def act(
-        self, obs: Tensor, available_actions: Tensor, hidden: Tensor, generator: torch.Generator | None
+        self, obs: Tensor, available_actions: Tensor, hidden: Tensor, generator: torch.Generator | None, progress: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         actions = available_actions.to(torch.int64).argmax(dim=-1)
         return actions, torch.zeros(actions.shape), hidden + 1
@@ -32,7 +36,7 @@ class Wanderer(Stopper):
         self.memories: list[Tensor] = []
 
     def act(
-        self, obs: Tensor, available_actions: Tensor, hidden: Tensor, generator: torch.Generator | None
+        self, obs: Tensor, available_actions: Tensor, hidden: Tensor, generator: torch.Generator | None, progress: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         self.memories.append(hidden[:, 0, 0].clone())
         weights = available_actions.flatten(0, 1).to(torch.float32)
@@ -78,6 +82,39 @@ def test_recording_is_the_same_whatever_was_recorded_before() -> None:
     first, second = (r.play(Wanderer(), 3, torch.Generator().manual_seed(2)) for r in (used, fresh))
     for name in ("mask", "obs", "state", "available_actions", "actions", "rewards"):
         assert torch.equal(getattr(first, name), getattr(second, name))  # padding included
+
+
+def test_a_batch_that_is_kept_stays_as_it_is() -> None:
+    recorder = EpisodeRecorder(battle(2), 4)
+    kept = recorder.play(Wanderer(), 4, torch.Generator().manual_seed(1))
+    copied = copy.deepcopy(kept)
+    recorder.play(Wanderer(), 4, torch.Generator().manual_seed(2))
+    for field in fields(kept):
+        before, after = getattr(copied, field.name), getattr(kept, field.name)
+        assert torch.equal(before, after) if isinstance(after, Tensor) else before == after, field.name
+
+
+def test_an_actor_without_log_probabilities_is_recorded_with_zeros() -> None:
+    class Valued(Wanderer):
+        def act(self, *arguments: Any) -> Any:
+            actions, _, hidden = super().act(*arguments)
+            return actions, None, hidden
+
+    recorder = EpisodeRecorder(battle(2), 4)
+    assert recorder.play(Wanderer(), 4, torch.Generator().manual_seed(1)).log_probs.any()
+    assert not recorder.play(Valued(), 4, torch.Generator().manual_seed(1)).log_probs.any()
+
+
+def test_the_actor_is_told_how_far_training_is() -> None:
+    told = []
+
+    class Told(Stopper):
+        def act(self, *arguments: Any) -> Any:
+            told.append(arguments[-1])
+            return super().act(*arguments)
+
+    batch = EpisodeRecorder(battle(1, episode_limit=2), 1).play(Told(), 1, progress=0.25)
+    assert told == [0.25, 0.25] and batch.progress == 0.25
 
 
 def test_no_episode_is_left_out_for_being_long() -> None:

@@ -19,8 +19,10 @@ from amal.battle.scenario import load_scenario
 from amal.networks.policies import GRUPolicy
 from amal.rollout.collector import EpisodeRecorder, record_battle
 from amal.rollout.load_policy import load_opponent
-from amal.rollout.opponent import Opponent
+from amal.rollout.opponent import make_battles
+from amal.types import Actor
 from datamodules import RolloutDataModule
+from tests.datamodules.playing import evaluate, play
 
 
 class Charger:
@@ -35,7 +37,7 @@ class Charger:
         return torch.zeros(num_battles, 1, 1)
 
     def act(
-        self, obs: Tensor, available_actions: Tensor, hidden: Tensor, generator: torch.Generator | None
+        self, obs: Tensor, available_actions: Tensor, hidden: Tensor, generator: torch.Generator | None, progress: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         self.memories.append(hidden.flatten().clone())
         available = available_actions.to(torch.int64)
@@ -45,8 +47,8 @@ class Charger:
         return actions, torch.zeros(actions.shape), hidden + 1
 
 
-def duel(scenario: str, num_battles: int, seed: int = 0) -> VectorBattle:
-    return VectorBattle(scenario, num_battles, seed, auto_reset=False, driven_enemy=True)
+def duel(scenario: str, num_battles: int, opponent: Actor, seed: int = 0) -> VectorBattle:
+    return make_battles(load_scenario(scenario), num_battles, seed, opponent=opponent)
 
 
 def trained(folder: Path, scenario: str = "3m", **init_args: Any) -> Path:
@@ -65,7 +67,7 @@ def trained(folder: Path, scenario: str = "3m", **init_args: Any) -> Path:
 @pytest.mark.parametrize("scenario", ["3m", "2s3z"])
 def test_an_actor_against_itself_wins_and_loses_equally_often(scenario: str) -> None:
     battles, episodes = 100, 600
-    recorder = EpisodeRecorder(duel(scenario, battles, seed=1), episodes, Charger())
+    recorder = EpisodeRecorder(duel(scenario, battles, Charger(), seed=1), episodes)
     batch = recorder.play(Charger(), episodes)
     won, lost = int(batch.won.sum()), int((batch.terminated.any(dim=1) & ~batch.won).sum())
     assert won + lost > 0.9 * episodes, "most battles were meant to be decided"
@@ -74,33 +76,32 @@ def test_an_actor_against_itself_wins_and_loses_equally_often(scenario: str) -> 
 
 def test_the_better_side_wins_whichever_it_is() -> None:
     class Idler(Charger):
-        def act(self, obs: Tensor, available_actions: Tensor, hidden: Tensor, generator: Any) -> Any:
+        def act(self, obs: Tensor, available_actions: Tensor, hidden: Tensor, generator: Any, progress: float) -> Any:
             actions = available_actions.to(torch.int64).argmax(dim=-1)
             return actions, torch.zeros(actions.shape), hidden
 
     for ours, theirs, win_rate in ((Charger(), Idler(), 1.0), (Idler(), Charger(), 0.0)):
-        batch = EpisodeRecorder(duel("8m", 8), 8, theirs).play(ours, 8)
+        batch = EpisodeRecorder(duel("8m", 8, theirs), 8).play(ours, 8)
         assert batch.won.float().mean() == win_rate and batch.terminated.any(dim=1).all()
 
 
 def test_the_opponents_memory_starts_anew_with_each_episode() -> None:
     enemy = Charger()
-    batch = EpisodeRecorder(duel("3m", 1), 4, enemy).play(Charger(), 4)
+    batch = EpisodeRecorder(duel("3m", 1, enemy), 4).play(Charger(), 4)
     expected = torch.cat([torch.arange(int(n)) for n in batch.lengths]).float()
     assert torch.equal(torch.cat(enemy.memories), expected)
-    opponent, battles = Opponent(Charger()), duel("3m", 2)
-    stop = np.ones((2, 3), int)
+    enemy = Charger()
+    battles, stop = duel("3m", 2, enemy), np.ones((2, 3), int)
     for _ in range(3):
-        opponent.choose(battles)
-        battles.step(stop, stop)
+        battles.step(stop)
     battles.reset(battles=np.array([False, True]))
-    opponent.choose(battles)
-    assert opponent.actor.memories[-1].tolist() == [3, 0]  # type: ignore[attr-defined]
+    battles.step(stop)
+    assert enemy.memories[-1].tolist() == [3, 0]
 
 
 def test_enemies_without_an_opponent_are_an_error() -> None:
     with pytest.raises(ValueError, match="enemy_actions are missing"):
-        EpisodeRecorder(duel("3m", 1), 1).play(Charger(), 1)
+        EpisodeRecorder(VectorBattle("3m", 1, auto_reset=False, driven_enemy=True), 1).play(Charger(), 1)
 
 
 def data_module(opponent: Path | None, seed: int = 0) -> RolloutDataModule:
@@ -121,36 +122,36 @@ def test_training_and_evaluation_are_fought_against_the_checkpoint_and_can_be_re
     scripted, data, again = data_module(None), data_module(checkpoint), data_module(checkpoint)
     ours, theirs = (module._actor().state_dict() for module in (scripted, data))  # type: ignore[attr-defined]
     assert all(torch.equal(ours[name], theirs[name]) for name in ours), "loading it changed the learner's first weights"
-    first, same, other = (d.play_training_episodes() for d in (data, again, scripted))
+    first, same, other = (play(d) for d in (data, again, scripted))
     assert torch.equal(first.obs, same.obs)
     assert first.lengths.tolist() != other.lengths.tolist(), "fought against a policy that does not want to win"
     resumed = data_module(checkpoint, seed=0)
     resumed.load_state_dict(data.state_dict())
-    following = data.play_training_episodes()
-    assert torch.equal(following.obs, resumed.play_training_episodes().obs)
-    evaluation, same = (next(iter(d.play_evaluation_episodes())) for d in (data, resumed))
+    following = play(data)
+    assert torch.equal(following.obs, play(resumed).obs)
+    evaluation, same = (next(iter(evaluate(d))) for d in (data, resumed))
     assert torch.equal(evaluation.obs, same.obs)
 
 
 def test_an_actor_of_ones_own_may_be_the_opponent_in_training_and_evaluation() -> None:
     data, enemy = data_module(None), Charger()
-    data.opponent = enemy
-    data.play_training_episodes()
+    data.source.opponent = enemy
+    play(data)
     asked = len(enemy.memories)
-    evaluation = next(iter(data.play_evaluation_episodes()))
+    evaluation = next(iter(evaluate(data)))
     assert 0 < asked < len(enemy.memories) == asked + int(evaluation.lengths.max())
 
 
 def test_a_run_may_go_on_against_another_opponent(tmp_path: Path) -> None:
     scripted = data_module(None)
-    scripted.play_training_episodes()
+    play(scripted)
     driven = data_module(trained(tmp_path / "run"))
     driven.load_state_dict(scripted.state_dict())
-    driven.play_training_episodes()
-    assert driven.episodes == 16
+    play(driven)
+    assert driven.budget.episodes == 16
     scripted.load_state_dict(driven.state_dict())
-    scripted.play_training_episodes()
-    assert scripted.episodes == 24
+    play(scripted)
+    assert scripted.budget.episodes == 24
 
 
 def test_a_checkpoint_of_other_sizes_is_refused(tmp_path: Path) -> None:

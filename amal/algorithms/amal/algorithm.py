@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import torch
@@ -23,9 +24,8 @@ from amal.algorithms.amal.auxiliaries import evolve
 from amal.algorithms.amal.imagination import imagine
 from amal.algorithms.amal.off_policy import in_hindsight
 from amal.algorithms.amal.world_model_learning import IsolationAudit, fit_world_model
-from amal.algorithms.mappo import MAPPO, check_finite
-from amal.algorithms.minibatches import Transitions, every_nth
-from amal.networks.policies import Sequences
+from amal.algorithms.mappo import MAPPO
+from amal.algorithms.minibatches import Minibatch, Transitions, every_nth
 from amal.networks.populations import flat_parameters
 from amal.networks.world_models import WorldModel, WorldModelEnsemble, open_loop_errors
 from amal.ops.bonus import capped_bonus, decayed, standardized_bonus
@@ -41,7 +41,7 @@ from amal.ops.losses import (
 )
 from amal.replay import REAL, AsymmetricReplayBuffer, RealExperience
 from amal.runtime.argument_checks import check_at_least, check_choice, check_positive, check_share
-from amal.runtime.distributed import averaged, collected, of_first, of_this_process, rank
+from amal.runtime.distributed import of_first, rank
 from amal.runtime.random_streams import stream_seed
 from amal.types import EpisodeBatch
 
@@ -134,6 +134,7 @@ class AMAL(MAPPO):
             raise ValueError("policy must be feed-forward for AMAL: replayed steps come without what was seen before")
         check_at_least(1, world_model_batch_size=world_model_batch_size, replay_batch_size=replay_batch_size)
         check_at_least(1, imagination_starts=imagination_starts, imagination_horizon=imagination_horizon)
+        check_at_least(1, replay_capacity=replay_capacity, auxiliary_capacity=auxiliary_capacity)
         check_at_least(0, num_auxiliary_agents=num_auxiliary_agents, world_model_steps=world_model_steps)
         check_at_least(0.0, lambda_info=lambda_info, replay_coef=replay_coef, bonus_cap=bonus_cap)
         check_at_least(0.0, distance_weight=distance_weight)
@@ -168,7 +169,8 @@ class AMAL(MAPPO):
         self.distance_band = distance_band
 
         self.seed = torch.initial_seed()
-        self.replay = AsymmetricReplayBuffer(
+        self.make_replay = partial(
+            AsymmetricReplayBuffer,
             replay_capacity,
             n_agents,
             obs_dim,
@@ -196,30 +198,34 @@ class AMAL(MAPPO):
         self.isolation_kl = torch.zeros(())  # as of the last audit
         self._seconds: dict[str, float] = {}
 
+    @cached_property
+    def replay(self) -> AsymmetricReplayBuffer:
+        """D_P and D_A; they take memory once something learns."""
+        return self.make_replay()
+
     def setup(self, stage: str) -> None:
         device = self.trainer.strategy.root_device
         self.evolution_generator = torch.Generator(device).manual_seed(stream_seed(self.seed, "evolution"))
         imagination = stream_seed(self.seed, "imagination", rank())
         self.imagination_generator = torch.Generator(device).manual_seed(imagination)
 
-    def training_step(self, batch: EpisodeBatch, batch_idx: int) -> None:
+    def learn(self, batch: EpisodeBatch, progress: float) -> dict[str, Tensor]:
         """One iteration: the world model from real data, the bonus, imagination, then the policy from all of it."""
         self._seconds = {}
-        self.set_learning_rate(self.lr * (1.0 - batch.progress))
-        quality = self.judge_world_model(batch)
+        metrics = {"train/lr": self.set_learning_rate(progress)}
+        metrics |= self.judge_world_model(batch)
         self.replay.add_primary_episodes(batch.to("cpu"))
-        metrics = self.learn_world_model()
-        bonus, curiosity = self.information_bonus(batch)
+        metrics |= self.learn_world_model()
+        bonus, curiosity = self.information_bonus(batch, progress)
         transitions, critic_fit = self.estimate_advantages(batch, bonus)
         imagined = self.imagine()
         minibatches = self.minibatches(batch, transitions)
         shares, off_policy = self.replayed_shares(len(minibatches))
         with self._timed("policy"):
-            metrics |= self.learn(transitions, minibatches, (self.off_policy_loss(*share) for share in shares))
-
-        metrics = averaged(metrics | imagined | off_policy | {"train/explained_variance": critic_fit})
-        check_finite(metrics)
-        self.log_update(batch, metrics | quality | curiosity)
+            metrics |= self.take_steps(transitions, minibatches, (self.off_policy_loss(*share) for share in shares))
+        seconds = {f"train/seconds_{part}": torch.tensor(seconds) for part, seconds in self._seconds.items()}
+        metrics |= imagined | off_policy | curiosity | {"train/explained_variance": critic_fit}
+        return metrics | self.evolution_metrics | seconds
 
     def judge_world_model(self, batch: EpisodeBatch) -> dict[str, Tensor]:
         """Prediction errors on episodes that the world model has not learned from yet, beside the trivial predictor's;
@@ -254,13 +260,13 @@ class AMAL(MAPPO):
         return RealExperience.passing_off(self.replay.sample_mixed(batch_size, self.aux_ratio))
 
     @torch.no_grad()
-    def information_bonus(self, batch: EpisodeBatch) -> tuple[Tensor | None, dict[str, Tensor]]:
+    def information_bonus(self, batch: EpisodeBatch, progress: float) -> tuple[Tensor | None, dict[str, Tensor]]:
         """λ · î of every step [B, T], shaped or raw, or None where λ is 0; and what it amounts to beside the rewards.
 
         The critic does not learn it: replayed steps are judged by the same values, and come without a bonus."""
         weight = self.lambda_info
         if self.information_bonus_form == "shaped":
-            weight = decayed(weight, batch.progress, self.lambda_decay)
+            weight = decayed(weight, progress, self.lambda_decay)
         if weight == 0.0:
             self._seconds["information"] = 0.0  # Lightning would repeat the last one
             nothing = {"train/information": math.nan, "train/information_std": math.nan, "train/bonus_share": 0.0}
@@ -303,7 +309,7 @@ class AMAL(MAPPO):
             self.replay.add_auxiliary_batch(imagined.to("cpu"))
         return {"train/imagined_steps": torch.tensor(len(imagined) / len(starts), device=self.device)}
 
-    def replayed_shares(self, n_minibatch: int) -> tuple[list[tuple[Transitions, Sequences]], dict[str, Tensor]]:
+    def replayed_shares(self, n_minibatch: int) -> tuple[list[tuple[Transitions, Minibatch]], dict[str, Tensor]]:
         """Which replayed and imagined steps go with each minibatch, and what they are like; none if replay is off."""
         if self.replay_coef == 0.0:
             return [], {}
@@ -323,10 +329,11 @@ class AMAL(MAPPO):
             "train/replay_imagined_share": (drawn.provenance != REAL).float().mean(),
         }
 
-    def off_policy_loss(self, replayed: Transitions, sequences: Sequences) -> Tensor:
+    def off_policy_loss(self, replayed: Transitions, minibatch: Minibatch) -> Tensor:
         """Clipped surrogate on replayed and imagined steps, to be minimised; it trains the policy only."""
-        logits = self.policy.some(replayed.obs, sequences)
-        lived = replayed.decisions(sequences.rows)
+        chosen = replayed[minibatch.steps]
+        logits = self.policy.at_rows(chosen.obs, minibatch.rows)
+        lived = chosen.at_rows(minibatch.rows)
         log_ratio = chosen_log_probs(logits, lived.available_actions, lived.actions) - lived.log_probs
         return -self.replay_coef * mean(clipped_surrogate(log_ratio, lived.advantages, self.clip_param))
 
@@ -358,20 +365,14 @@ class AMAL(MAPPO):
         self.evolution_metrics = {f"train/auxiliary_{name}": value for name, value in metrics.items()}
         self.has_evolved = True
 
-    def log_update(self, batch: EpisodeBatch, metrics: dict[str, Tensor]) -> None:
-        seconds = {f"train/seconds_{part}": torch.tensor(seconds) for part, seconds in self._seconds.items()}
-        super().log_update(batch, metrics | self.evolution_metrics | seconds)
-
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """MAPPO's two, and Adam for the world model."""
         world_model = torch.optim.Adam(self.world_model.parameters(), lr=self.world_model_lr, fused=True)
         return [*super().configure_optimizers(), world_model]
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        if "optimizer_states" not in checkpoint:
-            return  # it is for playing, not for going on
-        state = {
+    def learning_state(self) -> Any:
+        return {
+            **super().learning_state(),
             "replay": self.replay.state_dict(),
             "evolution_generator": self.evolution_generator.get_state(),
             "imagination_generator": self.imagination_generator.get_state(),
@@ -379,13 +380,9 @@ class AMAL(MAPPO):
             "isolation_kl": self.isolation_kl,
             "has_evolved": self.has_evolved,
         }
-        checkpoint["amal"] = collected(state)
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_load_checkpoint(checkpoint)
-        if not self.trainer.training or "amal" not in checkpoint:
-            return
-        state = of_this_process(checkpoint["amal"])
+    def load_learning_state(self, state: Any) -> None:
+        super().load_learning_state(state)
         self.replay.load_state_dict(state["replay"])
         self.evolution_generator.set_state(state["evolution_generator"].cpu())
         self.imagination_generator.set_state(state["imagination_generator"].cpu())

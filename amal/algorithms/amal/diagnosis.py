@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from amal.algorithms.amal.algorithm import AMAL
 from amal.algorithms.amal.off_policy import in_hindsight
-from amal.algorithms.minibatches import Transitions, gather_transitions, single_steps
+from amal.algorithms.minibatches import Transitions, rows_of
 from amal.networks.populations import flat_parameters
 from amal.networks.world_models import gaussian_log_likelihood, open_loop_errors
 from amal.ops.losses import chosen_log_probs, mean, standardize
@@ -60,15 +60,15 @@ def lived_transitions(module: AMAL, episodes: EpisodeBatch) -> Transitions:
     """Steps of the policy's own episodes with the advantages that it would learn from; its running statistics stay."""
     values, advantages, returns = module.returns_and_advantages(episodes)
     targets = module.value_normalizer.normalize(returns)
-    return gather_transitions(episodes, standardize(advantages, episodes.alive), values, targets)
+    return Transitions.of(episodes, standardize(advantages, episodes.alive), values, targets)
 
 
 def policy_gradient(module: AMAL, transitions: Transitions) -> Tensor:
     """∇_φ of the mean of Â log π_φ(a) over living agents, the surrogate's gradient where the ratio is 1: [P]."""
     with torch.enable_grad():
-        sequences = single_steps(transitions.alive)
-        lived = transitions.decisions(sequences.rows)
-        logits = module.policy.some(transitions.obs, sequences)
+        rows = rows_of(transitions.alive)
+        lived = transitions.at_rows(rows)
+        logits = module.policy.at_rows(transitions.obs, rows)
         objective = mean(chosen_log_probs(logits, lived.available_actions, lived.actions) * lived.advantages)
         gradients = torch.autograd.grad(objective, list(module.policy.parameters()))
     return torch.cat([gradient.flatten() for gradient in gradients])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from amal.algorithms.mappo import MAPPO
-from amal.algorithms.minibatches import Transitions, at_rows, single_steps
+from amal.algorithms.minibatches import Transitions, at_rows, rows_of
 from amal.ops.losses import chosen_log_probs, standardize, truncated_importance
 from amal.replay import Experience
 
@@ -28,11 +28,10 @@ def in_hindsight(learner: MAPPO, drawn: Experience, importance_cap: float) -> tu
         The steps, whose ``log_probs`` are of π_φ as it is now, around which the ratio of the surrogate is clipped; and
         log π_φ(a) − log μ(a) [M, N], 0 of the dead.
     """
-    sequences = single_steps(drawn.alive)
-    living = sequences.rows
-    logits = learner.policy.some(drawn.obs, sequences)
-    available, actions = (at_rows(x, living) for x in (drawn.available_actions, drawn.actions))
-    log_probs = drawn.log_probs.flatten().index_copy(0, living, chosen_log_probs(logits, available, actions))
+    rows = rows_of(drawn.alive)
+    logits = learner.policy.at_rows(drawn.obs, rows)
+    available, actions = (at_rows(x, rows) for x in (drawn.available_actions, drawn.actions))
+    log_probs = drawn.log_probs.flatten().index_copy(0, rows, chosen_log_probs(logits, available, actions))
     log_probs = log_probs.view_as(drawn.log_probs)
     log_ratio = log_probs - drawn.log_probs
     values = learner.critic(drawn.state, drawn.obs)

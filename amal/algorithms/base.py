@@ -1,0 +1,162 @@
+"""What every algorithm is to the rest of the project."""
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+
+from amal.rollout.statistics import BattleStatistics
+from amal.runtime.argument_checks import check_at_least
+from amal.runtime.distributed import average_gradients, averaged, collected, of_this_process, without_reducer
+from amal.types import EpisodeBatch
+
+MUST_BE_FINITE = ("_loss", "_grad_norm")  # ends of metrics' names
+
+
+class NonFiniteLoss(RuntimeError):
+    """A loss or a gradient became NaN or infinite, so the parameters are worth nothing from here on."""
+
+
+def check_finite(metrics: dict[str, Tensor]) -> None:
+    """Raise ``NonFiniteLoss`` naming every loss and gradient norm that is not finite. One synchronisation with the
+    device."""
+    checked = {name: value for name, value in metrics.items() if name.endswith(MUST_BE_FINITE)}
+    if not checked:
+        return
+    values = torch.stack(list(checked.values())).tolist()
+    broken = [f"{name} = {value}" for name, value in zip(checked, values, strict=True) if not abs(value) < float("inf")]
+    if broken:
+        raise NonFiniteLoss(f"{', '.join(broken)}: the update diverged; try a lower lr or max_grad_norm")
+
+
+class Algorithm(LightningModule):
+    """A team that plays and learns.
+
+    An algorithm has ``act`` and ``learn``, and ``configure_optimizers`` as every LightningModule. The rest has a
+    default here. Letters: E battles, N agents, O observation size, A actions, H hidden state.
+
+    Optimisation is manual: ``learn`` steps the optimizers, best by ``descend``.
+
+    Args:
+        n_agents: number of agents; comes from the scenario.
+        n_actions: number of actions; comes from the scenario.
+        obs_dim: size of an agent's observation; comes from the scenario.
+        state_dim: size of the global state; comes from the scenario.
+    """
+
+    def __init__(self, n_agents: int, n_actions: int, obs_dim: int, state_dim: int) -> None:
+        super().__init__()
+        check_at_least(1, n_agents=n_agents, n_actions=n_actions, obs_dim=obs_dim, state_dim=state_dim)
+        self.automatic_optimization = False
+        self.n_agents = n_agents
+        self.statistics = BattleStatistics()
+
+    # --- playing ------------------------------------------------------------------------------------------------------
+
+    def initial_hidden(self, num_battles: int) -> Tensor:
+        """[E, N, H], the memory at the start of an episode; by default there is none, H = 0."""
+        return torch.zeros(num_battles, self.n_agents, 0, device=self.device)
+
+    @abstractmethod
+    def act(
+        self,
+        obs: Tensor,
+        available_actions: Tensor,
+        hidden: Tensor,
+        generator: torch.Generator | None,
+        progress: float,
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Choose actions for E battles; the recorder calls it in inference mode.
+
+        Args:
+            obs: [E, N, O].
+            available_actions: [E, N, A] bool.
+            hidden: [E, N, H], from ``initial_hidden`` at the start of an episode, then from the last call.
+            generator: source of all that is random; None acts greedily.
+            progress: share of the training budget that is used, in [0, 1], for schedules of exploration.
+
+        Returns:
+            Actions [E, N] int64; their log-probabilities [E, N], or None where there are none; the next hidden state.
+        """
+
+    # --- learning -----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def learn(self, batch: EpisodeBatch, progress: float) -> dict[str, Tensor]:
+        """One update from fresh episodes.
+
+        Args:
+            batch: whole episodes of the policy as it is; whoever keeps them longer than the update keeps a reference,
+                each batch has memory of its own.
+            progress: share of the training budget that was used before the batch, for schedules of learning.
+
+        Returns:
+            Scalars to log, as "train/…". Those that end in ``_loss`` or ``_grad_norm`` must be finite.
+        """
+
+    def learning_state(self) -> Any:
+        """What only learning needs beside parameters, buffers and optimizers: replay, random streams. As tensors and
+        plain data. last.ckpt holds it, of every process its own; best.ckpt, which is for playing, does not."""
+        return {}
+
+    def load_learning_state(self, state: Any) -> None:
+        """Puts back what ``learning_state`` returned."""
+
+    def check_episodes(self, episodes_per_update: int) -> None:
+        """Raise ValueError if updates from so many episodes are impossible."""
+
+    def training_step(self, batch: EpisodeBatch, batch_idx: int) -> None:
+        """One update; logs its metrics together with what its episodes were like."""
+        metrics = averaged(self.learn(batch, batch.progress))
+        check_finite(metrics)
+        episodes = {
+            "train/return": batch.returns.mean(),
+            "train/win_rate": batch.won.float().mean(),
+            "train/episode_length": batch.lengths.float().mean(),
+        }
+        self.log_dict(metrics | averaged(episodes), batch_size=len(batch.rewards))
+
+    # --- evaluation ---------------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: EpisodeBatch, batch_idx: int) -> None:
+        self.statistics.update(batch)
+
+    def test_step(self, batch: EpisodeBatch, batch_idx: int) -> None:
+        self.statistics.update(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict({f"eval/{name}": value for name, value in self.statistics.compute().items()})
+        self.statistics.reset()
+
+    def on_test_epoch_end(self) -> None:
+        self.on_validation_epoch_end()
+
+    # --- what algorithms are made of ----------------------------------------------------------------------------------
+
+    def all_optimizers(self) -> list[LightningOptimizer]:
+        """In the order of ``configure_optimizers``, wrapped: only steps of the wrappers are counted by Lightning."""
+        optimizers = self.optimizers()
+        return optimizers if isinstance(optimizers, list) else [optimizers]
+
+    def descend(self, optimizer: LightningOptimizer, network: nn.Module, loss: Tensor, max_grad_norm: float) -> Tensor:
+        """One step of a network down its loss, averaged over the processes; the norm its gradient had, which is scaled
+        down to ``max_grad_norm`` if it is longer."""
+        optimizer.zero_grad()
+        with without_reducer(self.trainer.model):
+            self.manual_backward(loss)
+        average_gradients(network)
+        # torch's own clipping, for Lightning's does not tell the norm
+        norm = nn.utils.clip_grad_norm_(network.parameters(), max_grad_norm)
+        optimizer.step()
+        return norm
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "optimizer_states" in checkpoint:
+            checkpoint["learning_state"] = collected(self.learning_state())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.trainer.training and "learning_state" in checkpoint:
+            self.load_learning_state(of_this_process(checkpoint["learning_state"]))
