@@ -10,7 +10,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import nn
 
 from amal.ops.losses import masked_moments
-from amal.runtime.distributed import average_gradients, averaged, rank
+from amal.runtime.distributed import average_gradients, averaged, pooled, rank
 from amal.types import EpisodeBatch
 
 
@@ -44,7 +44,7 @@ def save_sums(folder: str) -> None:
     metrics = averaged({"both": torch.tensor(1.0 + rank())} | ({"one": torch.tensor(7.0)} if rank() else {}))
     sums = {
         "counted": x[mask].tolist(),
-        "moments": [moment.item() for moment in masked_moments(x, mask)],
+        "moments": [moment.item() for moment in pooled(masked_moments(x, mask))],
         "gradients": [parameter.grad.flatten().tolist() for parameter in layer.parameters()],
         "metrics": {name: value.item() for name, value in metrics.items()},
     }

@@ -22,6 +22,7 @@ from amal.ops.losses import (
     clipped_surrogate,
     clipped_value_loss,
     masked_log_softmax,
+    masked_moments,
     mean,
     sample_categorical,
     standardize,
@@ -29,6 +30,7 @@ from amal.ops.losses import (
 from amal.ops.normalization import ValueNormalizer
 from amal.ops.returns import explained_variance, generalized_advantages, n_step_returns
 from amal.runtime.argument_checks import check_at_least, check_choice, check_positive, check_share
+from amal.runtime.distributed import pooled
 from amal.runtime.machine import side_by_side
 from amal.runtime.random_streams import stream_seed
 from amal.types import EpisodeBatch
@@ -212,13 +214,14 @@ class MAPPO(Algorithm):
         if self.target_critic is not None:
             self.target_critic.follow(self.critic)
         if self.reward_normalizer is not None:
-            self.reward_normalizer.update(batch.rewards, batch.mask)
+            self.reward_normalizer.update(pooled(masked_moments(batch.rewards, batch.mask)))
         values, advantages, returns = self.returns_and_advantages(batch, bonus)
         happened = batch.mask.unsqueeze(-1).expand_as(returns)  # the dead have values too, see critic_loss
         critic_fit = explained_variance(self.value_normalizer.denormalize(values), returns, happened)
-        self.value_normalizer.update(returns, happened)
+        self.value_normalizer.update(pooled(masked_moments(returns, happened)))
         targets = self.value_normalizer.normalize(returns)
-        return Transitions.of(batch, standardize(advantages, batch.alive), values, targets), critic_fit
+        advantages = standardize(advantages, batch.alive, pooled(masked_moments(advantages, batch.alive)))
+        return Transitions.of(batch, advantages, values, targets), critic_fit
 
     @torch.no_grad()
     def returns_and_advantages(self, batch: EpisodeBatch, bonus: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:

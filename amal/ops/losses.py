@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from amal.runtime.distributed import pooled_moments
-
 SERIAL_SUM = 2**14  # entries that torch sums on one thread
 LEAST_LOG_PROB = -80.0  # of an action that may still be taken
+
+Moments = tuple[Tensor, Tensor, Tensor]
+"""Mean, variance and number of the entries that count, as scalars."""
 
 
 def total(x: Tensor) -> Tensor:
@@ -43,25 +44,24 @@ def masked_variance(x: Tensor, mask: Tensor) -> Tensor:
     return masked_mean((x - masked_mean(x, mask)).square(), mask)
 
 
-def masked_moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance over the entries that count, of all processes that train together; each must call it.
+def masked_moments(x: Tensor, mask: Tensor) -> Moments:
+    """Mean, variance and number of the entries that count; arguments as of ``masked_mean``.
 
-    Arguments as of ``masked_mean``.
+    They are of this process. ``amal.runtime.distributed.pooled`` makes them those of all.
     """
-    return pooled_moments(masked_mean(x, mask), masked_variance(x, mask), mask.sum())
+    return masked_mean(x, mask), masked_variance(x, mask), mask.sum()
 
 
-def standardize(x: Tensor, mask: Tensor, epsilon: float = 1e-8) -> Tensor:
+def standardize(x: Tensor, mask: Tensor, moments: Moments, epsilon: float = 1e-8) -> Tensor:
     """Zero mean and unit standard deviation over the entries that count, (x − mean) / (std + ε); 0 elsewhere.
-
-    Mean and standard deviation are of all processes that train together, as of ``masked_moments``.
 
     Args:
         x: any shape.
         mask: same shape, bool.
+        moments: as of ``masked_moments``, of these entries or of those of all processes.
         epsilon: keeps constant input finite.
     """
-    mean, variance = masked_moments(x, mask)
+    mean, variance, _ = moments
     return torch.where(mask, (x - mean) / (variance.sqrt() + epsilon), 0.0)
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from amal.ops.losses import masked_moments
+from amal.ops.losses import Moments
 
 MIN_VARIANCE = 1e-2
 """Floor under the running variance: before the first damage is dealt all returns are alike, and noise is no signal."""
@@ -39,17 +39,11 @@ class ValueNormalizer(nn.Module):
         self.register_buffer("n_remembered", torch.zeros(()))
 
     @torch.no_grad()
-    def update(self, x: Tensor, mask: Tensor) -> None:
-        """Take in one batch of returns, together with those of the other processes.
-
-        Args:
-            x: any shape.
-            mask: same shape, bool, the entries that count; with none of them nothing changes.
-        """
-        assert x.shape == mask.shape
-        if not mask.any():
+    def update(self, moments: Moments) -> None:
+        """Take in the moments of one batch, as of ``masked_moments``; those of no entries change nothing."""
+        mean, variance, count = moments
+        if count == 0:
             return
-        mean, variance = masked_moments(x, mask)
         self.n_remembered.mul_(self.beta).add_(1.0)
         weight = 1.0 / self.n_remembered
         shift = mean - self.mean

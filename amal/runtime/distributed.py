@@ -87,18 +87,20 @@ def averaged(metrics: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: torch.tensor(sum(all_of_it) / len(all_of_it)) for name, all_of_it in values.items()}
 
 
-def pooled_moments(mean: Tensor, variance: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of the numbers of all processes, from the scalars of each; bit for bit the same on all."""
+def pooled(moments: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, variance and count of the numbers of all processes, from the scalars of each; bit for bit the same on
+    all."""
     if processes() == 1:
-        return mean, variance
-    own = torch.stack([mean, variance, count.to(mean.dtype)]).double()
+        return moments
+    mean, _, count = moments
+    own = torch.stack([moment.double() for moment in moments])
     every = [torch.empty_like(own) for _ in range(processes())]
     dist.all_gather(every, own)
     means, variances, counts = torch.stack(every).unbind(1)
     weights = counts / counts.sum().clamp_min(1.0)
     pooled_mean = (weights * means).sum()
     pooled_variance = (weights * (variances + (means - pooled_mean).square())).sum()
-    return pooled_mean.to(mean.dtype), pooled_variance.to(mean.dtype)
+    return pooled_mean.to(mean.dtype), pooled_variance.to(mean.dtype), counts.sum().to(count.dtype)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from amal.algorithms.mappo import MAPPO
 from amal.algorithms.minibatches import Minibatch, packed_lives, rows_of, shuffled_transitions
 from amal.networks.critics import IPPOCritic, MAPPOCritic, evaluate_critic
 from amal.networks.policies import GRUPolicy, IndependentPolicies, MLPPolicy
+from amal.ops.losses import masked_moments
 from amal.ops.returns import generalized_advantages, n_step_returns
 from amal.types import EpisodeBatch
 from tests.algorithms.episodes import (
@@ -254,7 +255,7 @@ def test_a_bonus_counts_from_where_it_is_paid_backwards_and_in_no_value(options:
     module, batch = small(gamma=0.5, gae_lambda=0.5, **options), random_batch(0)
     unit = 1.0
     if module.reward_normalizer is not None:
-        module.reward_normalizer.update(batch.rewards, batch.mask)
+        module.reward_normalizer.update(masked_moments(batch.rewards, batch.mask))
         unit = 1.0 / module.reward_normalizer.std.item()
     bonus = torch.zeros_like(batch.rewards)
     bonus[2, 2] = 1.0

@@ -15,6 +15,7 @@ from amal.ops.losses import (
     effective_sample_share,
     masked_log_softmax,
     masked_mean,
+    masked_moments,
     mean,
     sample_categorical,
     standardize,
@@ -48,8 +49,12 @@ def test_standardize_over_the_mask() -> None:
     mask = torch.tensor([True, True, False, True])
     # mean 3, std √(8/3)
     expected = torch.tensor([-2.0, 2.0, 0.0, 0.0]) / math.sqrt(8 / 3)
-    torch.testing.assert_close(standardize(x, mask), expected)
-    assert torch.equal(standardize(torch.ones(4), mask), torch.zeros(4))
+    torch.testing.assert_close(standardize(x, mask, masked_moments(x, mask)), expected)
+    ones = torch.ones(4)
+    assert torch.equal(standardize(ones, mask, masked_moments(ones, mask)), torch.zeros(4))
+    # mean 1, variance 4, of entries elsewhere too
+    moments = (torch.tensor(1.0), torch.tensor(4.0), torch.tensor(9))
+    torch.testing.assert_close(standardize(x, mask, moments), torch.tensor([0.0, 2.0, 0.0, 1.0]))
 
 
 @given(

@@ -105,7 +105,7 @@ def test_moments_are_of_all_entries_gradients_are_means_and_metrics_need_not_be_
     assert all(first[name] == second[name] for name in ("moments", "gradients", "metrics"))
     counted = first["counted"] + second["counted"]
     assert len(first["counted"]) != len(second["counted"])
-    assert first["moments"] == pytest.approx([np.mean(counted), np.var(counted)], rel=1e-6)
+    assert first["moments"] == pytest.approx([np.mean(counted), np.var(counted), len(counted)], rel=1e-6)
     assert first["gradients"] == [[1.5, 1.5], [2.0]]
     assert first["metrics"] == {"both": 1.5, "one": 7.0}
 

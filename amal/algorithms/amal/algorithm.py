@@ -36,12 +36,13 @@ from amal.ops.losses import (
     clipped_surrogate,
     effective_sample_share,
     masked_mean,
+    masked_moments,
     masked_variance,
     mean,
 )
 from amal.replay import REAL, AsymmetricReplayBuffer, RealExperience
 from amal.runtime.argument_checks import check_at_least, check_choice, check_positive, check_share
-from amal.runtime.distributed import of_first, rank
+from amal.runtime.distributed import of_first, pooled, rank
 from amal.runtime.random_streams import stream_seed
 from amal.types import EpisodeBatch
 
@@ -276,8 +277,10 @@ class AMAL(MAPPO):
             terms = self.information.per_transition(self.world_model, self.policy, lived)
             information = torch.zeros_like(batch.rewards).masked_scatter(batch.mask, terms)
             if self.information_bonus_form == "shaped":
-                bonus = weight * standardized_bonus(information, batch.mask, self.bonus_std_floor)
-                bonus = capped_bonus(bonus, batch.rewards, batch.mask, self.bonus_cap)
+                moments = pooled(masked_moments(information, batch.mask))
+                bonus = weight * standardized_bonus(information, batch.mask, moments, self.bonus_std_floor)
+                mean_return, *_ = pooled(masked_moments(batch.returns.abs(), batch.mask[:, 0]))
+                bonus = capped_bonus(bonus, mean_return, self.bonus_cap)
             else:
                 bonus = weight * information
         earned = masked_mean(batch.rewards.abs(), batch.mask)

@@ -19,7 +19,7 @@ from amal.algorithms.amal.off_policy import in_hindsight
 from amal.algorithms.minibatches import Transitions, rows_of
 from amal.networks.populations import flat_parameters
 from amal.networks.world_models import gaussian_log_likelihood, open_loop_errors
-from amal.ops.losses import chosen_log_probs, mean, standardize
+from amal.ops.losses import chosen_log_probs, masked_moments, mean, standardize
 from amal.replay import REAL, Experience, RealExperience
 from amal.rollout.collector import EpisodeRecorder
 from amal.types import EpisodeBatch
@@ -60,7 +60,8 @@ def lived_transitions(module: AMAL, episodes: EpisodeBatch) -> Transitions:
     """Steps of the policy's own episodes with the advantages that it would learn from; its running statistics stay."""
     values, advantages, returns = module.returns_and_advantages(episodes)
     targets = module.value_normalizer.normalize(returns)
-    return Transitions.of(episodes, standardize(advantages, episodes.alive), values, targets)
+    advantages = standardize(advantages, episodes.alive, masked_moments(advantages, episodes.alive))
+    return Transitions.of(episodes, advantages, values, targets)
 
 
 def policy_gradient(module: AMAL, transitions: Transitions) -> Tensor:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from amal.algorithms.mappo import MAPPO
 from amal.algorithms.minibatches import Transitions, at_rows, rows_of
-from amal.ops.losses import chosen_log_probs, standardize, truncated_importance
+from amal.ops.losses import chosen_log_probs, masked_moments, standardize, truncated_importance
 from amal.replay import Experience
+from amal.runtime.distributed import pooled
 
 
 @torch.no_grad()
@@ -39,6 +40,7 @@ def in_hindsight(learner: MAPPO, drawn: Experience, importance_cap: float) -> tu
     rewards = drawn.rewards if learner.reward_normalizer is None else learner.reward_normalizer.normalize(drawn.rewards)
     targets = rewards + torch.where(drawn.done.unsqueeze(-1), 0.0, learner.gamma * following)
     differences = targets - learner.value_normalizer.denormalize(values)
+    moments = pooled(masked_moments(differences, drawn.alive))
     transitions = Transitions(
         obs=drawn.obs,
         state=drawn.state,
@@ -46,7 +48,7 @@ def in_hindsight(learner: MAPPO, drawn: Experience, importance_cap: float) -> tu
         actions=drawn.actions,
         log_probs=log_probs,
         alive=drawn.alive,
-        advantages=truncated_importance(log_ratio, importance_cap) * standardize(differences, drawn.alive),
+        advantages=truncated_importance(log_ratio, importance_cap) * standardize(differences, drawn.alive, moments),
         values=values,
         targets=learner.value_normalizer.normalize(targets),
     )

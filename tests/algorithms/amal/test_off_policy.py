@@ -6,7 +6,7 @@ import torch
 
 from amal.algorithms.amal.algorithm import AMAL
 from amal.algorithms.amal.off_policy import in_hindsight
-from amal.ops.losses import chosen_log_probs, standardize
+from amal.ops.losses import chosen_log_probs, masked_moments, standardize
 from amal.replay import RealExperience
 from amal.types import EpisodeBatch
 from tests.algorithms.amal.test_algorithm import small
@@ -45,6 +45,6 @@ def test_a_single_step_counts_its_reward_and_what_follows_unless_it_was_the_last
     )
     targets = steps.rewards + torch.where(steps.done.unsqueeze(-1), 0.0, module.gamma * following)
     learned = module.value_normalizer.denormalize(seen.targets)
-    expected = standardize(targets - values, steps.alive)
+    expected = standardize(targets - values, steps.alive, masked_moments(targets - values, steps.alive))
     for found, wanted in ((learned, targets), (seen.advantages, expected)):
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
