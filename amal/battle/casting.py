@@ -4,6 +4,7 @@ from amal.battle.battlefield import FIELD_SIZE, UNIT_GAP
 from amal.battle.compilation import kernel
 from amal.battle.families import ARMS, MIDDLE
 from amal.battle.random_stream import draw_below, draw_share
+from amal.battle.rewards import reward_scale
 from amal.battle.state import HEAL, KAMIKAZE, Scene
 
 
@@ -119,4 +120,4 @@ def dress(scene, roster, e):  # type: ignore[no-untyped-def]
         for j in range(n + m):
             roster.damage[e, i, j] = roster.type_damage[cast[i if i < n else i - n], cast[j if j < n else j - n]]
     roster.attack_points[e, 0], roster.attack_points[e, 1] = x / n, y / n
-    roster.reward_scales[e] = (10 * m + 200 + health) / 20
+    roster.reward_scales[e] = reward_scale(m, health)

@@ -6,6 +6,7 @@ from amal.battle.avoidance import avoid, take_places
 from amal.battle.battlefield import MOVE_ACTIONS
 from amal.battle.compilation import kernel
 from amal.battle.random_stream import below, next_random
+from amal.battle.rewards import VICTORY_REWARD
 from amal.battle.state import ALLY, ATTACK_MOVE, HEAL, MOVE, NOBODY, STOP, TARGET
 from amal.battle.weapons import fire
 
@@ -15,7 +16,6 @@ MOVE_DISTANCE = 2.0
 SHIELD_REGEN = 2.0  # per second
 ENERGY_REGEN = 0.5625
 ATTACKER_DISTANCE = 2e9  # rank of a unit that is out of range but shoots at the one who chooses
-VICTORY_REWARD = 200.0
 
 
 @kernel

@@ -12,6 +12,7 @@ import numpy as np
 
 from amal.battle import families
 from amal.battle.battlefield import FULL_TURN, Scenario, UnitType, place
+from amal.battle.rewards import reward_scale
 from amal.battle.scenario import wall_rectangles
 
 ALLY, ENEMY = 0, 1
@@ -151,7 +152,7 @@ def build_scene(scenario: Scenario, episode_limit: int) -> Scene:
         attack_x=float(scenario.attack_point[0]),
         attack_y=float(scenario.attack_point[1]),
         max_radius=max(unit.radius for unit in possible),
-        reward_scale=float((10 * len(enemies) + 200 + health) / 20),
+        reward_scale=float(reward_scale(len(enemies), health)),
         n_actions=scenario.n_actions,
         n_types=len(scenario.type_names),
         ally_shields=scenario.has_shields("ally"),

@@ -3,9 +3,9 @@
 import math
 
 from amal.battle.compilation import kernel
+from amal.battle.rewards import KILL_REWARD
 from amal.battle.state import ENEMY, HEAL, KAMIKAZE, LASER, NOBODY
 
-KILL_REWARD = 10.0
 SHIELD_DELAY = 10.0  # s without a hit until shields recharge
 HEAL_PER_TICK = 9.0 / 16.0
 HEAL_PER_ENERGY = 3.0

@@ -15,14 +15,13 @@ from amal import backends
 from amal.backends.battles import EpisodeLost, WorkerBattles
 from amal.battle import VectorBattle
 from amal.battle.battlefield import Scenario
-from amal.battle.dynamics import VICTORY_REWARD
 from amal.battle.entries import nearest
+from amal.battle.rewards import FLAWLESS_RETURN, VICTORY_REWARD
 from amal.battle.scenario import in_this_form
 from amal.runtime.argument_checks import check_flag
 from amal.types import Battles, BattleSpec
 
 BACKENDS = ("embedded", *backends.BACKENDS)
-REWARD_SCALE_RATE = 20.0  # what the simulator's rewards of a flawless victory sum to
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class RewardOptions:
     """What SMACWrapper's reward options, described there, make of the simulator's rewards."""
 
     reward_win: float = VICTORY_REWARD
-    reward_scale_rate: float = REWARD_SCALE_RATE
+    reward_scale_rate: float = FLAWLESS_RETURN
     reward_sparse: bool = False
 
     def __post_init__(self) -> None:
@@ -48,10 +47,10 @@ class RewardOptions:
         """The simulator's reward under these options; ``scale`` is what it divided its points by."""
         if self.reward_sparse:
             return 0.0 if truncated or not done else 1.0 if won else -1.0
-        if self.reward_win == VICTORY_REWARD and self.reward_scale_rate == REWARD_SCALE_RATE:
+        if self.reward_win == VICTORY_REWARD and self.reward_scale_rate == FLAWLESS_RETURN:
             return reward  # untouched, so that not even its last bit changes
         points = reward * scale
-        most = scale * REWARD_SCALE_RATE - VICTORY_REWARD + self.reward_win
+        most = scale * FLAWLESS_RETURN - VICTORY_REWARD + self.reward_win
         if won:
             points += self.reward_win - VICTORY_REWARD
         return points * self.reward_scale_rate / most
@@ -83,7 +82,7 @@ class SMACWrapper:
         backend: str = "embedded",
         *,
         reward_win: float = VICTORY_REWARD,
-        reward_scale_rate: float = REWARD_SCALE_RATE,
+        reward_scale_rate: float = FLAWLESS_RETURN,
         reward_sparse: bool = False,
         episode_limit: int | None = None,
         **options: Any,
