@@ -6,15 +6,18 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 import yaml
 
+from amal.algorithms.mappo import MAPPO
 from amal.battle.scenario import load_scenario
 from amal.types import Actor, EpisodeBatch
 from datamodules.episode_source import EpisodeSource
@@ -220,15 +223,30 @@ def test_they_train_in_mixed_precision(cli: Cli, tmp_path: Path, config: str) ->
     assert told[1].tolist() == pytest.approx(told[0].tolist(), rel=0.05)
 
 
-def test_lightnings_profiler_changes_nothing(cli: Cli, tmp_path: Path) -> None:
-    """Policy and critic learn at the same time, which it could not measure."""
+def test_lightnings_profilers_change_neither_numbers_nor_threads(
+    cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Policy and critic learn at the same time, which those that come with Lightning cannot follow."""
+    critic_step, used = MAPPO.critic_step, set()
+
+    def watched(*args: Any) -> Any:
+        used.add(threading.current_thread())
+        return critic_step(*args)
+
+    monkeypatch.setattr(MAPPO, "critic_step", watched)
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        runs = [fit(cli, tmp_path / name, "--trainer.profiler", name) for name in ("simple", "null")]
+        for name in ("null", "simple", "advanced"):
+            fit(cli, tmp_path / name, "--trainer.profiler", name)
+            updates = len(pd.read_csv(tmp_path / name / "metrics.csv"))
+            assert len(used) == updates and threading.main_thread() not in used, "a thread for each update"
+            used.clear()
     finally:
         torch.set_num_threads(threads)
-    assert_equal_parameters(*runs)
+    for name in ("simple", "advanced"):
+        assert_equal_parameters(tmp_path / "null", tmp_path / name)
+    assert "".join(capfd.readouterr()).count("policy_and_critic") == 2, "in the report of each profiler"
 
 
 def test_configs_compose_and_scenarios_swap(cli: Cli, tmp_path: Path) -> None:

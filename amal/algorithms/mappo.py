@@ -8,7 +8,6 @@ from itertools import zip_longest
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.profilers import PassThroughProfiler
 from torch import Tensor
 
 from amal.algorithms.base import Algorithm
@@ -31,7 +30,7 @@ from amal.ops.normalization import ValueNormalizer
 from amal.ops.returns import explained_variance, generalized_advantages, n_step_returns
 from amal.runtime.argument_checks import check_at_least, check_choice, check_positive, check_share
 from amal.runtime.distributed import pooled
-from amal.runtime.machine import side_by_side
+from amal.runtime.machine import profiled_as_one, side_by_side
 from amal.runtime.random_streams import stream_seed
 from amal.types import EpisodeBatch
 
@@ -181,10 +180,8 @@ class MAPPO(Algorithm):
         def teach_critic() -> list[dict[str, Tensor]]:
             return [self.critic_step(transitions, minibatch) for minibatch in minibatches]
 
-        if isinstance(self.trainer.profiler, PassThroughProfiler):  # type: ignore[attr-defined]
+        with profiled_as_one(self.trainer, "policy_and_critic"):
             policy_steps, critic_steps = side_by_side(teach_policy, teach_critic)  # they share no parameters
-        else:  # which measures one thing at a time
-            policy_steps, critic_steps = teach_policy(), teach_critic()
         number = torch.tensor(float(len(minibatches)), device=self.device)
         return averages(policy_steps) | averages(critic_steps) | {"train/policy_steps": number}
 
