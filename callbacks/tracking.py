@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
+
+from amal.runtime.yaml_files import read_yaml
 
 FILES = ("run.json", "evaluations.csv", "win_rate.png", "battle.gif")
 
@@ -58,7 +59,7 @@ def _description(folder: Path) -> dict[str, Any]:
     """The run's configuration, and what run.json tells at the start."""
     run = json.loads((folder / "run.json").read_text())
     config = folder / "config.yaml"  # which only the command line writes
-    settings = yaml.safe_load(config.read_text()) if config.exists() else {}
+    settings = read_yaml(config) if config.exists() else {}
     return settings | {name: value for name, value in run.items() if name not in ("outcome", "totals")}
 
 

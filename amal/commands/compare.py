@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
 from rich.console import Console
 
 from amal.battle.entries import ScenarioError, nearest
@@ -21,6 +20,7 @@ from amal.commands.arguments import OneLineParser, add_code_option, fail, path_a
 from amal.commands.protocol import with_protocol
 from amal.runtime.argument_checks import LARGEST_SEED, whole_number
 from amal.runtime.locks import FolderNotOurs, locked
+from amal.runtime.yaml_files import read_yaml
 from amal.study.grid.board import Board
 from amal.study.grid.launchers import CellInUse, Launcher, LocalLauncher, RayLauncher, import_ray
 from amal.study.grid.runs import Grid, StudyError, write_record
@@ -158,9 +158,9 @@ def _refuse_without_evaluations(algorithms: Mapping[str, Sequence[Path]], overri
 def _evaluation_of(config: Path) -> str | None:
     """evaluation.every_n_episodes of a file, as it is written; None if it does not say, or no ``fit`` could read it."""
     try:
-        section = yaml.safe_load(config.read_text(encoding="utf-8"))["evaluation"]
+        section = read_yaml(config)["evaluation"]
         return str(section["every_n_episodes"] if isinstance(section, dict) else section)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError):
+    except (OSError, ValueError, TypeError, KeyError):
         return None
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 from jsonargparse import Namespace
 
 from amal.battle.scenario import name_of
 from amal.runtime.atomic import replacing
 from amal.runtime.checkpoints import CheckpointError, command_to_go_on, read_checkpoint
 from amal.runtime.locks import FolderNotOurs
+from amal.runtime.yaml_files import read_yaml
 from callbacks.telemetry import rows_until
 
 RUN_FOLDER = "AMAL_RUN_FOLDER"  # environment variable
@@ -97,8 +97,8 @@ def is_run_of(folder: Path, checkpoint: Path) -> bool:
 def _recorded_out(folder: Path) -> str | None:
     """The folder that a run's own configuration names."""
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        config = read_yaml(folder / "config.yaml")
+    except (OSError, ValueError):
         return None
     return config.get("out") if isinstance(config, dict) else None
 

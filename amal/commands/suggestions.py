@@ -9,9 +9,8 @@ from argparse import ArgumentParser
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-
 from amal.battle.entries import nearest
+from amal.runtime.yaml_files import read_yaml
 
 
 def suggestion(message: str, parser: ArgumentParser) -> str:
@@ -47,8 +46,8 @@ def _classes() -> set[str]:
 
 def _is_yaml(path: Path) -> bool:
     try:
-        return yaml.safe_load(path.read_text()) is not None
-    except (OSError, ValueError, yaml.YAMLError):
+        return read_yaml(path) is not None
+    except (OSError, ValueError):
         return False
 
 

@@ -30,7 +30,8 @@ from amal.study.grid.runs import read_record
 from amal.study.report.curves import ratio_bars
 from amal.study.report.formats import latex, markdown, number, p_value
 from amal.study.report.marl_eval import marl_eval_data
-from amal.study.report.report import make_tables, notes, write_report
+from amal.study.report.notes import notes
+from amal.study.report.report import make_tables, write_report
 from tests.conftest import ROOT
 
 Cli = Callable[..., None]
