@@ -17,8 +17,8 @@ from amal.runtime.output import lost_output, make_output_last
 OVERVIEW = """usage: python cli.py COMMAND [options]
 
   fit         train: --config configs/mappo.yaml --data.scenario 3m --data.env_steps 300000 --seed_everything 0
-  validate    play 32 greedy episodes with a checkpoint: --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt
-  test        the same with 320 episodes
+  validate    play greedy episodes with a checkpoint: --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt
+  test        the same with more episodes, on battles that no evaluation plays
   compare     train algorithms on scenarios with several seeds: --algorithms mappo amal --scenarios 3m 2s3z --seeds 5
               --env_steps 300000 --out runs/study
   replay      watch a battle: --ckpt_path RUN/checkpoints/best.ckpt --out battle.gif (or .mp4, or .html to look closer)

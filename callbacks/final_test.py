@@ -16,8 +16,8 @@ from datamodules.rollout import budget_of, source_of
 
 
 class FinalTest(Callback):
-    """Writes ``final_test.csv`` when training has met its budget: 320 greedy episodes with the best checkpoint, the
-    absolute metric of Gorsane et al. 2022 (arXiv:2209.10485), and the same with the last policy.
+    """Writes ``final_test.csv`` when training has met its budget: greedy episodes with the best checkpoint, which are
+    the absolute metric of Gorsane et al. 2022 (arXiv:2209.10485), and as many with the last policy.
 
     They are those of ``test``, which no evaluation plays. ``compare`` adds this to each run of a study.
     """

@@ -11,6 +11,7 @@ from amal.rollout.collector import record_battle
 from amal.runtime.checkpoints import read_checkpoint
 from amal.study.figures import plot_win_rate
 from amal.viewer.replays import render_gif
+from datamodules.episode_source import VALIDATION_EPISODES
 from datamodules.rollout import source_of
 
 
@@ -30,7 +31,7 @@ class Pictures(Callback):
         title = f"{type(pl_module).__name__} on {source.spec.scenario}"
         evaluations = folder / "evaluations.csv"
         if trainer.is_global_zero and evaluations.exists():
-            plot_win_rate(pd.read_csv(evaluations), folder / "win_rate.png", title)
+            plot_win_rate(pd.read_csv(evaluations), VALIDATION_EPISODES, folder / "win_rate.png", title)
             if self.battle and source.scenario is not None:
                 final = {name: tensor.clone() for name, tensor in pl_module.state_dict().items()}
                 best = read_checkpoint(folder / "checkpoints" / "best.ckpt")

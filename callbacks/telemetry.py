@@ -22,7 +22,9 @@ from lightning import Callback, LightningModule, Trainer
 from amal.battle.compilation import simulator_hash
 from amal.runtime.atomic import replacing, sync
 from amal.runtime.versions import code_version
+from callbacks.evaluation import Evaluation
 from datamodules.budget import Budget
+from datamodules.episode_source import TEST_EPISODES, VALIDATION_EPISODES
 from datamodules.rollout import budget_of, source_of
 
 _LIBRARIES = ("torch", "lightning", "numpy", "numba", "torchmetrics", "jsonargparse", "pandas")
@@ -113,6 +115,11 @@ class Telemetry(Callback):
             "backend": source.backend,
             "seed": source.seed,
             "outcome": outcome,
+            "evaluation": {
+                "every_n_episodes": _every_n_episodes(trainer),
+                "episodes": VALIDATION_EPISODES,
+                "test_episodes": TEST_EPISODES,
+            },
             "totals": {
                 **budget.used,
                 **(self._speed or _speed(budget)),
@@ -154,6 +161,12 @@ def _speed(budget: Budget) -> dict[str, float]:
         "wall_seconds": round(budget.wall_seconds, 1),
         "env_steps_per_second": round(budget.env_steps_per_second, 1),
     }
+
+
+def _every_n_episodes(trainer: Trainer) -> int:
+    """Training episodes between two evaluations; 0 for none."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return next((callback.every_n_episodes for callback in callbacks if isinstance(callback, Evaluation)), 0)
 
 
 def _folder(trainer: Trainer) -> Path:

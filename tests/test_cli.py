@@ -86,7 +86,7 @@ def test_configs_that_nothing_else_here_runs_start(cli: Cli, tmp_path: Path, nam
 
 
 def test_a_run_leaves_what_the_study_reads(cli: Cli, tmp_path: Path) -> None:
-    run = fit(cli, tmp_path / "run", "--checkpoint.every_n_episodes", "64")
+    run = fit(cli, tmp_path / "run", "--checkpoint.every_n_episodes", "64", "--evaluation.every_n_episodes", "50")
     evaluations = pd.read_csv(run / "evaluations.csv")
     assert list(evaluations.columns) == [
         *(*COUNTS, "win_rate", "return_mean", "return_std", "episode_length", "dead_allies", "dead_enemies"),
@@ -98,6 +98,7 @@ def test_a_run_leaves_what_the_study_reads(cli: Cli, tmp_path: Path) -> None:
     record = json.loads((run / "run.json").read_text())
     assert record["outcome"] == "finished" and record["algorithm"] == "MAPPO" and record["scenario"] == "3m"
     assert record["totals"]["env_steps"] == metrics["env_steps"].iloc[-1]
+    assert record["evaluation"] == {"every_n_episodes": 50, "episodes": 32, "test_episodes": 320}
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["seed_everything"] == 0 and config["model"]["init_args"]["lr"] == 5e-4
     names = {path.name for path in (run / "checkpoints").iterdir()}

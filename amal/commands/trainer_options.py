@@ -20,6 +20,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 from amal.rollout.load_policy import DIMENSIONS
+from datamodules.rollout import TEST_EPISODES, VALIDATION_EPISODES
 
 _BUDGET = "data.env_steps ends training"
 _EVALUATION = "evaluation.every_n_episodes says when a run is evaluated"
@@ -34,8 +35,8 @@ MUST_STAY: dict[str, tuple[Any, str]] = {
     "limit_train_batches": (None, _BUDGET),
     "overfit_batches": (0.0, _BUDGET),
     "fast_dev_run": (False, _BUDGET),
-    "limit_val_batches": (None, "validate plays 32 episodes"),
-    "limit_test_batches": (None, "test plays 320 episodes"),
+    "limit_val_batches": (None, f"validate plays {VALIDATION_EPISODES} episodes"),
+    "limit_test_batches": (None, f"test plays {TEST_EPISODES} episodes"),
     "limit_predict_batches": (None, "there is no command that predicts"),
     "val_check_interval": (None, _EVALUATION),
     "check_val_every_n_epoch": (1, _EVALUATION),

@@ -13,10 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
+from scipy.stats import binomtest
 
 from amal.runtime.atomic import replacing
 
-EVALUATION_EPISODES = 32  # battles behind every win rate in evaluations.csv
 WIN_COLOUR, RETURN_COLOUR = "#0072B2", "#D55E00"  # Okabe-Ito blue and vermilion; also distinct in grey
 INK, FAINT = "#333333", "#DDDDDD"
 
@@ -37,21 +37,23 @@ Style = tuple[str, tuple[float, ...]]
 names_as_text = matplotlib.rc_context({"text.parse_math": False})
 
 
-def wilson_interval(rate: np.ndarray, episodes: int, z: float = 1.96) -> tuple[np.ndarray, np.ndarray]:
-    """95 % interval (Wilson 1927) of win rates [K] measured in that many episodes.
-
-    centre = (p + z²/2n) / (1 + z²/n),  half = z √(p(1-p)/n + z²/4n²) / (1 + z²/n)
-    """
-    scale = 1 + z**2 / episodes
-    centre = (rate + z**2 / (2 * episodes)) / scale
-    half = z * np.sqrt(rate * (1 - rate) / episodes + z**2 / (4 * episodes**2)) / scale
-    return centre - half, centre + half
+def wilson_interval(rate: np.ndarray, episodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """95 % interval (Wilson 1927) of win rates [K] measured in that many episodes, (low, high) of [K]."""
+    wins = np.rint(rate * episodes).astype(int)
+    low, high = zip(*(binomtest(k, episodes).proportion_ci(method="wilson") for k in wins), strict=True)
+    return np.array(low), np.array(high)
 
 
 @names_as_text
-def plot_win_rate(evaluations: pd.DataFrame, path: Path, title: str) -> None:
-    """Learning curve of one run, from the rows of its evaluations.csv, as a PNG: win rate and return against
-    environment steps."""
+def plot_win_rate(evaluations: pd.DataFrame, episodes: int, path: Path, title: str) -> None:
+    """Learning curve of one run as a PNG: win rate and return against environment steps.
+
+    Args:
+        evaluations: the rows of its evaluations.csv.
+        episodes: of each evaluation.
+        path: of the file.
+        title: of the figure.
+    """
     if evaluations.empty:
         raise ValueError(f"{title}: no evaluation to plot")
     rows = evaluations.sort_values("env_steps")
@@ -61,11 +63,11 @@ def plot_win_rate(evaluations: pd.DataFrame, path: Path, title: str) -> None:
     FigureCanvasAgg(figure)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2.4, 1])
     figure.suptitle(title, fontsize=9, color=INK, fontweight="bold", x=0.02, ha="left")
-    _draw_curve(top, steps, rate, *wilson_interval(rate, EVALUATION_EPISODES), WIN_COLOUR)
+    _draw_curve(top, steps, rate, *wilson_interval(rate, episodes), WIN_COLOUR)
     _draw_curve(bottom, steps, mean, mean - spread, mean + spread, RETURN_COLOUR)
     top.set(ylim=(-0.03, 1.03), yticks=np.linspace(0, 1, 5))
     top.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    top.set_title(f"win rate in {EVALUATION_EPISODES} battles, 95% interval", fontsize=7.5, color=INK, loc="left")
+    top.set_title(f"win rate in {episodes} battles, 95% interval", fontsize=7.5, color=INK, loc="left")
     top.set_title(f"last: {rate[-1]:.0%}", fontsize=7.5, color=WIN_COLOUR, fontweight="bold", loc="right")
     bottom.set_title("return (mean ± std)", fontsize=7.5, color=INK, loc="left")
     bottom.yaxis.set_major_locator(MaxNLocator(4))

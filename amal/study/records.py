@@ -38,6 +38,15 @@ def _is_mapping_to(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
     )
 
 
+def _is_evaluation(value: Any) -> bool:
+    least = {"every_n_episodes": 0, "episodes": 1, "test_episodes": 1}
+    return (
+        isinstance(value, dict)
+        and value.keys() == least.keys()
+        and all(_is_int(value[key]) and value[key] >= low for key, low in least.items())
+    )
+
+
 def _is_session(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("code_version"), str)
 
@@ -56,12 +65,14 @@ PLAIN = Kind(
     _is_mapping_to(lambda value: value is None or isinstance(value, str | int | float)),
 )
 FILES = Kind("a mapping to lists of files, each a path and a sha256", _is_mapping_to(_is_list_of(_is_file)))
+EVALUATION = Kind("a mapping of every_n_episodes, episodes and test_episodes to whole numbers", _is_evaluation)
 SESSIONS = Kind(
     "a list of sessions, each with a code_version", lambda value: bool(value) and _is_list_of(_is_session)(value)
 )
 
 RUN = {"algorithm": WORD, "scenario": WORD, "seed": WHOLE, "outcome": WORD, "totals": AMOUNTS}
 RUN_MAY_HAVE = {"code_version": WORD, "simulator_hash": WORD, "backend": WORD, "versions": PLAIN, "hardware": PLAIN}
+RUN_MAY_HAVE |= {"evaluation": EVALUATION}
 STUDY = {
     **{"created": WORD, "env_steps": WHOLE, "overrides": WORDS, "algorithms": FILES, "scenarios": WORDS},
     **{"seeds": WHOLES, "history": SESSIONS},

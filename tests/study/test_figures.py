@@ -11,7 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from amal.study.figures import plot_win_rate, wilson_interval
+from amal.study.figures import plot_win_rate, styles, wilson_interval
 
 
 def evaluations(rows: int) -> pd.DataFrame:
@@ -30,7 +30,7 @@ def test_wilson_interval_has_its_known_values() -> None:
 @pytest.mark.parametrize("rows", [1, 2, 100])
 def test_draws_a_picture_fit_for_print(tmp_path: Path, rows: int) -> None:
     path = tmp_path / "new folder" / "curve.png"
-    plot_win_rate(evaluations(rows), path, "mappo on 3m")
+    plot_win_rate(evaluations(rows), 32, path, "mappo on 3m")
     with Image.open(path) as picture:
         assert picture.format == "PNG" and picture.width >= 600
         assert round(picture.info["dpi"][0]) == 200
@@ -40,7 +40,7 @@ def test_draws_a_picture_fit_for_print(tmp_path: Path, rows: int) -> None:
 
 def test_leaves_pyplot_alone(tmp_path: Path) -> None:
     before = dict(plt.rcParams)
-    plot_win_rate(evaluations(3), tmp_path / "curve.png", "mappo on 3m")
+    plot_win_rate(evaluations(3), 32, tmp_path / "curve.png", "mappo on 3m")
     assert plt.get_fignums() == [] and dict(plt.rcParams) == before
 
 
@@ -54,10 +54,16 @@ def test_a_failing_plot_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(Figure, "savefig", fail)
     with pytest.raises(OSError, match="disk full"):
-        plot_win_rate(evaluations(3), path, "mappo on 3m")
+        plot_win_rate(evaluations(3), 32, path, "mappo on 3m")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_run_without_evaluations_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no evaluation"):
-        plot_win_rate(evaluations(3).head(0), tmp_path / "curve.png", "mappo on 3m")
+        plot_win_rate(evaluations(3).head(0), 32, tmp_path / "curve.png", "mappo on 3m")
+
+
+def test_an_algorithm_keeps_its_colour() -> None:
+    alone, among = styles(["mappo", "amal"]), styles(["amal", "x", "mappo", "ippo", "y"])
+    assert alone["mappo"] == among["mappo"] and alone["amal"] == among["amal"]
+    assert len(set(among.values())) == 5 and len({colour for colour, _ in among.values()}) == 5

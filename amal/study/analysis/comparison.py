@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from amal.battle.entries import nearest
-from amal.study.analysis.scores import FloatArray, Run, final_scores, read_run
+from amal.study.analysis.scores import FINAL_EVALUATIONS, EvaluationProtocol, FloatArray, Run, final_scores, read_run
 from amal.study.grid.runs import BASELINE, family, read_record
 
 _Cell = tuple[str, str, int]
@@ -67,6 +67,15 @@ class Comparison:
 
     def is_used(self, run: Run) -> bool:
         return run.finished and run.seed in self.seeds[run.scenario]
+
+    def protocols(self) -> set[EvaluationProtocol]:
+        """How the runs in the statistics were evaluated, or all runs if none is: usually a single way."""
+        return {run.protocol for run in self.runs if self.is_used(run)} or {run.protocol for run in self.runs}
+
+    @property
+    def one_battle(self) -> float:
+        """What one battle of an evaluation is of a final score."""
+        return 1 / (FINAL_EVALUATIONS * min(protocol.episodes for protocol in self.protocols()))
 
 
 def cell_scores(runs: Sequence[Run], metric: str = "win_rate") -> FloatArray:

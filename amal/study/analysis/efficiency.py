@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from amal.study.analysis.comparison import Comparison, cell_scores
-from amal.study.analysis.scores import Axis, steps_to_threshold
+from amal.study.analysis.scores import Axis, Run, steps_to_threshold
 from amal.study.analysis.statistics import ADDED, Interval, enclosing_interval
 from amal.study.analysis.survival import (
     Durations,
@@ -23,15 +23,19 @@ from amal.study.analysis.survival import (
 from amal.study.analysis.tables import Bootstrap, budget, with_interval
 
 TARGET = 0.9  # of the baseline's final win rate, to be reached
-LEAST_WIN_RATE = 1 / 32  # of the baseline, one battle of an evaluation; below that the target would measure luck
 AXES: tuple[Axis, ...] = ("env_steps", "episodes")
 
 
 def threshold(comparison: Comparison, scenario: str) -> float:
-    """90 % of the baseline's mean final win rate; NaN where the baseline has no runs or practically never wins."""
+    """90 % of the baseline's mean final win rate. NaN where the baseline has no runs, and where it wins less than one
+    battle of an evaluation: the target would measure luck."""
     runs = comparison.cell(comparison.baseline, scenario)
     win_rate = cell_scores(runs).mean() if runs else float("nan")
-    return float(TARGET * win_rate) if win_rate >= LEAST_WIN_RATE else float("nan")
+    return float(TARGET * win_rate) if runs and win_rate >= 1 / _episodes(runs) else float("nan")
+
+
+def _episodes(runs: Sequence[Run]) -> int:
+    return min(run.protocol.episodes for run in runs)
 
 
 def arrivals(comparison: Comparison, algorithm: str, scenario: str, axis: Axis) -> Durations:
@@ -64,8 +68,8 @@ def _note(comparison: Comparison, scenario: str) -> str:
     if comparison.baseline not in comparison.compared(scenario):
         return f"no run of {comparison.baseline} yet"
     if np.isnan(threshold(comparison, scenario)):
-        never = cell_scores(comparison.cell(comparison.baseline, scenario)).max() == 0
-        how_often = "never wins" if never else "wins less than 1 battle in 32"
+        runs = comparison.cell(comparison.baseline, scenario)
+        how_often = "never wins" if cell_scores(runs).max() == 0 else f"wins less than 1 battle in {_episodes(runs)}"
         return f"not applicable: {comparison.baseline} {how_often}"
     return ""
 

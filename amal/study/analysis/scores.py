@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,23 @@ Axis = Literal["env_steps", "episodes", "wall_seconds"]
 
 COLUMNS = ["env_steps", "episodes", "wall_seconds", "win_rate", "return_mean", "return_std", "episode_length"]
 COLUMNS += ["dead_allies", "dead_enemies"]
+FINAL_EVALUATIONS = 5  # whose mean is a final score
+ARRIVAL_EVALUATIONS = 3  # whose mean has to reach a threshold
 _DECIMALS = 12  # two runs with the same evaluations in another order differ by rounding, and are a tie
+
+
+class EvaluationProtocol(NamedTuple):
+    """How a run is evaluated, as its run.json says; where it does not, as all runs were before it did.
+
+    Attributes:
+        episodes: greedy episodes of each evaluation.
+        test_episodes: greedy episodes of the final test.
+        every_n_episodes: training episodes between two evaluations; None if run.json does not say.
+    """
+
+    episodes: int = 32
+    test_episodes: int = 320
+    every_n_episodes: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +60,10 @@ class Run:
     evaluations: pd.DataFrame
     record: dict[str, Any]
     final_test: pd.DataFrame | None = None
+
+    @property
+    def protocol(self) -> EvaluationProtocol:
+        return EvaluationProtocol(**(self.record.get("evaluation") or {}))
 
 
 def read_run(path: Path, seed: int) -> Run:
@@ -129,7 +149,7 @@ def scenarios_and_seeds(runs: Sequence[Run]) -> tuple[list[str], list[int]]:
     return sorted({run.scenario for run in runs}), sorted({run.seed for run in runs})
 
 
-def final_scores(runs: Sequence[Run], metric: str = "win_rate", last: int = 5) -> dict[str, FloatArray]:
+def final_scores(runs: Sequence[Run], metric: str = "win_rate", last: int = FINAL_EVALUATIONS) -> dict[str, FloatArray]:
     """Final scores per algorithm, ``scores[run, scenario]``: each the mean over a run's last evaluations.
 
     The mean over the last few is what the last one estimates, with less noise, and unlike the best one without bias.
@@ -214,11 +234,11 @@ def area_under_curve(run: Run, metric: str = "win_rate", until: float | None = N
 
 
 def steps_to_threshold(
-    run: Run, threshold: float, smooth: int = 3, axis: Axis = "env_steps", metric: str = "win_rate"
+    run: Run, threshold: float, smooth: int = ARRIVAL_EVALUATIONS, axis: Axis = "env_steps", metric: str = "win_rate"
 ) -> tuple[float, bool]:
     """What a run needs until the mean of its latest evaluations reaches a threshold, dated to the last one of them.
 
-    One evaluation of 32 battles is lucky now and then; the mean of a few keeps luck from counting as learning. A
+    One evaluation is lucky now and then; the mean of a few keeps luck from counting as learning. A
     threshold of 0, of a baseline that never wins, is reached at once and measures nothing.
 
     Args:

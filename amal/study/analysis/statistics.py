@@ -14,7 +14,6 @@ proportion. ``docs/interval_coverage.py`` measures what it and others cover; doc
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +30,6 @@ Bounds = tuple[Bound, Bound]
 CONFIDENCE, RESAMPLES = 0.95, 2000
 ADDED = 0.5  # runs at a bound, chosen by simulated coverage (docs/interval_coverage.py)
 WIN_RATES = (0.0, 1.0)  # the bounds of win rates
-BATTLE = 1 / 160  # of a final score, the mean of five evaluations of 32 battles
 
 
 def _complete(scores: FloatArray) -> FloatArray:
@@ -164,6 +162,7 @@ def bootstrap_band(
 def stratified_bootstrap_interval(
     scores: FloatArray,
     statistic: Statistic,
+    one_battle: float,
     generator: np.random.Generator,
     confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
@@ -171,12 +170,13 @@ def stratified_bootstrap_interval(
     """Interval of an aggregate of win rates, runs resampled for each scenario by itself (Agarwal et al. 2021, § 4.1).
 
     It says how the aggregate would differ with other seeds on the same scenarios, not with other scenarios. The IQM of
-    runs that nearly all end alike does not vary; as no score is known to less than a battle, the interval is one wider
-    to either side then.
+    runs that nearly all end alike does not vary. No score is known to less than a battle, so an interval that is
+    narrower is made one battle wider at either end.
 
     Args:
         scores: [run, scenario] in [0, 1].
         statistic: [..., run, scenario] -> [...], as the aggregates above.
+        one_battle: what one battle is of a score.
         generator: source of the draws.
         confidence: nominal coverage.
         resamples: how many.
@@ -185,7 +185,7 @@ def stratified_bootstrap_interval(
         Low and high; NaN with a single run.
     """
     low, high = map(float, bootstrap_band(statistic, [scores], generator, confidence, resamples))
-    return (max(0.0, low - BATTLE), min(1.0, high + BATTLE)) if high - low < BATTLE else (low, high)
+    return (max(0.0, low - one_battle), min(1.0, high + one_battle)) if high - low < one_battle else (low, high)
 
 
 def bootstrap_mean_interval(
@@ -221,14 +221,6 @@ def mean_difference(x: FloatArray, y: FloatArray) -> FloatArray:
     return mean(x) - mean(y)
 
 
-def difference_interval(
-    x: FloatArray, y: FloatArray, generator: np.random.Generator, resamples: int = RESAMPLES
-) -> Interval:
-    """Interval of ``mean_difference`` of win rates [run, scenario], x and y resampled independently."""
-    low, high = bootstrap_band(mean_difference, [x, y], generator, resamples=resamples)
-    return float(low), float(high)
-
-
 def performance_profile(scores: FloatArray, thresholds: FloatArray) -> FloatArray:
     """Share of runs above each threshold, mean over runs and scenarios of 1[score > τ] (Agarwal et al. 2021, § 4.2).
 
@@ -241,18 +233,6 @@ def performance_profile(scores: FloatArray, thresholds: FloatArray) -> FloatArra
     """
     complete = _complete(scores)
     return np.stack([(complete > threshold).mean(axis=(-2, -1)) for threshold in thresholds], axis=-1)
-
-
-def performance_profile_band(
-    scores: FloatArray,
-    thresholds: FloatArray,
-    generator: np.random.Generator,
-    confidence: float = CONFIDENCE,
-    resamples: int = RESAMPLES,
-) -> Band:
-    """Band of ``performance_profile`` of win rates, point by point: (low, high) of [threshold]."""
-    profile = partial(performance_profile, thresholds=thresholds)
-    return bootstrap_band(profile, [scores], generator, confidence, resamples)
 
 
 def probability_of_improvement(x: FloatArray, y: FloatArray) -> FloatArray:
@@ -269,22 +249,6 @@ def probability_of_improvement(x: FloatArray, y: FloatArray) -> FloatArray:
     """
     ahead, behind = _complete(x)[..., :, None, :], _complete(y)[..., None, :, :]
     return np.asarray(((ahead > behind) + 0.5 * (ahead == behind)).mean(axis=(-3, -2, -1)))
-
-
-def probability_of_improvement_interval(
-    x: FloatArray,
-    y: FloatArray,
-    generator: np.random.Generator,
-    confidence: float = CONFIDENCE,
-    resamples: int = RESAMPLES,
-) -> Interval:
-    """Interval of ``probability_of_improvement`` of win rates, x and y resampled independently.
-
-    Returns:
-        Low and high; NaN with a single run of either.
-    """
-    low, high = bootstrap_band(probability_of_improvement, [x, y], generator, confidence, resamples)
-    return float(low), float(high)
 
 
 def welch(x: FloatArray, y: FloatArray) -> float:
@@ -341,27 +305,6 @@ def cohens_d(x: FloatArray, y: FloatArray) -> FloatArray:
     pooled = np.where(constant, 0.0, np.sqrt(squares / freedom))
     degenerate = np.where(difference == 0, 0.0, np.copysign(np.inf, difference))
     return np.where(pooled == 0, degenerate, difference / np.where(pooled == 0, 1.0, pooled))
-
-
-def cohens_d_interval(
-    x: FloatArray,
-    y: FloatArray,
-    generator: np.random.Generator,
-    confidence: float = CONFIDENCE,
-    resamples: int = RESAMPLES,
-) -> Interval:
-    """Interval of ``cohens_d`` of win rates, x [n] and y [m] resampled independently; a bound may be infinite.
-
-    Returns:
-        Low and high; NaN with a single run of either.
-    """
-    groups = [scores[:, None] for scores in (x, y)]
-    low, high = bootstrap_band(_cohens_d_of_one_scenario, groups, generator, confidence, resamples)
-    return float(low), float(high)
-
-
-def _cohens_d_of_one_scenario(x: FloatArray, y: FloatArray) -> FloatArray:
-    return cohens_d(x[..., 0], y[..., 0])
 
 
 def holm(p_values: FloatArray, tests: int = 0) -> FloatArray:

@@ -7,6 +7,7 @@ that none of them changes when another cell is added.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,9 +49,10 @@ class Bootstrap:
         )
         return float(low), float(high)
 
-    def difference(self, x: FloatArray, y: FloatArray, *names: str) -> Interval:
-        """Of the means of x and y [run, scenario]; NaN with a single run."""
-        return statistics.difference_interval(x, y, self.generator(*names), self.resamples)
+    def interval(self, statistic: Callable[..., FloatArray], groups: Sequence[FloatArray], *names: str) -> Interval:
+        """Of a statistic of win rates, each group [run, scenario] resampled by itself; NaN with a single run."""
+        low, high = statistics.bootstrap_band(statistic, groups, self.generator(*names), resamples=self.resamples)
+        return float(low), float(high)
 
 
 def with_interval(name: str, value: float, interval: Interval) -> dict[str, float]:
@@ -107,9 +109,11 @@ def _against_baseline(comparison: Comparison, scenario: str, algorithm: str, boo
         return {}
     x, y = (cell_scores(comparison.cell(name, scenario)) for name in (algorithm, comparison.baseline))
     names = algorithm, comparison.baseline, scenario
-    d = statistics.cohens_d_interval(x, y, bootstrap.generator("d", *names), resamples=bootstrap.resamples)
+    groups = [x[:, None], y[:, None]]
+    d = bootstrap.interval(lambda x, y: statistics.cohens_d(x[..., 0], y[..., 0]), groups, "d", *names)
+    difference = bootstrap.interval(statistics.mean_difference, groups, *names)
     return {
-        **with_interval("difference", x.mean() - y.mean(), bootstrap.difference(x[:, None], y[:, None], *names)),
+        **with_interval("difference", x.mean() - y.mean(), difference),
         "welch_p": statistics.welch(x, y),
         "mann_whitney_p": statistics.mann_whitney(x, y),
         **with_interval("cohens_d", float(statistics.cohens_d(x, y)), d),
@@ -136,7 +140,11 @@ def aggregates(comparison: Comparison, bootstrap: Bootstrap) -> pd.DataFrame:
         row: dict[str, Any] = {"algorithm": algorithm, "scenarios": scores.shape[1], "seeds": scores.shape[0]}
         for name, function in statistic.items():
             interval = statistics.stratified_bootstrap_interval(
-                scores, function, bootstrap.generator(name, algorithm), resamples=bootstrap.resamples
+                scores,
+                function,
+                comparison.one_battle,
+                bootstrap.generator(name, algorithm),
+                resamples=bootstrap.resamples,
             )
             row |= with_interval(name, float(function(scores)), interval)
         rows.append(row | _aggregate_against_baseline(comparison, algorithm, bootstrap))
@@ -146,11 +154,12 @@ def aggregates(comparison: Comparison, bootstrap: Bootstrap) -> pd.DataFrame:
 def _aggregate_against_baseline(comparison: Comparison, algorithm: str, bootstrap: Bootstrap) -> dict[str, float]:
     if algorithm == comparison.baseline:
         return {}
-    x, y = (counted_scores(comparison, name) for name in (algorithm, comparison.baseline))
-    generator = bootstrap.generator("improvement", algorithm, comparison.baseline)
-    improvement = statistics.probability_of_improvement_interval(x, y, generator, resamples=bootstrap.resamples)
-    difference = bootstrap.difference(x, y, "aggregate", algorithm, comparison.baseline)
-    return {
-        **with_interval("difference", float(statistics.mean(x) - statistics.mean(y)), difference),
-        **with_interval("improvement", float(statistics.probability_of_improvement(x, y)), improvement),
-    }
+    names = algorithm, comparison.baseline
+    groups = [counted_scores(comparison, name) for name in names]
+    row: dict[str, float] = {}
+    for name, stream, function in (
+        ("difference", "aggregate", statistics.mean_difference),
+        ("improvement", "improvement", statistics.probability_of_improvement),
+    ):
+        row |= with_interval(name, float(function(*groups)), bootstrap.interval(function, groups, stream, *names))
+    return row

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 
@@ -39,6 +41,7 @@ def aggregate_curves(comparison: Comparison, bootstrap: Bootstrap) -> dict[str, 
             statistics.stratified_bootstrap_interval(
                 at_point,
                 statistics.interquartile_mean,
+                comparison.one_battle,
                 bootstrap.generator("aggregate curve", algorithm),  # the same draws at each point: whole runs are drawn
                 resamples=bootstrap.resamples,
             )
@@ -51,12 +54,13 @@ def aggregate_curves(comparison: Comparison, bootstrap: Bootstrap) -> dict[str, 
 
 def profiles(comparison: Comparison, bootstrap: Bootstrap) -> dict[str, Line]:
     """By algorithm, the share of runs whose final win rate is above each threshold."""
+    profile = partial(statistics.performance_profile, thresholds=THRESHOLDS)
     lines = {}
     for algorithm in comparison.algorithms:
         scores = counted_scores(comparison, algorithm)
         generator = bootstrap.generator("profile", algorithm)
-        band = statistics.performance_profile_band(scores, THRESHOLDS, generator, resamples=bootstrap.resamples)
-        lines[algorithm] = Line(THRESHOLDS, statistics.performance_profile(scores, THRESHOLDS), *band)
+        band = statistics.bootstrap_band(profile, [scores], generator, resamples=bootstrap.resamples)
+        lines[algorithm] = Line(THRESHOLDS, profile(scores), *band)
     return lines
 
 

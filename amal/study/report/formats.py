@@ -11,24 +11,40 @@ import pandas as pd
 
 from amal.study.analysis.comparison import Comparison
 
-_LATEX = {"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "×": r"$\times$", "∞": r"$\infty$", "−": "$-$", "–": "--"}
-_LATEX |= {"<": "$<$", ">": "$>$", "≥": r"$\geq$", "≤": r"$\leq$", "$": r"\$", "{": r"\{", "}": r"\}"}
-_LATEX |= {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "|": r"\textbar{}"}
+_LATEX = str.maketrans(
+    {"×": r"$\times$", "∞": r"$\infty$", "−": "$-$", "–": "--", "<": "$<$", ">": "$>$", "≥": r"$\geq$", "≤": r"$\leq$"}
+    | {"|": r"\textbar{}"}
+)
 
 
 def number(value: Any, digits: int = 2) -> str:
     """'0.93', '12 300', '∞', or nothing for NaN."""
     if value is None or math.isnan(value):
         return ""
-    if math.isinf(value):
-        return "∞" if value > 0 else "−∞"
-    return f"{round(value, digits) + 0.0:,.{digits}f}".replace("-", "−").replace(",", " ")
+    rounded = round(value, digits) + 0.0  # makes 0 of −0
+    return f"{rounded:,.{digits}f}".replace("-", "−").replace(",", " ").replace("inf", "∞")
 
 
-def with_interval(row: Mapping[str, Any], name: str, digits: int = 2) -> str:
-    """'0.93 [0.90, 0.96]', without the bracket for a single seed."""
-    value, low, high = (number(row.get(key, math.nan), digits) for key in (name, f"{name}_low", f"{name}_high"))
-    return f"{value} [{low}, {high}]" if low and high else value
+def estimate(value: float, low: float, high: float, digits: int = 2) -> str:
+    """'0.93 [0.90, 0.96]', without the bracket where there is no interval, as of a single seed."""
+    ends = [number(end, digits) for end in (low, high)]
+    return number(value, digits) + (f" [{', '.join(ends)}]" if all(ends) else "")
+
+
+def with_interval(row: Mapping[Any, Any], name: str, digits: int = 2) -> str:
+    """The value of that name with its interval, of a row of a table."""
+    value, low, high = (row.get(key, math.nan) for key in (name, f"{name}_low", f"{name}_high"))
+    return estimate(value, low, high, digits)
+
+
+def difference(row: Mapping[Any, Any]) -> str:
+    """'+0.40 [0.21, 0.54]'."""
+    return "+" * (row["difference"] > 0) + with_interval(row, "difference")
+
+
+def count(number: int, noun: str) -> str:
+    """'1 seed' or '2 seeds'."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def p_value(value: float) -> str:
@@ -61,7 +77,7 @@ def tests(summary: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
     rows = [
         {
             **_place(row),
-            "difference": "+" * (row["difference"] > 0) + with_interval(row, "difference"),
+            "difference": difference(row),
             "Welch p": p_value(row["welch_p"]),
             "Welch p (Holm)": p_value(row["welch_p_holm"]),
             "MW p": p_value(row["mann_whitney_p"]),
@@ -181,14 +197,8 @@ def _line(cell: object) -> str:
 
 def latex(table: pd.DataFrame) -> str:
     """A tabular with booktabs' rules."""
-    lines = [" & ".join(_latex(cell) for cell in line) + r" \\" for line in [table.columns, *table.to_numpy()]]
-    body = "\n".join(lines[1:])
-    head = f"\\begin{{tabular}}{{ll{'r' * (len(table.columns) - 2)}}}\n\\toprule\n{lines[0]}\n\\midrule\n"
-    return f"{head}{body}\n\\bottomrule\n\\end{{tabular}}\n"
-
-
-def _latex(cell: object) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in _line(cell))
+    columns = "ll" + "r" * (len(table.columns) - 2)
+    return table.map(_line).to_latex(index=False, escape=True, column_format=columns).translate(_LATEX)
 
 
 def to_html(table: pd.DataFrame) -> str:

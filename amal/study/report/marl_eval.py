@@ -25,7 +25,7 @@ STEPS = 50
 
 
 def marl_eval_data(comparison: Comparison) -> dict[str, Any]:
-    """The runs that enter aggregates. Their absolute_metrics are those of the best checkpoint in 320 fresh episodes, as
+    """The runs that enter aggregates. Their absolute_metrics are those of the best checkpoint in the final test, as
     marl-eval means them; if a run has no final test, for all of them the final scores, means over the last evaluations
     of the last policy."""
     cells = {algorithm: comparison.counted_runs(algorithm) for algorithm in comparison.algorithms}

@@ -1,59 +1,81 @@
-"""What a reader must know beside the verdict: what was left out, and what was not equal."""
+"""What a reader must know beside the verdict: the rank test's reach, what was left out, what was not equal."""
 
 from __future__ import annotations
 
+from math import comb
+
 from amal.study.analysis.comparison import Comparison
-from amal.study.analysis.verdict import rank_test_sentence
+from amal.study.report.formats import count
+from amal.study.report.verdict import ALPHA
+
+_PROTOCOL = {
+    "episodes": "battles of each evaluation",
+    "test_episodes": "battles of the final test",
+    "every_n_episodes": "training episodes between evaluations",
+}
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What a reader must know beside the verdict: the rank test's reach, what was left out, what was not equal."""
-
-    found = [rank_test_sentence(comparison) if len(comparison.algorithms) > 1 else ""]
-    unfinished = {
-        f"{run.algorithm} {run.scenario} seed_{run.seed}": run.record["outcome"]
-        for run in comparison.runs
-        if not run.finished
-    }
-    unfinished |= {f"{a} {s} seed_{k}": state for (a, s, k), state in comparison.absent.items()}
-    if unfinished:
-        cells = "; ".join(f"{cell} ({state})" for cell, state in unfinished.items())
-        found.append(
-            f"{len(unfinished)} of {len(comparison.runs) + len(comparison.absent)} runs are not there: {cells}."
-        )
-    unused = [run for run in comparison.runs if run.finished and not comparison.is_used(run)]
-    if unused:
-        cells = ", ".join(f"{run.algorithm} {run.scenario} seed_{run.seed}" for run in unused)
-        found.append(f"Finished, but left out because another algorithm has not finished that seed: {cells}.")
+    """One sentence or two each."""
+    found = [_rank_test(comparison)] if comparison.counted and len(comparison.algorithms) > 1 else []
     planned = (comparison.record or {}).get("baseline")
     if planned not in (None, comparison.baseline):
         found.append(
-            f"The study was planned with {planned} as the baseline; what is said here against {comparison.baseline} "
-            "was not planned and is exploratory."
+            f"The study was planned with {planned} as the baseline. Comparisons with {comparison.baseline} were not "
+            "planned and are exploratory."
         )
-    return [*filter(None, found), *_not_counted(comparison), *_unequal(comparison)]
+    return [*found, *_left_out(comparison), *_not_counted(comparison), *_unequal(comparison)]
+
+
+def _rank_test(comparison: Comparison) -> str:
+    """What the Mann–Whitney test with Holm's correction can at best reach with these numbers of runs."""
+    sizes = [len(comparison.seeds[scenario]) for scenario in comparison.counted]
+    n, family = max(sizes), comparison.family
+    runs = count(n, "run") if min(sizes) == n else f"{min(sizes)} to {n} runs"
+    corrected = min(1.0, family * least_p_value(n))
+    text = (
+        f"With {runs} of each algorithm the smallest possible Mann–Whitney p-value is "
+        f"{least_p_value(n):.2g}, and {corrected:.2g} after Holm's correction over the study's {count(family, 'test')}."
+    )
+    if corrected < ALPHA:
+        return text
+    needed = next(n for n in range(n, 1000) if family * least_p_value(n) < ALPHA)
+    return f"{text} So it cannot find any difference; that takes at least {needed} seeds."
+
+
+def least_p_value(n: int) -> float:
+    """The smallest two-sided Mann–Whitney p-value of n against n runs, when all of one are above all of the other."""
+    return min(1.0, 2 / comb(2 * n, n))
+
+
+def _left_out(comparison: Comparison) -> list[str]:
+    found, runs = [], comparison.runs
+    cells = {(run.algorithm, run.scenario, run.seed): run.record["outcome"] for run in runs if not run.finished}
+    cells |= comparison.absent
+    if cells:
+        listed = "; ".join(f"{a} {s} seed_{k} ({state})" for (a, s, k), state in cells.items())
+        found.append(f"{len(cells)} of {len(runs) + len(comparison.absent)} runs are missing or unfinished: {listed}.")
+    unused = [run for run in runs if run.finished and not comparison.is_used(run)]
+    if unused:
+        listed = ", ".join(f"{run.algorithm} {run.scenario} seed_{run.seed}" for run in unused)
+        found.append(f"Finished, but left out because another algorithm has not finished that seed: {listed}.")
+    return found
 
 
 def _not_counted(comparison: Comparison) -> list[str]:
     found = []
     for scenario, seeds in comparison.seeds.items():
+        absent = [name for name in comparison.algorithms if name not in comparison.compared(scenario)]
+        why = f"not finished by {', '.join(absent)}" if absent else f"only {count(len(seeds), 'seed')} finished by all"
         if scenario in comparison.tuned_on:
-            found.append(
-                f"{scenario} was used for tuning: it is shown, but enters no aggregate, correction or verdict."
-            )
-        elif scenario not in comparison.counted:
-            absent = [name for name in comparison.algorithms if name not in comparison.compared(scenario)]
-            why = f"only {_seeds_complete(len(seeds))}" if not absent else f"not finished by {', '.join(absent)}"
-            found.append(f"{scenario} enters no aggregate, correction or verdict: {why}.")
+            why = "it was used for tuning"
+        if scenario not in comparison.counted:
+            found.append(f"{scenario} is shown, but enters no aggregate, correction or verdict: {why}.")
     longer = [scenario for scenario in comparison.counted if len(comparison.seeds[scenario]) > comparison.n_seeds]
     if longer:
-        first = f"their first {comparison.n_seeds} seeds" if comparison.n_seeds > 1 else "their first seed"
-        found.append(f"{', '.join(longer)} enter aggregates with {first}, as many as all counted scenarios have.")
+        seeds_used = count(comparison.n_seeds, "seed")
+        found.append(f"Aggregates take the first {seeds_used} of {', '.join(longer)}: as many as every scenario has.")
     return found
-
-
-def _seeds_complete(n: int) -> str:
-    return "1 seed is complete" if n == 1 else f"{n} seeds are complete"
 
 
 def _unequal(comparison: Comparison) -> list[str]:
@@ -65,7 +87,11 @@ def _unequal(comparison: Comparison) -> list[str]:
         if len(values) > 1:
             found.append(f"The runs were made with {len(values)} {what}: {', '.join(values)}.")
     if any(str(run.record.get("code_version")).endswith("-dirty") for run in used):
-        found.append("Some runs were made with changes that were not committed (-dirty): they cannot be made again.")
+        found.append("Some runs were made with uncommitted changes (-dirty): they cannot be reproduced.")
+    for field, what in _PROTOCOL.items():
+        numbers = sorted({getattr(run.protocol, field) for run in used} - {None})
+        if len(numbers) > 1:
+            found.append(f"The runs were evaluated differently: {' or '.join(map(str, numbers))} {what}.")
     for scenario in comparison.scenarios():
         ends = [float(r.evaluations["env_steps"].iloc[-1]) for r in used if r.scenario == scenario]
         if max(ends) > 1.05 * min(ends):  # a budget is overshot by an update at most

@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from amal.study.analysis.comparison import Comparison
-from amal.study.analysis.scores import Run
-from amal.study.analysis.verdict import Verdict
+from amal.study.analysis.scores import ARRIVAL_EVALUATIONS, FINAL_EVALUATIONS, Run
+from amal.study.report.verdict import COVERAGE, Verdict
 
 _STYLE = """
 :root { --ink: #1c2126; --soft: #5b6570; --line: #d9dee3; --back: #ffffff; --tint: #f4f6f8; --mark: #0072b2;
@@ -84,19 +84,19 @@ def page(
 
 _FOLDED = {"Runs", "Diagnostics"}
 _CAPTIONS = {
-    "Learning curves": "Win rate in 32 greedy battles, mean over seeds; bands are 95 % bootstrap intervals of "
+    "Learning curves": "Win rate in {episodes} greedy battles, mean over seeds; bands are 95 % bootstrap intervals of "
     "the mean.",
     "Over all scenarios": "Left: interquartile mean of the win rate over scenarios and seeds. Right: share of "
     "runs whose final win rate is above a threshold. Bands are 95 % stratified bootstrap intervals, point by "
     "point: other seeds, not other scenarios. The optimality gap is 1 − mean win rate; P(improvement) is how "
     "likely a run ends above one of {baseline}.",
-    "Final scores": "Mean over seeds of each run's last five evaluations, 95 % bootstrap interval. AUC is the "
-    "mean win rate over all of training. Tested: 320 fresh battles with each run's best checkpoint and with its last "
-    "policy, where runs have a final_test.csv.",
+    "Final scores": "Mean over seeds of each run's last {final} evaluations, with a 95 % bootstrap interval. AUC is "
+    "the mean win rate over all of training. Tested: {test_episodes} fresh battles with each run's best checkpoint and "
+    "with its last policy, where all runs have a final_test.csv.",
     "Against the baseline": "Final win rate minus that of {baseline}; two-sided Welch t-test and exact "
     "Mann–Whitney (MW) test, also corrected over all tests of the study (Holm); Cohen's d with its 95 % bootstrap "
     "interval.",
-    "Sample efficiency": "Environment steps until the mean of three evaluations reaches the target, 90 % of the "
+    "Sample efficiency": "Environment steps until the mean of {arrival} evaluations reaches the target, 90 % of the "
     "final win rate of {baseline}. > marks censored runs, which did not get there. × is the ratio of restricted "
     "mean steps or episodes to those of {baseline}, below 1 better, with its 95 % bootstrap interval; ≥ marks a "
     "bound, since no run got there. The log-rank test is on environment steps.",
@@ -109,8 +109,18 @@ _CAPTIONS = {
 
 
 def _caption(section: str, comparison: Comparison) -> str:
-    caption = _CAPTIONS.get(section, "").format(baseline=comparison.baseline)
+    caption = _CAPTIONS.get(section, "").format(baseline=comparison.baseline, **_numbers(comparison))
     return f"<p class=note>{_text(caption)}</p>" if caption else ""
+
+
+def _numbers(comparison: Comparison) -> dict[str, str]:
+    """The numbers of the evaluation protocol; '32 or 64' where runs differ."""
+    episodes, test_episodes = (
+        " or ".join(map(str, sorted({getattr(protocol, name) for protocol in comparison.protocols()})))
+        for name in ("episodes", "test_episodes")
+    )
+    counts = {"final": str(FINAL_EVALUATIONS), "arrival": str(ARRIVAL_EVALUATIONS)}
+    return {"episodes": episodes, "test_episodes": test_episodes, **counts}
 
 
 def _verdict(verdict: Verdict) -> str:
@@ -140,7 +150,11 @@ def _text(words: str) -> str:
 
 
 def _protocol(comparison: Comparison, settings: Mapping[str, Any]) -> str:
-    parts = ["<h2>Protocol</h2>", _list(_PROTOCOL), f"<p>{_text(_settings(settings))}</p>"]
+    parts = [
+        "<h2>Protocol</h2>",
+        _list([line.format(**_numbers(comparison)) for line in _PROTOCOL]),
+        f"<p>{_text(_settings(settings))}</p>",
+    ]
     parts.append(f"<h2>Versions and hardware</h2>{_list(_machines(comparison.runs))}")
     if comparison.record is None:
         plan = "<p>There is no study.yaml: what was planned is guessed from the folders.</p>"
@@ -150,16 +164,16 @@ def _protocol(comparison: Comparison, settings: Mapping[str, Any]) -> str:
 
 
 _PROTOCOL = [
-    "Evaluations are 32 battles of the greedy policy, apart from training and without effect on it; a final "
-    "score is the mean of a run's last five.",
+    "An evaluation is {episodes} battles of the greedy policy. It has no effect on training. A final score is the "
+    "mean of a run's last {final} evaluations.",
     "Algorithms are compared on the seeds that all of them have finished, at equal environment steps.",
-    "Intervals are percentile bootstrap intervals, nominally 95 %; runs are drawn, for aggregates within each "
-    "scenario, and among them half a run more that ended at the bound: a win rate of 0 for the lower end, of 1 for "
-    "the upper one. Other metrics are bounded by what any evaluation of the scenario saw.",
-    "A difference counts as found where the corrected p-value is below 0.05: of Welch's t-test for final win "
-    "rates, of the log-rank test for sample efficiency. The correction is Holm's over both tests of every algorithm "
-    "on every scenario of the plan that was not used for tuning, whichever of them are shown. Ratios over scenarios "
-    "are geometric means.",
+    "Intervals are percentile bootstrap intervals, nominally 95 %. Runs are resampled, for aggregates within each "
+    "scenario. Half a run at the bound is added to them: a win rate of 0 for the lower end, of 1 for the upper end. "
+    "The bounds of other metrics are the extremes of all evaluations of the scenario. " + COVERAGE,
+    "A difference is significant where the corrected p-value is below 0.05: of Welch's t-test for final win rates, of "
+    "the log-rank test for sample efficiency. Holm's correction is over both tests of every algorithm on every "
+    "scenario of the plan that was not used for tuning, also of those that are not shown. Ratios over scenarios are "
+    "geometric means.",
 ]
 
 

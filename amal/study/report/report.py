@@ -14,12 +14,13 @@ from amal.study.analysis.comparison import Comparison
 from amal.study.analysis.efficiency import sample_efficiency
 from amal.study.analysis.family import corrected
 from amal.study.analysis.tables import Bootstrap, aggregates, summary
-from amal.study.analysis.verdict import Verdict, verdict
 from amal.study.figures import plot_lines, plot_ratios, styles
 from amal.study.report import curves, formats
+from amal.study.report.formats import count
 from amal.study.report.marl_eval import marl_eval_data
 from amal.study.report.notes import notes
 from amal.study.report.page import page
+from amal.study.report.verdict import Verdict, judge
 
 
 def write_report(comparison: Comparison, out: Path, bootstrap: Bootstrap) -> dict[str, Verdict]:
@@ -27,7 +28,7 @@ def write_report(comparison: Comparison, out: Path, bootstrap: Bootstrap) -> dic
     tables = make_tables(comparison, bootstrap)
     scores, totals, efficiency = tables["summary"], tables["aggregates"], tables["sample_efficiency"]
     verdicts = {
-        algorithm: verdict(comparison, algorithm, scores, totals, efficiency, bootstrap)
+        algorithm: judge(comparison, algorithm, scores, totals, efficiency, bootstrap)
         for algorithm in comparison.algorithms[1:]
     }
     figures = draw_figures(comparison, efficiency, out, bootstrap)
@@ -117,7 +118,7 @@ def draw_figures(
 
 def _over(comparison: Comparison) -> str:
     n = len(comparison.counted)
-    return f"{n} scenario{'s' * (n > 1)}, {_seeds(comparison.n_seeds)}"
+    return f"{count(n, 'scenario')}, {_seeds(comparison.n_seeds)}"
 
 
 def _seeds(n: int) -> str:

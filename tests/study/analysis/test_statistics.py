@@ -17,24 +17,22 @@ from scipy import stats
 from amal.study.analysis import statistics
 from amal.study.analysis.statistics import (
     FloatArray,
+    bootstrap_band,
     bootstrap_mean_interval,
     bootstrap_samples,
     cohens_d,
-    cohens_d_interval,
-    difference_interval,
     draw_runs,
     enclosing_interval,
     holm,
     interquartile_mean,
     mann_whitney,
     mean,
+    mean_difference,
     median,
     optimality_gap,
     percentile_interval,
     performance_profile,
-    performance_profile_band,
     probability_of_improvement,
-    probability_of_improvement_interval,
     stratified_bootstrap_interval,
     welch,
     with_added_run,
@@ -44,6 +42,7 @@ AGGREGATES = [mean, median, interquartile_mean, optimality_gap]
 X = np.array([[0.0, 0.2], [0.5, 0.4], [1.0, 0.9]])
 Y = np.array([[0.0, 0.9], [0.0, 1.0]])
 THRESHOLDS = np.linspace(-0.1, 1.1, 13)
+BATTLE = 1 / 160
 
 WIN_RATES = st.integers(0, 8).map(lambda wins: wins / 8)  # few values, so that ties are common
 
@@ -61,6 +60,14 @@ def _warnings_are_errors() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         yield
+
+
+def d_of_columns(x: FloatArray, y: FloatArray) -> FloatArray:
+    return cohens_d(x[..., 0], y[..., 0])
+
+
+def profile_of(scores: FloatArray) -> FloatArray:
+    return performance_profile(scores, THRESHOLDS)
 
 
 def generator(seed: int = 0) -> np.random.Generator:
@@ -115,16 +122,12 @@ def test_resampling_is_stratified() -> None:
 
 @pytest.mark.parametrize("aggregate", AGGREGATES)
 def test_the_interval_of_two_runs_by_hand(aggregate: statistics.Statistic) -> None:
-    low, high = stratified_bootstrap_interval(np.array([[0.0], [1.0]]), aggregate, generator())
+    low, high = stratified_bootstrap_interval(np.array([[0.0], [1.0]]), aggregate, BATTLE, generator())
     assert (low, high) == (0.0, 1.0), "both runs the worse one, or both the better, happens in a quarter of the draws"
     # with half a run at 0 among 2.5, both drawn end at 0 in 0.6² of the draws: the 40th percentile is ½, the 35th is 0
     for confidence, ends in ((0.2, (0.5, 0.5)), (0.3, (0.0, 1.0))):
-        interval = stratified_bootstrap_interval(np.array([[0.0], [1.0]]), mean, generator(), confidence)
-        assert interval == (0.5 - 1 / 160, 0.5 + 1 / 160) if ends == (0.5, 0.5) else ends
-
-
-def d_of_columns(x: FloatArray, y: FloatArray) -> FloatArray:
-    return cohens_d(x[..., 0], y[..., 0])
+        interval = stratified_bootstrap_interval(np.array([[0.0], [1.0]]), mean, BATTLE, generator(), confidence)
+        assert interval == (0.5 - BATTLE, 0.5 + BATTLE) if ends == (0.5, 0.5) else ends
 
 
 def test_intervals_without_an_added_run_are_scipys_bootstrap() -> None:
@@ -163,17 +166,18 @@ def test_no_interval_of_equal_runs_is_without_width(value: float, runs: int) -> 
     scores = np.full((runs, 3), value)
     for aggregate in AGGREGATES:
         centre = 1 - value if aggregate is optimality_gap else value
-        low, high = stratified_bootstrap_interval(scores, aggregate, generator())
+        low, high = stratified_bootstrap_interval(scores, aggregate, BATTLE, generator())
         assert 0 <= low <= centre <= high <= 1 and high - low > 0.006
-    one = scores[:, 0]
-    low, high = bootstrap_mean_interval(one, generator())
+    low, high = bootstrap_mean_interval(scores[:, 0], generator())
     assert 0 <= low <= value <= high <= 1 and high - low > 1 / runs
-    for interval in (
-        difference_interval(scores, scores, generator()),
-        cohens_d_interval(one, one, generator()),
-        tuple(end - 0.5 for end in probability_of_improvement_interval(scores, scores, generator())),
+    one = scores[:, :1]
+    for statistic, groups, centre in (
+        (mean_difference, [scores, scores], 0.0),
+        (d_of_columns, [one, one], 0.0),
+        (probability_of_improvement, [scores, scores], 0.5),
     ):
-        assert interval[0] < 0 < interval[1]
+        low, high = bootstrap_band(statistic, groups, generator())
+        assert low < centre < high
 
 
 @pytest.mark.parametrize(("runs", "low"), [(5, 0.6), (10, 0.8), (20, 0.9)])
@@ -196,12 +200,11 @@ def test_intervals_of_win_rates_cover_what_they_claim(runs: int, failing: float)
 
 def test_one_seed_has_no_interval() -> None:
     one, five = X[:1], np.tile(X, (2, 1))
-    assert np.isnan(stratified_bootstrap_interval(one, mean, generator())).all()
+    assert np.isnan(stratified_bootstrap_interval(one, mean, BATTLE, generator())).all()
     assert np.isnan(bootstrap_mean_interval(one, generator())).all()
-    assert np.isnan(performance_profile_band(one, THRESHOLDS, generator())).all()
+    assert np.isnan(bootstrap_band(profile_of, [one], generator())).all()
     for x, y in ((one, five), (five, one), (one, one)):
-        assert np.isnan(probability_of_improvement_interval(x, y, generator())).all()
-        assert np.isnan(cohens_d_interval(x[:, 0], y[:, 0], generator())).all()
+        assert np.isnan(bootstrap_band(probability_of_improvement, [x, y], generator())).all()
         assert isnan(welch(x[:, 0], y[:, 0]))
     assert isnan(cohens_d(one[:, 0], one[:, 0]))
     assert cohens_d(np.array([1.0]), np.array([0.0, 2.0, 4.0])) == pytest.approx(-1 / 2), "s of the second alone is 2"
@@ -211,7 +214,7 @@ def test_one_seed_has_no_interval() -> None:
 
 def test_the_same_generator_gives_the_same_interval() -> None:
     scores = generator().normal(size=(5, 3))
-    first, again, other = (stratified_bootstrap_interval(scores, mean, generator(seed)) for seed in (3, 3, 4))
+    first, again, other = (stratified_bootstrap_interval(scores, mean, BATTLE, generator(seed)) for seed in (3, 3, 4))
     assert first == again != other
 
 
@@ -230,7 +233,7 @@ def test_performance_profile_by_hand() -> None:
 @settings(max_examples=30)
 def test_profiles_and_their_bands_fall_from_one_to_zero(scores: FloatArray, seed: int) -> None:
     profile = performance_profile(scores, THRESHOLDS)
-    low, high = performance_profile_band(scores, THRESHOLDS, generator(seed), resamples=200)
+    low, high = bootstrap_band(profile_of, [scores], generator(seed), resamples=200)
     for line in (profile, low, high):
         assert line[0] == 1 and line[-1] == 0 and (np.diff(line) <= 0).all()
     assert (low <= high).all()
@@ -274,7 +277,7 @@ def test_tests_without_variance() -> None:
     assert cohens_d(one, zero) == inf and cohens_d(zero, one) == -inf
     assert mann_whitney(zero, zero) == 1
     assert mann_whitney(zero, one) == pytest.approx(2 / comb(10, 5))
-    low, high = cohens_d_interval(one, zero, generator())
+    low, high = bootstrap_band(d_of_columns, [one[:, None], zero[:, None]], generator())
     assert 0 < low < high == inf
 
 
@@ -308,7 +311,7 @@ def test_cohens_d_by_hand() -> None:
 def test_cohens_d_changes_sign_with_the_order_and_not_with_the_unit(x: FloatArray, y: FloatArray) -> None:
     assert cohens_d(x, y) == pytest.approx(-cohens_d(y, x))
     assert cohens_d(8 * x + 16, 8 * y + 16) == pytest.approx(cohens_d(x, y), abs=1e-9)
-    low, high = cohens_d_interval(x, y, generator(), resamples=100)
+    low, high = bootstrap_band(d_of_columns, [x[:, None], y[:, None]], generator(), resamples=100)
     assert low <= high
 
 
@@ -324,9 +327,9 @@ def test_cohens_d_of_many_is_that_of_each() -> None:
     assert cohens_d(np.zeros((1, 3, 1)), np.zeros((4, 1, 1))).shape == (4, 3)
 
 
-def test_difference_interval_draws_as_often_as_it_is_told() -> None:
+def test_an_interval_draws_as_often_as_it_is_told() -> None:
     x, y = np.linspace(0, 1, 8)[:, None], np.linspace(0, 0.5, 8)[:, None]
-    once, often = (difference_interval(x, y, np.random.default_rng(0), resamples=n) for n in (1, 500))
+    once, often = (bootstrap_band(mean_difference, [x, y], generator(), resamples=n) for n in (1, 500))
     assert once[1] - once[0] < often[1] - often[0]
 
 

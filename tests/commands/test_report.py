@@ -1,0 +1,123 @@
+"""The report command."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from amal.commands.report import main
+from tests.conftest import ROOT
+from tests.study.studies import Cli, write_run, write_study
+
+
+def test_the_command_writes_everything(tmp_path: Path, cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+    study = write_study(tmp_path / "study")
+    cli("report", study, "--resamples", 50)
+    printed = capsys.readouterr().out
+    assert (
+        printed.startswith("Preliminary (5 seeds, 10 needed): amal is ahead of mappo")
+        and f"{study / 'report' / 'report.html'}" in printed
+    )
+    figures = ["aggregate", "profile", "sample_efficiency", "win_rate_3m", "win_rate_MMM"]
+    names = {f"{name}.{kind}" for name in figures for kind in ("png", "svg")}
+    names |= {f"{name}.csv" for name in ("summary", "aggregates", "sample_efficiency", "cost", "runs", "diagnostics")}
+    names |= {"summary.md", "summary.tex", "marl_eval.json", "report.html"}
+    assert {path.name for path in (study / "report").iterdir()} == names
+    page = (study / "report" / "report.html").read_text()
+    assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", page) and "<script" not in page and "url(" not in page
+    assert page.count("<img") == len(figures) == page.count('src="data:image/svg+xml;base64,')
+    assert 'name="viewport"' in page and "@media print" in page
+    assert page.index("amal is ahead of mappo") < page.index("smallest possible Mann") < page.index("<h2>")
+    tex = (study / "report" / "summary.tex").read_text()
+    assert tex.count(r"\begin{tabular}") == tex.count(r"\bottomrule") == 2 and "MMM & amal & 5 & 0.94 [0.5" in tex
+    listed = pd.read_csv(study / "report" / "runs.csv")
+    assert all((Path(folder) / "run.json").exists() for folder in listed["folder"]) and len(listed) == 20
+    mean = listed[(listed["algorithm"] == "amal") & (listed["scenario"] == "3m")]["final_win_rate"].mean()
+    assert mean == pytest.approx(pd.read_csv(study / "report" / "summary.csv")["win_rate"][1])
+
+
+def test_equal_seeds_give_equal_files(tmp_path: Path, cli: Cli) -> None:
+    study = write_study(tmp_path / "study", scenarios=["3m"])
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        cli("report", study, "--out", tmp_path / name, "--resamples", 50, "--seed", seed)
+    same = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    assert same == {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}
+    assert same["summary.csv"] != (tmp_path / "c" / "summary.csv").read_bytes()
+
+
+def test_several_algorithms_share_the_baseline(tmp_path: Path, cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+    study = write_study(tmp_path / "study", scenarios=["3m"])
+    for seed in range(5):
+        write_run(study, "amal_no_replay", "3m", seed, 0.5 + seed / 50, 12)
+    cli("report", study, "--resamples", 50)
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    assert "amal and amal_no_replay against mappo" in (study / "report" / "report.html").read_text()
+    cli("report", study, "--resamples", 50, "--baseline", "amal", "--algorithms", "mappo")
+    assert "mappo is behind amal: final win rate better on 0, worse on 1 of 1 scenario" in capsys.readouterr().out
+    table = pd.read_csv(study / "report" / "summary.csv")
+    assert table["algorithm"].tolist() == ["amal", "mappo"]
+
+
+@pytest.mark.parametrize(
+    ("args", "complaint"),
+    [
+        (["nowhere"], "nowhere: no such folder"),
+        (["study", "--baseline", "mapo"], "--baseline: no algorithm 'mapo' in study (did you mean mappo?)"),
+        (["study", "--algorithms", "aml"], "--algorithms: no algorithm 'aml' in study (did you mean amal?)"),
+        (["study", "--resamples", "0"], "--resamples must be at least 1"),
+        (["study", "--what"], "unrecognized arguments: --what"),
+        (["study", "--basline=amal"], "unrecognized arguments: --basline=amal (did you mean --baseline?)"),
+        (["study", "--out", "file/report"], "file"),
+        ([], "STUDY"),
+        (["broken"], "broken: no run in it; 2 are there that cannot be used (broken: broken/amal/3m/seed_0/eval"),
+        (["plan"], "not the record of a study: plan/study.yaml: must be a mapping of created"),
+        (["study", "--resamples", "100000000000"], "--resamples must be at least 1 and at most 100,000, got 1000"),
+        (["study", "--seed", "-1"], "--seed must be at least 0"),
+        (["study", "--out", ""], "argument --out: must not be empty"),
+        ([""], "argument STUDY: must not be empty"),
+        (["study", "--out", "foreign"], "--out foreign: holds precious.csv and no report.html"),
+        (["study", "--out", "n" * 300], "File name too long"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    args: list[str],
+    complaint: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("study", "broken", "plan"):
+        write_study(Path(name), scenarios=["3m"], seeds=1)
+    Path("file").write_text("")
+    for path in Path("broken").glob("*/3m/seed_0/evaluations.csv"):
+        path.write_text("a\n1\n")
+    Path("foreign").mkdir()
+    Path("foreign/precious.csv").touch()
+    Path("plan/study.yaml").write_text("- 1\n")
+    with pytest.raises(SystemExit) as stop:
+        main(args)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and error.count("\n") == 1 and error.startswith("error: ") and complaint in error
+
+
+def test_help_answers_at_once_and_without_the_heavy_libraries() -> None:
+    code = "import sys, cli\ntry: cli.main(['report', '--help'])\nexcept SystemExit: pass\n"
+    code += "print([name for name in ('torch', 'pandas', 'scipy', 'matplotlib') if name in sys.modules])"
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "--baseline NAME" in done.stdout and done.stdout.endswith("[]\n") and time.perf_counter() - start < 10
+
+
+def test_the_report_needs_neither_torch_nor_lightning(tmp_path: Path) -> None:
+    study = write_study(tmp_path, scenarios=["3m"], seeds=1)
+    code = f"import sys, cli\ncli.main(['report', {str(study)!r}, '--resamples', '9'])\n"
+    code += "print([name for name in ('torch', 'lightning') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n")
