@@ -6,7 +6,7 @@ Letters: B episodes, T time, N agents, U units, A actions, O observation size, S
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:  # the battle and the study commands use this module without paying for torch
     from collections.abc import Callable
@@ -115,6 +115,18 @@ class StepField(NamedTuple):
 def per_step(*axes: str, dtype: str = "float32", is_view: bool = False) -> dict[str, StepField]:
     """Metadata of a field of EpisodeBatch that a rollout records in every step."""
     return {"step": StepField(axes, dtype, is_view)}
+
+
+@dataclass(frozen=True)
+class ActionScores:
+    """What an algorithm thinks of the actions of E battles, for people to look at.
+
+    Probabilities of an agent's actions add up to 1, and are 0 where an action is not available. Values are finite where
+    an action is available, and -inf or NaN where not.
+    """
+
+    kind: Literal["probability", "value"]
+    scores: torch.Tensor  # [E, N, A] float
 
 
 @dataclass(frozen=True)

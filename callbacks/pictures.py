@@ -7,10 +7,12 @@ from pathlib import Path
 import pandas as pd
 from lightning import Callback, LightningModule, Trainer
 
+from amal.algorithms.base import Algorithm
 from amal.rollout.collector import record_battle
 from amal.runtime.checkpoints import read_checkpoint
 from amal.study.figures import plot_win_rate
-from amal.viewer.replays import render_gif
+from amal.viewer.film import write_gif
+from amal.viewer.recording import Recording
 from datamodules.episode_source import VALIDATION_EPISODES
 from datamodules.rollout import source_of
 
@@ -26,6 +28,7 @@ class Pictures(Callback):
         self.battle = battle
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Algorithm)
         folder = Path(trainer.default_root_dir)
         source = source_of(trainer)
         title = f"{type(pl_module).__name__} on {source.spec.scenario}"
@@ -36,6 +39,6 @@ class Pictures(Callback):
                 final = {name: tensor.clone() for name, tensor in pl_module.state_dict().items()}
                 best = read_checkpoint(folder / "checkpoints" / "best.ckpt")
                 pl_module.load_state_dict(best["state_dict"])
-                scenario, units = record_battle(pl_module, source.scenario, source.seed, opponent=source.opponent)  # type: ignore[arg-type]
+                battle = record_battle(pl_module, source.scenario, source.seed, opponent=source.opponent)
                 pl_module.load_state_dict(final)
-                render_gif(scenario, units, folder / "battle.gif", title)
+                write_gif(Recording(*battle), folder / "battle.gif", title)

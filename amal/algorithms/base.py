@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from amal.rollout.statistics import BattleStatistics
 from amal.runtime.argument_checks import check_at_least
 from amal.runtime.distributed import average_gradients, averaged, collected, of_this_process, without_reducer
-from amal.types import EpisodeBatch
+from amal.types import ActionScores, EpisodeBatch
 
 MUST_BE_FINITE = ("_loss", "_grad_norm")  # ends of metrics' names
 
@@ -81,6 +81,11 @@ class Algorithm(LightningModule):
         Returns:
             Actions [E, N] int64; their log-probabilities [E, N], or None where there are none; the next hidden state.
         """
+
+    def action_scores(self, obs: Tensor, available_actions: Tensor, hidden: Tensor) -> ActionScores | None:
+        """What the algorithm thinks of all actions, for the player to show; None shows nothing. Arguments as of
+        ``act``."""
+        return None
 
     # --- learning -----------------------------------------------------------------------------------------------------
 

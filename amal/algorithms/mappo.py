@@ -32,7 +32,7 @@ from amal.runtime.argument_checks import check_at_least, check_choice, check_pos
 from amal.runtime.distributed import pooled
 from amal.runtime.machine import profiled_as_one, side_by_side
 from amal.runtime.random_streams import stream_seed
-from amal.types import EpisodeBatch
+from amal.types import ActionScores, EpisodeBatch
 
 POLICY, CRITIC = 0, 1  # in the order of configure_optimizers
 ADAM_EPSILON = 1e-5  # MAPPO's, table of common hyper-parameters; larger than Adam's own 1e-8
@@ -148,6 +148,11 @@ class MAPPO(Algorithm):
         log_probs = masked_log_softmax(logits.squeeze(1), available_actions)
         actions = log_probs.argmax(dim=-1) if generator is None else sample_categorical(log_probs, generator)
         return actions, log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1), hidden
+
+    def action_scores(self, obs: Tensor, available_actions: Tensor, hidden: Tensor) -> ActionScores:
+        """The policy's probabilities [E, N, A]; arguments as of ``act``."""
+        logits, _ = self.policy(obs.unsqueeze(1), hidden)
+        return ActionScores("probability", masked_log_softmax(logits.squeeze(1), available_actions).exp())
 
     def learn(self, batch: EpisodeBatch, progress: float) -> dict[str, Tensor]:
         """One update: returns once, then epochs × minibatches of clipped policy and value losses."""

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING
 from amal.commands.arguments import OneLineParser, add_code_option, fail, path_argument
 
 if TYPE_CHECKING:  # --help must not wait for what plays and draws
-    import numpy as np
-
-    from amal.battle.battlefield import Scenario
-    from amal.viewer.player import Decisions
+    from amal.viewer.action_recorder import ChosenActions
+    from amal.viewer.recording import Recording
 
 SUFFIXES = (".gif", ".mp4", ".html")
 
@@ -39,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python cli.py replay",
         allow_abbrev=False,
         description="Play one battle with a checkpoint's greedy policy and make a GIF, an MP4 or a web page of it. The "
-        "page plays in any browser and shows how likely each action of each unit was.",
+        "page plays in any browser and shows the probability or the value of each action of each unit.",
     )
     parser.add_argument(
         "--ckpt_path", type=path_argument, required=True, metavar="FILE", help="RUN/checkpoints/best.ckpt"
@@ -94,9 +92,8 @@ def make_replay(options: argparse.Namespace) -> str:
     from amal.rollout.collector import record_battle
     from amal.rollout.load_policy import load_opponent, load_player
     from amal.runtime.trusted_code import allow_only
-    from amal.viewer.replays import team_of_each, verdict
-    from amal.viewer.strikes import ALIVE, STEP_SECONDS
-    from amal.viewer.witness import Witness
+    from amal.viewer.action_recorder import ActionRecorder
+    from amal.viewer.recording import STEP_SECONDS, Recording
 
     allow_only(options.allow_code)
     module, scenario = load_player(options.ckpt_path, options.config)
@@ -104,25 +101,23 @@ def make_replay(options: argparse.Namespace) -> str:
     if options.enemy is not None:
         enemy = load_opponent(options.enemy, scenario)
         title += f" against {type(enemy).__name__} · {options.enemy.name}"
-    witness = Witness(module)
-    scenario, units = record_battle(witness, scenario, options.seed, options.battle, enemy)
+    actor = ActionRecorder(module)
+    recording = Recording(*record_battle(actor, scenario, options.seed, options.battle, enemy))
     title += f" · battle {options.battle} of seed {options.seed}"
-    _draw(scenario, units, witness.decisions(), options.out, title)
-    steps = len(units) - 1
-    ending = verdict(team_of_each(scenario), units[-1, :, ALIVE] > 0)
-    return f"{ending} after {steps} steps ({steps * STEP_SECONDS:.1f} s)"
+    _write(recording, actor.chosen(), options.out, title)
+    return f"{recording.outcome} after {recording.steps} steps ({recording.steps * STEP_SECONDS:.1f} s)"
 
 
-def _draw(scenario: Scenario, units: np.ndarray, decisions: Decisions, out: Path, title: str) -> None:
+def _write(recording: Recording, chosen: ChosenActions, out: Path, title: str) -> None:
     if out.suffix == ".html":
-        from amal.viewer.player import render_html
+        from amal.viewer.player import write_html
 
-        render_html(scenario, units, decisions, out, title)
+        write_html(recording, chosen, out, title)
     elif out.suffix == ".mp4":
-        from amal.viewer.film import render_mp4
+        from amal.viewer.film import write_mp4
 
-        render_mp4(scenario, units, out, title)
+        write_mp4(recording, out, title)
     else:
-        from amal.viewer.replays import render_gif
+        from amal.viewer.film import write_gif
 
-        render_gif(scenario, units, out, title)
+        write_gif(recording, out, title)

@@ -38,7 +38,7 @@ def load_player(checkpoint: Path, config: Path | None = None) -> tuple[Lightning
     scenario = load_scenario(data["scenario"], data.get("episode_limit"))
     module = _build(model, scenario.spec(), config)
     if not all(callable(getattr(module, name, None)) for name in ("act", "initial_hidden")):
-        raise CheckpointError(f"{config}: a {type(module).__name__} does not play, it has no act and initial_hidden")
+        raise CheckpointError(f"{config}: a {type(module).__name__} cannot play: it needs act and initial_hidden")
     content = read_checkpoint(checkpoint, mapped=True)
     check_same_content(scenario, content.get("RolloutDataModule", {}).get("scenario", {}))
     weights = content["state_dict"]

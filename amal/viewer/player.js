@@ -1,14 +1,19 @@
 "use strict";
-// Draws what replays.py draws, in the same order and with the numbers it sends; times count steps.
+// The field of a battle at any time; times count steps.
 
 const battle = JSON.parse(document.getElementById("battle").textContent);
 const { style, camera, frames, units, types, agents } = battle;
 const steps = frames.length - 1;
-const end = steps + style.aftermath_steps;
+const AFTERMATH_STEPS = 1; // the outcome fades in while the last attacks fade out
+const end = steps + AFTERMATH_STEPS;
 const $ = (id) => document.getElementById(id);
 const agentOf = new Map(agents.map((agent, n) => [agent.unit, n]));
 const crowded = units.length > style.crowd;
 const PLAY = "M7 4v16l13-8z", PAUSE = "M6 5h4v14H6zM14 5h4v14h-4z";
+const ATTACK_STEPS = { shot: 0.4, melee: 0.5, laser: 0.7, blast: 1.2, heal: 1 }; // how long each stays visible
+const FLASH_STEPS = 0.4; // of whom it hits
+const MARK_STEPS = 6; // how long the place of a death is marked
+const FIRE = [255, 120, 60];
 const [X, Y, HEADING, HP, SHIELD, TARGET] = [0, 1, 2, 3, 4, 5]; // columns of a frame's rows; the dead have three
 
 let time = 0, playing = false, hovered = null, pinned = null, last = 0, isStale = true;
@@ -38,25 +43,31 @@ function momentAt(time) {
       hp: alive ? between(HP) : 0, shield: alive ? between(SHIELD) : 0, target: row[TARGET] ?? -1,
     };
   });
-  const strikes = battle.strikes
-    .map(([kind, start, attacker, victims]) => {
-      return { kind, attacker, victims, age: (time - start) / style.strike_steps[kind] };
+  const attacks = battle.attacks
+    .map(([kind, start, attacker, targets]) => {
+      return { kind, attacker, targets, age: (time - start) / ATTACK_STEPS[kind] };
     })
     .filter(({ age }) => age >= 0 && age < 1);
-  return { time, rows, strikes };
+  return { time, rows, attacks };
 }
 
-/** What an own unit does in the step that a time is in, and what else it might have done; null for all others. */
+/** What an own unit does in the step that a time is in, and what else it might have done; null for all others.
+ * How strongly an option is drawn (its weight) is its probability, or where its value lies between the unit's extremes.
+ */
 function decisionOf(i, time) {
   const n = agentOf.get(i), t = Math.floor(time);
   if (n === undefined || t >= steps || frames[t][i].length <= 3) return null;
-  const offer = battle.probabilities[t][n], chosen = battle.actions[t][n], options = [];
+  const action = battle.actions[t][n], offer = battle.scores ? battle.scores[t][n] : [action, null], options = [];
   for (let k = 0; k < offer.length; k += 2) {
-    const action = offer[k];
     options.push({
-      name: agents[n].actions[action], target: agents[n].targets[action - battle.moves] ?? -1,
-      share: offer[k + 1] / 1000, way: WAYS[action], isChosen: action === chosen,
+      name: agents[n].actions[offer[k]], target: agents[n].targets[offer[k] - battle.moves] ?? -1,
+      score: offer[k + 1], way: WAYS[offer[k]], isChosen: offer[k] === action,
     });
+  }
+  const scores = options.map(({ score }) => score), low = Math.min(...scores), high = Math.max(...scores);
+  for (const option of options) {
+    const place = high > low ? (option.score - low) / (high - low) : 1;
+    option.weight = battle.kind === "probability" ? option.score : place;
   }
   return { options, chosen: options.find((option) => option.isChosen) };
 }
@@ -126,21 +137,21 @@ function placed(points, x, y, heading, size) {
 function drawDeaths({ time, rows }) {
   rows.forEach(({ x, y }, i) => {
     const age = time - (battle.deaths[i] ?? Infinity), { radius } = typeOf(i), { team } = units[i];
-    if (!(age >= 0 && age < style.mark_steps)) return;
+    if (!(age >= 0 && age < MARK_STEPS)) return;
     const colour = mix(style.team[team], style.ground, 0.35), arm = radius / 2;
-    const opacity = 0.75 * (1 - age / style.mark_steps);
+    const opacity = 0.75 * (1 - age / MARK_STEPS);
     line([[x - arm, y - arm], [x + arm, y + arm]], 0.1, colour, opacity);
     line([[x - arm, y + arm], [x + arm, y - arm]], 0.1, colour, opacity);
     if (age < 1) disc(x, y, radius * (0.7 + age), style.light[team], 1 - age, 0.12 * (1 - age));
   });
 }
 
-function drawUnits({ rows, strikes }) {
+function drawUnits({ rows, attacks }) {
   const flash = rows.map(() => 0), lunge = rows.map(() => 0);
-  for (const { kind, attacker, victims, age } of strikes) {
-    const shine = 1 - (age * style.strike_steps[kind]) / style.flash_steps;
-    if (kind !== "heal") victims.forEach((v) => { flash[v] = Math.max(flash[v], shine); });
-    if (kind === "slash") lunge[attacker] = 0.22 * Math.sin(Math.PI * age);
+  for (const { kind, attacker, targets, age } of attacks) {
+    const shine = 1 - (age * ATTACK_STEPS[kind]) / FLASH_STEPS;
+    if (kind !== "heal") targets.forEach((v) => { flash[v] = Math.max(flash[v], shine); });
+    if (kind === "melee") lunge[attacker] = 0.22 * Math.sin(Math.PI * age);
   }
   const order = [...rows.keys()].filter((i) => rows[i].alive);
   order.sort((i, j) => typeOf(i).air - typeOf(j).air || rows[j].y - rows[i].y);
@@ -165,7 +176,7 @@ function drawUnit(i, x, y, heading, flash) {
   area(placed(type.shape, ...nose, heading, size * 0.42), type.kamikaze ? style.acid : style.light[team]);
 }
 
-function drawStrike({ rows }, { kind, attacker, victims, age }) {
+function drawAttack({ rows }, { kind, attacker, targets, age }) {
   const type = typeOf(attacker), light = style.light[units[attacker].team], { x, y } = rows[attacker];
   if (kind === "blast") {
     const radius = type.blast_radius * Math.min(0.45 + age, 1);
@@ -173,24 +184,24 @@ function drawStrike({ rows }, { kind, attacker, victims, age }) {
     disc(x, y, radius, style.acid, 1 - age, 0.16 * (1 - age));
     return;
   }
-  const victim = rows[victims[0]], far = Math.max(Math.hypot(victim.x - x, victim.y - y), 1e-9);
-  const way = [(victim.x - x) / far, (victim.y - y) / far], across = [-way[1], way[0]];
+  const target = rows[targets[0]], far = Math.max(Math.hypot(target.x - x, target.y - y), 1e-9);
+  const way = [(target.x - x) / far, (target.y - y) / far], across = [-way[1], way[0]];
   const along = (p, v, length) => [p[0] + v[0] * length, p[1] + v[1] * length];
-  const start = along([x, y], way, type.radius), middle = [victim.x, victim.y];
-  const rim = along(middle, way, -0.7 * typeOf(victims[0]).radius);
-  if (kind === "tracer") {
+  const start = along([x, y], way, type.radius), middle = [target.x, target.y];
+  const rim = along(middle, way, -0.7 * typeOf(targets[0]).radius);
+  if (kind === "shot") {
     beam(start, rim, 0.05 + type.damage / 220, light, 1 - 0.7 * age);
     const spark = [...Array(8).keys()].map((k) => [(k % 2 ? 0.35 : 1) * Math.cos((k * Math.PI) / 4),
       (k % 2 ? 0.35 : 1) * Math.sin((k * Math.PI) / 4)]);
     area(placed(spark, ...rim, 0, 0.3 * (1 - age)), light, 1 - age);
-  } else if (kind === "slash") {
+  } else if (kind === "melee") {
     const swing = 0.5 - 0.2 * age;
     line([along(along(rim, across, -swing), way, -0.15), along(rim, way, 0.15),
       along(along(rim, across, swing), way, -0.15)], 0.13, light, 1 - age);
   } else if (kind === "laser") {
     const edge = along(middle, across, -type.beam_width / 2);
     const reached = along(edge, across, type.beam_width * Math.min(age * 1.6, 1));
-    beam(edge, reached, 0.16, style.fire, 1 - age);
+    beam(edge, reached, 0.16, FIRE, 1 - age);
     beam(start, reached, 0.1, light, 1 - 0.8 * age);
   } else {
     beam(start, middle, 0.1, style.heal, 0.7 - 0.15 * Math.cos(4 * Math.PI * age));
@@ -244,7 +255,7 @@ function drawIntents(moment) {
   }
 }
 
-/** The unit that is looked at, with all that it might do, the likelier the stronger. */
+/** The unit that is looked at, with all that it might do, the likelier or the better the stronger. */
 function drawShown(moment) {
   const i = shown();
   if (i === null || !moment.rows[i].alive) return;
@@ -252,8 +263,10 @@ function drawShown(moment) {
   disc(x, y, typeOf(i).radius * 1.35, WHITE, 0.95, 0.1);
   const decision = decisionOf(i, moment.time);
   for (const option of decision?.options ?? []) {
-    if (option.share >= 0.01) drawIntent(moment, i, option, 0.2 + 0.8 * option.share, 0.7 + 0.9 * option.share);
-    if (option.target >= 0 && (option.isChosen || option.share >= LEAST_NAMED)) label(moment, option.target, 1);
+    const { weight, target, isChosen } = option;
+    if (weight >= 0.01) drawIntent(moment, i, option, 0.2 + 0.8 * weight, 0.7 + 0.9 * weight);
+    const isLikely = battle.kind === "probability" && weight >= LEAST_NAMED;
+    if (target >= 0 && (isChosen || isLikely)) label(moment, target, 1);
   }
   if (!decision && target >= 0) drawIntent(moment, i, { target }, 0.8);
   label(moment, i, -1);
@@ -275,18 +288,18 @@ function label({ rows }, i, side) {
   ctx.fillText(text, cx, cy);
 }
 
-function drawVerdict({ time, rows }) {
+function drawOutcome({ time, rows }) {
   if (time <= steps) return;
-  const opacity = clamp((time - steps) / style.aftermath_steps, 0, 1), size = 0.071 * field.width;
+  const opacity = clamp((time - steps) / AFTERMATH_STEPS, 0, 1), size = 0.071 * field.width;
   const left = rows.filter(({ alive }) => alive);
   const above = left.reduce((sum, { y }) => sum + camera.top - y, 0) / Math.max(left.length, 1) > camera.height / 2;
   const middle = field.height * (above ? 0.22 : 0.78);
   ctx.fillStyle = rgb(style.panel, 0.7 * opacity);
   ctx.fillRect(0, middle - 0.9 * size, field.width, 1.8 * size);
-  ctx.fillStyle = rgb(style.verdict[battle.verdict], opacity);
+  ctx.fillStyle = rgb(style.outcome[battle.outcome], opacity);
   ctx.font = `700 ${size}px system-ui, sans-serif`;
   ctx.textAlign = "center";
-  ctx.fillText(battle.verdict, field.width / 2, middle + 0.35 * size);
+  ctx.fillText(battle.outcome, field.width / 2, middle + 0.35 * size);
 }
 
 function drawField(moment) {
@@ -296,8 +309,8 @@ function drawField(moment) {
   drawDeaths(moment);
   drawIntents(moment);
   drawUnits(moment);
-  moment.strikes.forEach((strike) => drawStrike(moment, strike));
+  moment.attacks.forEach((attack) => drawAttack(moment, attack));
   drawBars(moment);
   drawShown(moment);
-  drawVerdict(moment);
+  drawOutcome(moment);
 }

@@ -1,7 +1,6 @@
-"""The player: a battle and what its policy thought, as one HTML file that needs nothing else.
+"""The player: a battle and what its algorithm thought of every action, as one HTML file that needs nothing else.
 
-player.html is filled with player.css, player.js, player_panels.js and the data of a battle. They draw what replays.py
-draws, with its shapes, colours and times.
+player.html is filled with player.css, player.js, player_panels.js and the data of a battle.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import html
 import io
 import json
 import re
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,26 +20,18 @@ from PIL import Image
 from amal.battle.battlefield import MOVE_ACTIONS, Scenario, UnitType
 from amal.battle.vector import ACTION_NAMES
 from amal.runtime.atomic import replacing
-from amal.viewer import replays
-from amal.viewer.field import GROUND_COLOUR, SUPERSAMPLING, WIDTH, Camera, aim_camera, draw_field
-from amal.viewer.strikes import ALIVE, HP, SHIELD, STEP_SECONDS, TARGET, find_strikes, headings, times_of_death
+from amal.viewer import appearance as look
+from amal.viewer.action_recorder import ChosenActions
+from amal.viewer.field import SUPERSAMPLING, Camera, aim_camera, draw_field
+from amal.viewer.recording import ALIVE, HP, MELEE_RANGE, SHIELD, STEP_SECONDS, TARGET, Recording
 
-SHARES = 1000  # probabilities are told in this many parts of 1
+DECIMALS = 4  # of a score
 JPEG_QUALITY = 80  # of the field, which is soft: more is not seen
 
 
-@dataclass(frozen=True)
-class Decisions:
-    """What the allies chose in a battle, and from what."""
-
-    actions: np.ndarray  # [T, N] int64
-    available: np.ndarray  # [T, N, A] bool
-    probabilities: np.ndarray  # [T, N, A], of the policy; 0 where not available
-
-
-def render_html(scenario: Scenario, units: np.ndarray, decisions: Decisions, path: Path, title: str = "") -> None:
-    """Write a player of the battle recorded in units [T+1, U, 9]; an old file stays if anything fails."""
-    page = fill_page(battle_data(scenario, units, decisions, title), f"{scenario.name} {title}".strip())
+def write_html(recording: Recording, chosen: ChosenActions, path: Path, title: str = "") -> None:
+    """Write a player of the battle; an old file stays if anything fails."""
+    page = fill_page(battle_data(recording, chosen, title), f"{recording.scenario.name} {title}".strip())
     with replacing(path) as part:
         part.write_text(page, encoding="utf-8")
 
@@ -64,39 +54,32 @@ def _template(name: str) -> str:
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
-def battle_data(scenario: Scenario, units: np.ndarray, decisions: Decisions, title: str) -> dict[str, Any]:
+def battle_data(recording: Recording, chosen: ChosenActions, title: str) -> dict[str, Any]:
     """All that the player shows, in what JSON has."""
-    units = replays.checked(scenario, units)
-    strikes = find_strikes(scenario, units)
-    death = times_of_death(units, strikes)
-    camera = aim_camera(units)
-    teams = replays.team_of_each(scenario)
-    types = {unit.name: _type_data(unit) for unit in scenario.units}
-    number = {"ally": iter(range(len(teams))), "enemy": iter(range(len(teams)))}
+    scenario, camera = recording.scenario, aim_camera(recording.units)
+    number = {"ally": iter(range(len(recording.types))), "enemy": iter(range(len(recording.types)))}
     names = [f"{unit.name} #{next(number[side])}" for unit, side in zip(scenario.units, scenario.sides, strict=True)]
     return {
         "scenario": scenario.name,
         "title": title,
-        "verdict": replays.verdict(teams, units[-1, :, ALIVE] > 0),
+        "outcome": recording.outcome,
         "step_seconds": STEP_SECONDS,
         "style": _style_data(),
         "camera": _camera_data(camera),
         "field": _picture(draw_field(scenario.ground, camera), camera),
-        "types": types,
+        "types": {unit.name: _type_data(unit) for unit in recording.types},
         "units": [
             {"type": unit.name, "team": int(team), "name": name.replace("_", " ")}
-            for unit, team, name in zip(scenario.units, teams, names, strict=True)
+            for unit, team, name in zip(recording.types, recording.teams, names, strict=True)
         ],
-        "frames": _frames(units, headings(scenario, units, strikes)),
-        "deaths": [None if np.isinf(time) else round(float(time), 3) for time in death],
-        "strikes": [[s.kind, round(s.time, 3), s.attacker, list(s.victims)] for s in strikes],
+        "frames": _frames(recording.units, recording.headings),
+        "deaths": [None if np.isinf(time) else round(float(time), 3) for time in recording.deaths],
+        "attacks": [[a.kind, round(a.time, 3), a.attacker, list(a.targets)] for a in recording.attacks],
         "moves": MOVE_ACTIONS,
-        "agents": [_agent_data(scenario, me) for me in np.flatnonzero(teams == 0).tolist()],
-        "actions": decisions.actions.tolist(),
-        "probabilities": [
-            [_offer(mine, p) for mine, p in zip(available, shares, strict=True)]
-            for available, shares in zip(decisions.available, decisions.probabilities, strict=True)
-        ],
+        "agents": [_agent_data(scenario, me) for me in np.flatnonzero(recording.teams == 0).tolist()],
+        "actions": chosen.actions.tolist(),
+        "kind": chosen.kind,
+        "scores": _scores(chosen),
     }
 
 
@@ -130,30 +113,25 @@ def _type_data(unit: UnitType) -> dict[str, Any]:
         "beam_width": unit.beam_width,
         "air": unit.plane == "air",
         "kamikaze": unit.weapon == "kamikaze",
-        "barrel": replays.has_barrel(unit),
-        "shape": replays.outline(unit).round(3).tolist(),
+        "barrel": unit.attack_range > MELEE_RANGE and unit.weapon == "standard",
+        "shape": look.outline(unit).round(3).tolist(),
     }
 
 
 def _style_data() -> dict[str, Any]:
     return {
-        "team": replays.TEAM,
-        "dark": replays.TEAM_DARK,
-        "light": replays.TEAM_LIGHT,
-        "health": replays.HEALTH,
-        "shield": replays.SHIELD_COLOUR,
-        "heal": replays.HEAL_COLOUR,
-        "acid": replays.ACID_COLOUR,
-        "fire": replays.FIRE_COLOUR,
-        "panel": replays.PANEL_COLOUR,
-        "ground": GROUND_COLOUR,
-        "verdict": replays.VERDICT_COLOURS,
-        "width": WIDTH,
-        "strike_steps": replays.STRIKE_STEPS,
-        "flash_steps": replays.FLASH_STEPS,
-        "mark_steps": replays.MARK_STEPS,
-        "aftermath_steps": replays.AFTERMATH_STEPS,
-        "crowd": replays.CROWD,
+        "team": look.TEAM,
+        "dark": look.TEAM_DARK,
+        "light": look.TEAM_LIGHT,
+        "health": look.HEALTH,
+        "shield": look.SHIELD_COLOUR,
+        "heal": look.HEAL_COLOUR,
+        "acid": look.ACID_COLOUR,
+        "panel": look.PANEL_COLOUR,
+        "ground": look.GROUND_COLOUR,
+        "outcome": look.OUTCOME_COLOURS,
+        "width": look.WIDTH,
+        "crowd": look.CROWD,
     }
 
 
@@ -190,13 +168,17 @@ def _short(value: float) -> float:
     return int(value) if value == int(value) else value
 
 
-def _offer(available: np.ndarray, probabilities: np.ndarray) -> list[int]:
-    """The available actions [A] of one agent, each followed by its probability in parts of SHARES, rounded so that they
-    add up to all of it."""
+def _scores(chosen: ChosenActions) -> list[list[list[float]]] | None:
+    """[T][N] of an agent's available actions, each followed by its score."""
+    if chosen.scores is None:
+        return None
+    return [
+        [_available_scores(mine, scores) for mine, scores in zip(*step, strict=True)]
+        for step in zip(chosen.available_actions, chosen.scores.astype(np.float64).round(DECIMALS), strict=True)
+    ]
+
+
+def _available_scores(available: np.ndarray, scores: np.ndarray) -> list[float]:
+    """Of one agent, from [A] each."""
     actions = np.flatnonzero(available)
-    exact = probabilities[actions].astype(np.float64)
-    exact *= SHARES / exact.sum()
-    parts = np.floor(exact).astype(int)
-    missing = SHARES - int(parts.sum())
-    parts[np.argsort(parts - exact, kind="stable")[:missing]] += 1
-    return np.stack([actions, parts], axis=-1).ravel().tolist()
+    return [x for pair in zip(actions.tolist(), scores[actions].tolist(), strict=True) for x in pair]

@@ -1,4 +1,4 @@
-// Around the field: score, timeline, controls, and what the policy thinks.
+// Around the field: score, timeline, controls, and what the algorithm thinks of the actions.
 
 const shown = () => hovered ?? pinned;
 
@@ -57,10 +57,24 @@ function drawTimeline() {
   c.fillRect(clamp(x(time) - unit, 0, width - 2 * unit), 0, 2 * unit, height);
 }
 
-// --- what the policy thinks ---------------------------------------------------------------------------------------
+// --- what the algorithm thinks --------------------------------------------------------------------------------------
 
-const LONGEST_CHART = 12; // actions; the unlikeliest of more are added up
-const percent = (share) => `${(100 * share).toFixed(1)} %`;
+const LONGEST_CHART = 12; // actions; the lowest of more share a row
+const isValue = battle.kind === "value";
+const [lowest, highest] = isValue ? extremes() : [0, 1]; // of the scale, one for the whole battle
+const scoreText = (score) => (isValue ? String(Number(score.toPrecision(3))) : `${(100 * score).toFixed(1)} %`);
+const onScale = (score) => `${(100 * (score - lowest)) / (highest - lowest)}%`;
+
+/** The least and the greatest value of any living unit's action in the battle, and 0. */
+function extremes() {
+  let least = 0, most = 0;
+  battle.scores.forEach((offers, t) => offers.forEach((offer, n) => {
+    if (frames[t][agents[n].unit].length <= 3) return;
+    const values = offer.filter((_, k) => k % 2);
+    [least, most] = [Math.min(least, ...values), Math.max(most, ...values)];
+  }));
+  return most > least ? [least, most] : [0, 1];
+}
 
 function element(tag, className, text = "") {
   const made = document.createElement(tag);
@@ -69,31 +83,49 @@ function element(tag, className, text = "") {
   return made;
 }
 
-function chartRow({ name, share, isChosen }, className = "") {
+function headingRow() {
+  const row = element("div", "option heading");
+  row.append(element("span", "label", "action"), element("span"), element("span", "score", battle.kind));
+  return row;
+}
+
+function chartRow({ name, score, isChosen }, className = "") {
   const row = element("div", `option ${isChosen ? "chosen" : ""} ${className}`);
   const label = element("span", "label", name), track = element("span", "track"), bar = element("div", "bar");
   label.title = name;
-  bar.style.width = `${100 * share}%`;
+  bar.style.left = onScale(Math.min(score, 0));
+  bar.style.width = onScale(lowest + Math.abs(score));
   track.append(bar);
-  row.append(label, track, element("span", "share", percent(share)));
+  if (lowest < 0) {
+    const zero = element("div", "zero");
+    zero.style.left = onScale(0);
+    track.append(zero);
+  }
+  row.append(label, track, element("span", "score", scoreText(score)));
   return row;
 }
 
 function chartRows(options) {
   if (options.length <= LONGEST_CHART) return options.map((option) => chartRow(option));
-  const ranked = [...options].sort((a, b) => b.isChosen - a.isChosen || b.share - a.share);
+  const ranked = [...options].sort((a, b) => b.isChosen - a.isChosen || b.score - a.score);
   const kept = new Set(ranked.slice(0, LONGEST_CHART - 1));
-  const others = options.filter((option) => !kept.has(option));
-  const rest = { name: `${others.length} others`, share: others.reduce((sum, { share }) => sum + share, 0) };
+  const others = ranked.filter((option) => !kept.has(option));
+  const rest = isValue
+    ? { name: `best of ${others.length} others`, score: others[0].score }
+    : { name: `${others.length} others`, score: others.reduce((sum, { score }) => sum + score, 0) };
   return [...options.filter((option) => kept.has(option)).map((option) => chartRow(option)), chartRow(rest, "rest")];
 }
+
+const TOLD = {
+  probability: "how likely each of its actions is", value: "the value of each of its actions", null: "what it does",
+};
 
 function showUnit({ time, rows }) {
   const i = shown(), name = $("name"), state = $("state"), chart = $("chart");
   name.className = i === null ? "" : ["ally", "enemy"][units[i].team];
   if (i === null) {
-    name.textContent = "What does the policy think?";
-    state.textContent = "Point at a blue unit, or tap it, to see how likely each of its actions is at this step.";
+    name.textContent = battle.kind ? "What does the policy think?" : "What does a unit do?";
+    state.textContent = `Point at a blue unit, or tap it, to see ${TOLD[battle.kind]} at this step.`;
     chart.replaceChildren();
     return;
   }
@@ -102,32 +134,33 @@ function showUnit({ time, rows }) {
   const shields = type.shield ? ` · ${Math.ceil(shield)}/${type.shield} shield` : "";
   const health = `${Math.ceil(hp)}/${type.hp} health${shields}`;
   const aim = target >= 0 ? `aims at ${units[target].name}` : "aims at nobody";
-  state.textContent = !alive ? "dead" : health + (units[i].team ? ` · scripted, ${aim}` : "");
+  const does = units[i].team ? ` · ${aim}` : decision && !battle.kind ? ` · ${decision.chosen.name}` : "";
+  state.textContent = alive ? health + does : "dead";
   const key = `${i} ${Math.floor(time)} ${alive}`;
   if (chart.dataset.key === key && chart.hasChildNodes()) return;
   chart.dataset.key = key;
-  chart.replaceChildren(...(alive && decision ? chartRows(decision.options) : []));
+  chart.replaceChildren(...(alive && decision && battle.kind ? [headingRow(), ...chartRows(decision.options)] : []));
 }
 
-const orders = new Map(); // rows of the roster by unit
+const members = new Map(); // rows of the team's list by unit
 for (const { unit } of agents) {
-  const row = element("li", "order"), name = element("span", "name", units[unit].name);
+  const row = element("li", "member"), name = element("span", "name", units[unit].name);
   row.tabIndex = 0;
-  row.append(name, element("span", "action"), element("span", "share"));
+  row.append(name, element("span", "action"), element("span", "score"));
   row.addEventListener("mouseenter", () => hover(unit));
   row.addEventListener("mouseleave", () => hover(null));
   row.addEventListener("click", () => pin(unit));
   row.addEventListener("keydown", ({ key }) => { if (key === "Enter") pin(unit); });
-  orders.set(unit, row);
+  members.set(unit, row);
 }
-$("roster").append(...orders.values());
+$("team").append(...members.values());
 
-function showRoster({ time, rows }) {
-  for (const [unit, row] of orders) {
+function showTeam({ time, rows }) {
+  for (const [unit, row] of members) {
     const decision = rows[unit].alive ? decisionOf(unit, time) : null;
-    const [, action, share] = row.children;
+    const [, action, score] = row.children;
     action.textContent = decision ? decision.chosen.name : rows[unit].alive ? "survived" : "dead";
-    share.textContent = decision ? `${Math.round(100 * decision.chosen.share)} %` : "";
+    score.textContent = decision && battle.kind ? scoreText(decision.chosen.score) : "";
     row.classList.toggle("dead", !rows[unit].alive);
     row.classList.toggle("shown", unit === shown());
     row.classList.toggle("pinned", unit === pinned);
@@ -157,12 +190,12 @@ function unitAt(event) {
   return near.length ? near.reduce((a, b) => (b.gap < a.gap ? b : a)).i : null;
 }
 
-/** Scrolls the roster, and nothing else, to a unit that was pointed at on the field. */
+/** Scrolls the team, and nothing else, to a unit that was pointed at on the field. */
 function reveal(i) {
-  const roster = $("roster"), row = orders.get(i);
+  const team = $("team"), row = members.get(i);
   if (row === undefined) return;
-  const low = row.offsetTop + row.offsetHeight - roster.clientHeight;
-  roster.scrollTop = clamp(roster.scrollTop, low, row.offsetTop);
+  const low = row.offsetTop + row.offsetHeight - team.clientHeight;
+  team.scrollTop = clamp(team.scrollTop, low, row.offsetTop);
 }
 
 field.addEventListener("pointermove", (event) => {
@@ -247,7 +280,7 @@ function draw() {
   drawScore(moment);
   drawTimeline();
   showUnit(moment);
-  showRoster(moment);
+  showTeam(moment);
   const clock = `step ${step} of ${steps} · ${(Math.min(time, steps) * battle.step_seconds).toFixed(1)} s`;
   $("clock").textContent = clock;
   $("scrubber").value = time;
@@ -270,8 +303,8 @@ function tick(now) {
 document.documentElement.style.setProperty("--aspect", camera.width / camera.height);
 $("scenario").textContent = battle.scenario;
 $("title").textContent = battle.title;
-$("verdict").textContent = `${battle.verdict} after ${(steps * battle.step_seconds).toFixed(1)} s`;
-$("verdict").className = battle.verdict;
+$("outcome").textContent = `${battle.outcome} after ${(steps * battle.step_seconds).toFixed(1)} s`;
+$("outcome").className = battle.outcome;
 new ResizeObserver(fit).observe($("field"));
 fit();
 setPlaying(!matchMedia("(prefers-reduced-motion: reduce)").matches);

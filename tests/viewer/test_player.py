@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -24,10 +25,10 @@ from amal.commands.replay import main as replay
 from amal.networks.policies import GRUPolicy
 from amal.rollout.collector import EpisodeRecorder, record_battle
 from amal.rollout.load_policy import load_player
-from amal.viewer import film, replays
-from amal.viewer.player import Decisions, action_names, battle_data, fill_page, render_html
-from amal.viewer.strikes import ALIVE, HP, SHIELD
-from amal.viewer.witness import Witness
+from amal.viewer import film
+from amal.viewer.action_recorder import ActionRecorder, ChosenActions
+from amal.viewer.player import action_names, battle_data, fill_page, write_html
+from amal.viewer.recording import ALIVE, HP, SHIELD, Recording
 from tests.conftest import ROOT, SMAC
 
 
@@ -59,65 +60,70 @@ def shown(path: Path) -> dict[str, Any]:
     return json.loads(Elements(path.read_text()).texts["battle"])
 
 
-def recording(name: str, steps: int) -> tuple[np.ndarray, Decisions]:
-    """Units that stand still, with random decisions; every second action is not available."""
+def played(name: str, steps: int, first_dead: int | None = None) -> tuple[Recording, ChosenActions]:
+    """Units that stand still, with random probabilities; every second action is not available. From the third row on
+    the units from ``first_dead`` on are dead."""
     scenario, rng = load_scenario(name), np.random.default_rng(0)
     units = np.zeros((steps + 1, len(scenario.units), 9))
     units[:, :, :2] = place(scenario) + rng.uniform(-0.3, 0.3, (steps + 1, len(scenario.units), 2))
     units[:, :, HP] = [unit.hp * 0.77 for unit in scenario.units]
     units[:, :, SHIELD] = [unit.shield for unit in scenario.units]
     units[:, :, ALIVE] = 1
+    if first_dead is not None:
+        units[2:, first_dead:, [HP, ALIVE]] = 0
     spec = scenario.spec()
     available = np.tile(np.arange(spec.n_actions) % 2 == 1, (steps, spec.n_agents, 1))
     probabilities = rng.dirichlet(np.full(spec.n_actions, 0.3), (steps, spec.n_agents)) * available
     probabilities /= probabilities.sum(axis=-1, keepdims=True)
-    return units, Decisions(probabilities.argmax(axis=-1), available, probabilities)
+    chosen = ChosenActions(probabilities.argmax(axis=-1), available, "probability", probabilities)
+    return Recording(scenario, units), chosen
 
 
 def test_the_page_needs_nothing_else_and_tells_every_step(tmp_path: Path) -> None:
-    units, decisions = recording("2s3z", 7)
-    render_html(load_scenario("2s3z"), units, decisions, tmp_path / "battle.html", "</script><b>bold</b>")
+    recording, chosen = played("2s3z", 7)
+    write_html(recording, chosen, tmp_path / "battle.html", "</script><b>bold</b>")
     page = (tmp_path / "battle.html").read_text()
     assert "{{" not in page and "<b>" not in page and "://" not in page and "url(" not in page and "import" not in page
     elements = Elements(page)
     assert elements.loads == ["data:,"] and "default-src 'none'" in page
     data = shown(tmp_path / "battle.html")
     assert data["title"] == "</script><b>bold</b>" and elements.texts["title"] == "2s3z </script><b>bold</b>"
-    assert len(data["frames"]) == 8 and len(data["actions"]) == len(data["probabilities"]) == 7
-    assert data["verdict"] == "draw" and data["field"].startswith("data:image/jpeg;base64,")
+    assert len(data["frames"]) == 8 and len(data["actions"]) == len(data["scores"]) == 7
+    assert data["outcome"] == "draw" and data["field"].startswith("data:image/jpeg;base64,")
     assert all(len(frame) == len(data["units"]) == 10 for frame in data["frames"])
-    np.testing.assert_allclose(np.array(data["frames"])[:, :, [0, 1, 3]], units[:, :, [0, 1, HP]], atol=0.05)
+    np.testing.assert_allclose(np.array(data["frames"])[:, :, [0, 1, 3]], recording.units[:, :, [0, 1, HP]], atol=0.05)
 
 
-def test_probabilities_add_up_and_leave_out_what_is_not_available() -> None:
-    units, decisions = recording("27m_vs_30m", 3)
-    data = battle_data(load_scenario("27m_vs_30m"), units, decisions, "")
-    for t, offers in enumerate(data["probabilities"]):
+@pytest.mark.parametrize("kind", ["probability", "value"])
+def test_scores_are_told_of_available_actions_only(kind: Literal["probability", "value"]) -> None:
+    recording, chosen = played("27m_vs_30m", 3)
+    assert chosen.scores is not None
+    scores = chosen.scores if kind == "probability" else np.where(chosen.available_actions, -chosen.scores, -np.inf)
+    data = battle_data(recording, replace(chosen, kind=kind, scores=scores), "")
+    assert data["kind"] == kind
+    for t, offers in enumerate(data["scores"]):
         for n, offer in enumerate(offers):
-            assert offer[::2] == np.flatnonzero(decisions.available[t, n]).tolist()
-            assert sum(offer[1::2]) == 1000 and min(offer[1::2]) >= 0
-            np.testing.assert_allclose(offer[1::2], 1000 * decisions.probabilities[t, n, offer[::2]], atol=1.0)
+            assert offer[::2] == np.flatnonzero(chosen.available_actions[t, n]).tolist()
+            np.testing.assert_allclose(offer[1::2], scores[t, n, offer[::2]], atol=1e-4)
             assert data["actions"][t][n] in offer[::2]
 
 
 def test_a_long_battle_of_many_stays_small() -> None:
-    units, decisions = recording("27m_vs_30m", load_scenario("27m_vs_30m").episode_limit)
-    assert len(fill_page(battle_data(load_scenario("27m_vs_30m"), units, decisions, ""), "")) < 1_500_000
+    recording, chosen = played("27m_vs_30m", load_scenario("27m_vs_30m").episode_limit)
+    assert len(fill_page(battle_data(recording, chosen, ""), "")) < 1_500_000
 
 
 def test_the_dead_have_no_health_and_a_time_of_death() -> None:
-    units, decisions = recording("3m", 4)
-    units[2:, 3:, [HP, ALIVE]] = 0
-    data = battle_data(load_scenario("3m"), units, decisions, "")
+    data = battle_data(*played("3m", 4, first_dead=3), "")
     assert [len(row) for row in data["frames"][2]] == [6, 6, 6, 3, 3, 3]
     assert data["deaths"][:3] == [None] * 3 and all(1 <= death <= 2 for death in data["deaths"][3:])
-    assert data["verdict"] == "victory"
+    assert data["outcome"] == "victory"
 
 
 @pytest.mark.parametrize("name", SMAC)
 def test_every_action_has_a_name_and_every_target_a_unit(name: str) -> None:
     scenario = load_scenario(name)
-    data = battle_data(scenario, *recording(name, 1), "")
+    data = battle_data(*played(name, 1), "")
     longest = max(len(agent["actions"]) for agent in data["agents"])
     assert longest == scenario.n_actions
     for agent in data["agents"]:
@@ -176,14 +182,14 @@ def failure(capsys: pytest.CaptureFixture[str], *args: object) -> str:
 def test_replays_a_run(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replays, "FRAMES_PER_STEP", 1)  # enough here, and quicker
+    monkeypatch.setattr(film, "FRAMES_PER_STEP", 1)  # enough here, and quicker
     for checkpoint, out in (("best.ckpt", "a.html"), ("last.ckpt", "deep/battle.gif"), ("best.ckpt", "b.html")):
         replay(["--ckpt_path", str(run / "checkpoints" / checkpoint), "--out", str(tmp_path / out), "--seed", "3"])
     data = shown(tmp_path / "a.html")
     assert data["scenario"] == "3m" and data["title"] == "MAPPO · best.ckpt · battle 0 of seed 3"
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
     told = capsys.readouterr().out.splitlines()[0]
-    assert told.startswith(f"{tmp_path / 'a.html'}: {data['verdict']} after {len(data['actions'])} steps")
+    assert told.startswith(f"{tmp_path / 'a.html'}: {data['outcome']} after {len(data['actions'])} steps")
     with Image.open(tmp_path / "deep" / "battle.gif") as gif:
         assert gif.format == "GIF" and getattr(gif, "n_frames", 1) > 5
     assert {path.name for path in tmp_path.iterdir()} == {"a.html", "b.html", "deep"}
@@ -204,24 +210,25 @@ def test_every_algorithm_plays_as_in_its_rollouts(tmp_path: Path, kind: str) -> 
         init_args["replay_capacity"] = 10**12  # more than any machine has: playing must not ask for it
     checkpoint = save(tmp_path, module, init_args)
     player, scenario = load_player(checkpoint, tmp_path / "config.yaml")
-    witness = Witness(player)
-    batch = EpisodeRecorder(VectorBattle("3m", 1, 0, auto_reset=False), 1).play(witness, 1)
-    decisions = witness.decisions()
-    np.testing.assert_array_equal(decisions.actions, batch.actions[0])
-    np.testing.assert_array_equal(decisions.available, batch.available_actions[0, :-1])
-    np.testing.assert_allclose(decisions.probabilities.sum(axis=-1), 1.0, atol=1e-5)
-    assert (decisions.probabilities[~decisions.available] == 0).all()
-    chosen = np.take_along_axis(decisions.probabilities, decisions.actions[..., None], axis=-1)[..., 0]
-    np.testing.assert_allclose(chosen, batch.log_probs[0].exp(), rtol=1e-5)
+    recorder = ActionRecorder(player)
+    batch = EpisodeRecorder(VectorBattle("3m", 1, 0, auto_reset=False), 1).play(recorder, 1)
+    chosen = recorder.chosen()
+    np.testing.assert_array_equal(chosen.actions, batch.actions[0])
+    np.testing.assert_array_equal(chosen.available_actions, batch.available_actions[0, :-1])
+    assert chosen.kind == "probability" and chosen.scores is not None
+    np.testing.assert_allclose(chosen.scores.sum(axis=-1), 1.0, atol=1e-5)
+    assert (chosen.scores[~chosen.available_actions] == 0).all()
+    probability = np.take_along_axis(chosen.scores, chosen.actions[..., None], axis=-1)[..., 0]
+    np.testing.assert_allclose(probability, batch.log_probs[0].exp(), rtol=1e-5)
     trained: Any = module
     np.testing.assert_array_equal(
-        record_battle(trained, scenario, 0)[1], record_battle(Witness(player), scenario, 0)[1]
+        record_battle(trained, scenario, 0)[1], record_battle(ActionRecorder(player), scenario, 0)[1]
     )
 
 
 def test_battles_of_one_seed_differ(run: Path) -> None:
     player, scenario = load_player(run / "checkpoints" / "best.ckpt", run / "config.yaml")
-    first, same, other = (record_battle(Witness(player), scenario, 0, number)[1] for number in (0, 0, 1))
+    first, same, other = (record_battle(ActionRecorder(player), scenario, 0, number)[1] for number in (0, 0, 1))
     np.testing.assert_array_equal(first, same)
     assert first.shape != other.shape or (first != other).any()
 
@@ -307,17 +314,6 @@ def test_a_failure_while_writing_leaves_the_old_file(
     assert out.read_text() == "old" and list(tmp_path.iterdir()) == [out]
 
 
-# --- film -----------------------------------------------------------------------------------------------------------
-
-
-def ffmpeg_that(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts a script in ffmpeg's place."""
-    (folder / "bin").mkdir()
-    (folder / "bin" / "ffmpeg").write_text(f"#!/bin/sh\n{script}\n")
-    (folder / "bin" / "ffmpeg").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder / 'bin'}:/usr/bin:/bin")
-
-
 def test_without_ffmpeg_a_film_is_refused_at_once(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,23 +321,6 @@ def test_without_ffmpeg_a_film_is_refused_at_once(
     monkeypatch.setattr(command, "make_replay", None)
     best = run / "checkpoints" / "best.ckpt"
     assert "needs ffmpeg" in failure(capsys, "--ckpt_path", best, "--out", tmp_path / "battle.mp4")
-
-
-def test_a_film_has_all_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ffmpeg_that('for out; do :; done; cat > "$out"', tmp_path, monkeypatch)
-    scenario, (units, _) = load_scenario("3m"), recording("3m", 2)
-    film.render_mp4(scenario, units, tmp_path / "battle.mp4")
-    replay = film.Replay(scenario, units, "")
-    width, height = replay.frame(0.0).size
-    frames = sum(round(duration / film.FRAME_MS) for duration in replay.durations())
-    assert (tmp_path / "battle.mp4").stat().st_size == frames * width * height * 3
-
-
-def test_a_failing_ffmpeg_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ffmpeg_that("echo first >&2; echo no encoder >&2; exit 1", tmp_path, monkeypatch)
-    with pytest.raises(OSError, match="ffmpeg failed: no encoder"):
-        film.render_mp4(load_scenario("3m"), recording("3m", 2)[0], tmp_path / "battle.mp4")
-    assert [path.name for path in tmp_path.iterdir()] == ["bin"]
 
 
 def test_help_waits_for_no_torch() -> None:

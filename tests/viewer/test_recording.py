@@ -1,4 +1,4 @@
-"""Who fired when and at whom, read back from recordings made by hand."""
+"""Who fired when and at whom, and how a battle ended, read back from recordings made by hand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 from amal.battle.scenario import Scenario, load_scenario, place
-from amal.viewer.strikes import ALIVE, COOLDOWN, ENERGY, HP, SHIELD, TARGET, find_strikes, times_of_death
+from amal.viewer.recording import (
+    ALIVE,
+    COOLDOWN,
+    ENERGY,
+    HP,
+    SHIELD,
+    TARGET,
+    Recording,
+    find_attacks,
+    times_of_death,
+)
 
 
 def standing(scenario: Scenario, steps: int) -> np.ndarray:
@@ -27,7 +37,7 @@ def kill(units: np.ndarray, unit: int, step: int) -> None:
 
 def test_nobody_fires_when_nothing_happens() -> None:
     scenario = load_scenario("MMM")
-    assert find_strikes(scenario, standing(scenario, 3)) == []
+    assert find_attacks(scenario, standing(scenario, 3)) == []
 
 
 def test_a_shot_is_dated_by_the_cooldown_that_is_left() -> None:
@@ -36,9 +46,9 @@ def test_a_shot_is_dated_by_the_cooldown_that_is_left() -> None:
     units[1, 0, COOLDOWN] = 0.61 - 0.25  # fired five ticks ago, in the fourth of eight
     units[2, 0, COOLDOWN] = 0.0
     units[1:, 4, HP] -= 6
-    (strike,) = find_strikes(load_scenario("3m"), units)
-    assert (strike.kind, strike.attacker, strike.victims) == ("tracer", 0, (4,))
-    assert strike.time == pytest.approx(3 / 8)
+    (attack,) = find_attacks(load_scenario("3m"), units)
+    assert (attack.kind, attack.attacker, attack.targets) == ("shot", 0, (4,))
+    assert attack.time == pytest.approx(3 / 8)
 
 
 def test_a_shot_shows_even_if_the_cooldown_is_as_high_as_before() -> None:
@@ -46,7 +56,7 @@ def test_a_shot_shows_even_if_the_cooldown_is_as_high_as_before() -> None:
     units = standing(scenario, 1)
     units[:, 0, COOLDOWN] = 0.3
     units[1, 0, TARGET] = 3
-    assert [strike.attacker for strike in find_strikes(scenario, units)] == [0]
+    assert [attack.attacker for attack in find_attacks(scenario, units)] == [0]
 
 
 def test_the_dead_do_not_fire_with_their_last_cooldown() -> None:
@@ -55,19 +65,19 @@ def test_the_dead_do_not_fire_with_their_last_cooldown() -> None:
     units[:, 0, COOLDOWN] = 0.3
     units[:, 0, TARGET] = 3
     kill(units, 0, 1)
-    assert find_strikes(scenario, units) == []
+    assert find_attacks(scenario, units) == []
 
 
-def test_the_victim_of_a_killing_shot_is_found_though_no_longer_a_target() -> None:
+def test_the_target_of_a_killing_shot_is_found_though_no_longer_recorded() -> None:
     scenario = load_scenario("3m")
     units = standing(scenario, 1)
     units[:, 3:, 0] -= 9  # into reach
     units[1, 0, COOLDOWN] = 0.36
     kill(units, 4, 1)
-    (strike,) = find_strikes(scenario, units)
-    assert strike.victims == (4,)
-    death = times_of_death(units, [strike])
-    assert death[4] == strike.time and np.isinf(death[[0, 1, 2, 3, 5]]).all()
+    (attack,) = find_attacks(scenario, units)
+    assert attack.targets == (4,)
+    death = times_of_death(units, [attack])
+    assert death[4] == attack.time and np.isinf(death[[0, 1, 2, 3, 5]]).all()
 
 
 def test_healing_is_seen_by_the_energy_it_takes() -> None:
@@ -76,8 +86,8 @@ def test_healing_is_seen_by_the_energy_it_takes() -> None:
     units[:, 0, TARGET] = 2
     units[1, 0, ENERGY] -= 1
     units[0, 2, HP] -= 4
-    (strike,) = find_strikes(scenario, units)
-    assert (strike.kind, strike.attacker, strike.victims) == ("heal", 0, (2,))
+    (attack,) = find_attacks(scenario, units)
+    assert (attack.kind, attack.attacker, attack.targets) == ("heal", 0, (2,))
 
 
 def test_a_blast_hits_everyone_near() -> None:
@@ -88,8 +98,8 @@ def test_a_blast_hits_everyone_near() -> None:
     kill(units, baneling, 1)
     units[1, baneling, COOLDOWN] = 1
     units[1, :2, SHIELD] -= 40
-    (strike,) = find_strikes(scenario, units)
-    assert (strike.kind, strike.attacker, strike.victims) == ("blast", baneling, (0, 1))
+    (attack,) = find_attacks(scenario, units)
+    assert (attack.kind, attack.attacker, attack.targets) == ("blast", baneling, (0, 1))
 
 
 def test_a_laser_hits_those_beside_its_target() -> None:
@@ -98,5 +108,18 @@ def test_a_laser_hits_those_beside_its_target() -> None:
     units[1, 0, COOLDOWN] = 1
     units[1, 0, TARGET] = 30
     units[1, [29, 30, 65], HP] -= 10  # 65 stands far away: hit by something else
-    (strike,) = find_strikes(scenario, units)
-    assert (strike.kind, strike.victims) == ("laser", (30, 29))
+    (attack,) = find_attacks(scenario, units)
+    assert (attack.kind, attack.targets) == ("laser", (30, 29))
+
+
+@pytest.mark.parametrize(("dead", "outcome"), [((3, 4, 5), "victory"), ((0, 1, 2), "defeat"), ((0, 3), "draw")])
+def test_the_outcome_is_the_allies(dead: tuple[int, ...], outcome: str) -> None:
+    units = standing(load_scenario("3m"), 3)
+    for unit in dead:
+        kill(units, unit, 2)
+    assert Recording(load_scenario("3m"), units).outcome == outcome
+
+
+def test_a_recording_of_another_scenario_is_refused() -> None:
+    with pytest.raises(ValueError, match="8m: expected a recording"):
+        Recording(load_scenario("8m"), standing(load_scenario("3m"), 2))
