@@ -16,15 +16,15 @@ if TYPE_CHECKING:  # --help must not wait for what plays and draws
 SUFFIXES = (".gif", ".mp4", ".html")
 
 
-class ReplayError(ValueError):
-    """A replay that cannot be made; the message says why."""
+class BadOutput(ValueError):
+    """A file that cannot be written; the message says why."""
 
 
 def main(args: list[str]) -> None:
     options = _parser().parse_args(args)
     try:
         check_output(options.out)
-        summary = make_replay(options)
+        summary = play_and_draw(options)
     except OSError as error:
         fail(f"{error.filename or options.out}: {error.strerror}" if error.strerror else f"{options.out}: {error}")
     except ValueError as error:
@@ -72,22 +72,22 @@ def _natural(text: str) -> int:
 
 
 def check_output(out: Path) -> None:
-    """Raises ReplayError if no replay can be written there. Before the battle, which takes longer."""
+    """Raises BadOutput if nothing can be written there. Before the battle, which takes longer."""
     if out.suffix not in SUFFIXES:
-        raise ReplayError(f"--out {out}: the suffix must be one of {', '.join(SUFFIXES)}")
+        raise BadOutput(f"--out {out}: the suffix must be one of {', '.join(SUFFIXES)}")
     if out.is_dir():
-        raise ReplayError(f"--out {out}: is a folder")
+        raise BadOutput(f"--out {out}: is a folder")
     folder = next(parent for parent in out.absolute().parents if parent.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ReplayError(f"--out {out}: cannot write into {folder}")
+        raise BadOutput(f"--out {out}: cannot write into {folder}")
     if out.suffix == ".mp4":
         from amal.viewer.film import has_ffmpeg
 
         if not has_ffmpeg():
-            raise ReplayError(f"--out {out}: an MP4 needs ffmpeg, which is not installed; .gif and .html do not")
+            raise BadOutput(f"--out {out}: an MP4 needs ffmpeg, which is not installed; .gif and .html do not")
 
 
-def make_replay(options: argparse.Namespace) -> str:
+def play_and_draw(options: argparse.Namespace) -> str:
     """Plays the battle and draws it; a summary of it. Raises ValueError or OSError."""
     from amal.rollout.collector import record_battle
     from amal.rollout.load_policy import load_opponent, load_player

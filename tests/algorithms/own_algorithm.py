@@ -3,10 +3,11 @@
 from typing import Any
 
 import torch
+from lightning import LightningModule
 from torch import Tensor, nn
 
 from amal.algorithms.base import Algorithm
-from amal.types import EpisodeBatch
+from amal.types import ActionScores, EpisodeBatch
 
 KEPT = 100  # episodes
 
@@ -20,11 +21,14 @@ class QLearning(Algorithm):
         obs_dim: from the scenario.
         state_dim: from the scenario.
         lr: learning rate.
+        tells: whether it tells its values.
     """
 
-    def __init__(self, n_agents: int, n_actions: int, obs_dim: int, state_dim: int, lr: float = 1e-3) -> None:
+    def __init__(
+        self, n_agents: int, n_actions: int, obs_dim: int, state_dim: int, lr: float = 1e-3, tells: bool = True
+    ) -> None:
         super().__init__(n_agents, n_actions, obs_dim, state_dim)
-        self.lr = lr
+        self.lr, self.tells = lr, tells
         self.q = nn.Linear(obs_dim, n_actions)
         self.kept: list[EpisodeBatch] = []
 
@@ -43,6 +47,10 @@ class QLearning(Algorithm):
         explores = torch.rand(best.shape, generator=generator) < 1.0 - progress
         return torch.where(explores, any_action, best), None, hidden
 
+    def action_scores(self, obs: Tensor, available_actions: Tensor, hidden: Tensor) -> ActionScores | None:
+        values = self.q(obs).masked_fill(~available_actions, -torch.inf)
+        return ActionScores("value", values) if self.tells else None
+
     def learn(self, batch: EpisodeBatch, progress: float) -> dict[str, Tensor]:
         self.kept = [*self.kept, batch][-KEPT:]
         for episodes in self.kept:
@@ -56,3 +64,17 @@ class QLearning(Algorithm):
 
     def learning_state(self) -> Any:
         return {"obs": [episodes.obs for episodes in self.kept]}
+
+
+class Silent(LightningModule):
+    """No algorithm: it has nothing that plays.
+
+    Args:
+        n_agents: from the scenario.
+        n_actions: from the scenario.
+        obs_dim: from the scenario.
+        state_dim: from the scenario.
+    """
+
+    def __init__(self, n_agents: int, n_actions: int, obs_dim: int, state_dim: int) -> None:
+        super().__init__()

@@ -1,10 +1,8 @@
-"""What someone who watches a checkpoint's battle would miss if it broke."""
+"""What someone who opens a player would miss if it broke."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,24 +10,12 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-import torch
-import yaml
-from PIL import Image
 
-from amal.algorithms.amal.algorithm import AMAL
-from amal.algorithms.mappo import MAPPO
-from amal.battle import VectorBattle
 from amal.battle.scenario import load_scenario, place
-from amal.commands import replay as command
-from amal.commands.replay import main as replay
-from amal.networks.policies import GRUPolicy
-from amal.rollout.collector import EpisodeRecorder, record_battle
-from amal.rollout.load_policy import load_player
-from amal.viewer import film
-from amal.viewer.action_recorder import ActionRecorder, ChosenActions
+from amal.viewer.action_recorder import ChosenActions
 from amal.viewer.player import action_names, battle_data, fill_page, write_html
 from amal.viewer.recording import ALIVE, HP, SHIELD, Recording
-from tests.conftest import ROOT, SMAC
+from tests.conftest import SMAC
 
 
 class Elements(HTMLParser):
@@ -140,195 +126,6 @@ def test_healers_heal_and_others_attack() -> None:
         f"heal {load_scenario('MMM').units[0].name} #0",
     ]
     assert sum(any(action.startswith("attack") for action in actions) for actions in names) == 9
-
-
-# --- the command ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A very short training run on 3m."""
-    from cli import main
-
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    config = ["--config", str(ROOT / "configs/mappo.yaml"), "--data.scenario", "3m", "--data.episodes", "8"]
-    main(["fit", *config, "--data.episodes_per_update", "8", "--out", str(folder)])
-    return folder
-
-
-def save(folder: Path, module: MAPPO, init_args: dict[str, Any], scenario: str = "3m") -> Path:
-    """A checkpoint of a module beside its configuration, as a run leaves them."""
-    (folder / "checkpoints").mkdir()
-    model = {"class_path": f"{type(module).__module__}.{type(module).__name__}", "init_args": init_args}
-    (folder / "config.yaml").write_text(yaml.safe_dump({"model": model, "data": {"scenario": scenario}}))
-    torch.save({"state_dict": module.state_dict()}, folder / "checkpoints" / "best.ckpt")
-    return folder / "checkpoints" / "best.ckpt"
-
-
-def sizes(scenario: str) -> dict[str, int]:
-    spec = load_scenario(scenario).spec()
-    return {name: getattr(spec, name) for name in ("n_agents", "n_actions", "obs_dim", "state_dim")}
-
-
-def failure(capsys: pytest.CaptureFixture[str], *args: object) -> str:
-    """The one line that the command ends with."""
-    with pytest.raises(SystemExit) as end:
-        replay([str(arg) for arg in args])
-    out, err = capsys.readouterr()
-    assert end.value.code == 2 and out == "" and err.startswith("error: ") and err.count("\n") == 1
-    return err
-
-
-def test_replays_a_run(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(film, "FRAMES_PER_STEP", 1)  # enough here, and quicker
-    for checkpoint, out in (("best.ckpt", "a.html"), ("last.ckpt", "deep/battle.gif"), ("best.ckpt", "b.html")):
-        replay(["--ckpt_path", str(run / "checkpoints" / checkpoint), "--out", str(tmp_path / out), "--seed", "3"])
-    data = shown(tmp_path / "a.html")
-    assert data["scenario"] == "3m" and data["title"] == "MAPPO · best.ckpt · battle 0 of seed 3"
-    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
-    told = capsys.readouterr().out.splitlines()[0]
-    assert told.startswith(f"{tmp_path / 'a.html'}: {data['outcome']} after {len(data['actions'])} steps")
-    with Image.open(tmp_path / "deep" / "battle.gif") as gif:
-        assert gif.format == "GIF" and getattr(gif, "n_frames", 1) > 5
-    assert {path.name for path in tmp_path.iterdir()} == {"a.html", "b.html", "deep"}
-
-
-@pytest.mark.parametrize("kind", ["gru", "independent", "amal"])
-def test_every_algorithm_plays_as_in_its_rollouts(tmp_path: Path, kind: str) -> None:
-    dims = sizes("3m")
-    if kind == "gru":
-        init_args: dict[str, Any] = {"policy": {"class_path": "amal.networks.GRUPolicy"}}
-        module = MAPPO(**dims, policy=GRUPolicy)
-    elif kind == "independent":
-        init_args = {"share_parameters": False}
-        module = MAPPO(**dims, share_parameters=False)
-    else:
-        init_args = {"num_auxiliary_agents": 2, "cem_population_size": 10}
-        module = AMAL(**dims, **init_args)
-        init_args["replay_capacity"] = 10**12  # more than any machine has: playing must not ask for it
-    checkpoint = save(tmp_path, module, init_args)
-    player, scenario = load_player(checkpoint, tmp_path / "config.yaml")
-    recorder = ActionRecorder(player)
-    batch = EpisodeRecorder(VectorBattle("3m", 1, 0, auto_reset=False), 1).play(recorder, 1)
-    chosen = recorder.chosen()
-    np.testing.assert_array_equal(chosen.actions, batch.actions[0])
-    np.testing.assert_array_equal(chosen.available_actions, batch.available_actions[0, :-1])
-    assert chosen.kind == "probability" and chosen.scores is not None
-    np.testing.assert_allclose(chosen.scores.sum(axis=-1), 1.0, atol=1e-5)
-    assert (chosen.scores[~chosen.available_actions] == 0).all()
-    probability = np.take_along_axis(chosen.scores, chosen.actions[..., None], axis=-1)[..., 0]
-    np.testing.assert_allclose(probability, batch.log_probs[0].exp(), rtol=1e-5)
-    trained: Any = module
-    np.testing.assert_array_equal(
-        record_battle(trained, scenario, 0)[1], record_battle(ActionRecorder(player), scenario, 0)[1]
-    )
-
-
-def test_battles_of_one_seed_differ(run: Path) -> None:
-    player, scenario = load_player(run / "checkpoints" / "best.ckpt", run / "config.yaml")
-    first, same, other = (record_battle(ActionRecorder(player), scenario, 0, number)[1] for number in (0, 0, 1))
-    np.testing.assert_array_equal(first, same)
-    assert first.shape != other.shape or (first != other).any()
-
-
-@pytest.mark.parametrize(
-    ("out", "complaint"),
-    [
-        ("battle.avi", "the suffix must be one of .gif, .mp4, .html"),
-        ("battle", "the suffix must be one of .gif, .mp4, .html"),
-        ("file/battle.gif", "cannot write into"),
-        ("folder.gif", "is a folder"),
-    ],
-)
-def test_a_bad_out_is_one_line(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str, complaint: str
-) -> None:
-    (tmp_path / "file").write_text("")
-    (tmp_path / "folder.gif").mkdir()
-    assert complaint in failure(capsys, "--ckpt_path", run / "checkpoints" / "best.ckpt", "--out", tmp_path / out)
-    assert {path.name for path in tmp_path.rglob("*")} == {"file", "folder.gif"}
-
-
-def test_bad_input_is_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    best, out = run / "checkpoints" / "best.ckpt", ("--out", tmp_path / "battle.html")
-    assert "none.ckpt: no such file" in failure(capsys, "--ckpt_path", run / "none.ckpt", *out)
-    assert "none.yaml: No such file" in failure(capsys, "--ckpt_path", best, "--config", tmp_path / "none.yaml", *out)
-    alone = tmp_path / "alone.ckpt"
-    alone.write_bytes(b"no checkpoint")
-    assert "no configuration" in failure(capsys, "--ckpt_path", alone, *out)
-    config = ("--config", run / "config.yaml")
-    assert ": damaged or no checkpoint" in failure(capsys, "--ckpt_path", alone, *config, *out)
-    torch.save({"weights": {}}, alone)
-    assert "no state_dict" in failure(capsys, "--ckpt_path", alone, *config, *out)
-    assert "at least 0" in failure(capsys, "--ckpt_path", best, "--battle", "-1", *out)
-    assert "--out" in failure(capsys, "--ckpt_path", best)
-    assert [path.name for path in tmp_path.iterdir()] == ["alone.ckpt"]
-
-
-@pytest.mark.parametrize(
-    ("change", "complaint"),
-    [
-        ({"scenario": "8m"}, "does not fit"),
-        ({"scenario": "2s3y"}, "did you mean 2s3z?"),
-        ({"class_path": "amal.algorithms.mappo.MAPO"}, "MAPO"),
-        ({"init_args": {"gamma": 2.0}}, "gamma"),
-        ({"init_args": {"gama": 0.9}}, "gama"),
-        ({"init_args": {"policy": {"class_path": "amal.networks.GRUPolicy"}}}, "policy"),
-        ({"init_args": "x"}, "model.init_args must be a mapping, got 'x'"),
-        ({"init_args": {"critic": None}}, "critic"),
-        ({"init_args": {"share_parameters": None}}, "Expected a <class 'bool'>. Got value: None"),
-        ({"scenario": 5}, "data.scenario must be a name or a file, got 5"),
-        ({"episode_limit": "x"}, "data.episode_limit must be a whole number of at least 1, got 'x'"),
-        ({"episode_limit": 1.5}, "data.episode_limit must be a whole number of at least 1, got 1.5"),
-        ({"episode_limit": True}, "data.episode_limit must be a whole number of at least 1, got True"),
-        ({"backend": ["embedded"]}, "battles of backend ['embedded'] cannot be drawn"),
-    ],
-)
-def test_a_configuration_that_does_not_fit_is_one_line(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any], complaint: str
-) -> None:
-    content = yaml.safe_load((run / "config.yaml").read_text())
-    for key, value in change.items():
-        content["data" if key in ("scenario", "episode_limit", "backend") else "model"][key] = value
-    config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump(content))
-    best, out = run / "checkpoints" / "best.ckpt", tmp_path / "battle.html"
-    assert complaint in failure(capsys, "--ckpt_path", best, "--config", config, "--out", out)
-    assert not out.exists()
-
-
-def test_a_failure_while_writing_leaves_the_old_file(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out = tmp_path / "battle.html"
-    out.write_text("old")
-
-    def full(*args: object, **kwargs: object) -> int:
-        raise OSError(28, "No space left on device")
-
-    best = run / "checkpoints" / "best.ckpt"
-    monkeypatch.setattr(Path, "write_text", full)
-    assert "No space left" in failure(capsys, "--ckpt_path", best, "--out", out)
-    assert out.read_text() == "old" and list(tmp_path.iterdir()) == [out]
-
-
-def test_without_ffmpeg_a_film_is_refused_at_once(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(command, "make_replay", None)
-    best = run / "checkpoints" / "best.ckpt"
-    assert "needs ffmpeg" in failure(capsys, "--ckpt_path", best, "--out", tmp_path / "battle.mp4")
-
-
-def test_help_waits_for_no_torch() -> None:
-    code = "import sys, cli\ntry: cli.main(['replay', '--help'])\nfinally: print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    told, modules = done.stdout.rsplit("\n", 2)[:2]
-    assert done.returncode == 0 and "--ckpt_path" in told
-    assert not {"torch", "numba", "matplotlib", "PIL"} & set(modules.split())
 
 
 @pytest.mark.parametrize("name", ["{{DATA}}", "{{SCRIPT}}", "{{TITLE}}{{NOTHING}}", "\\1 \\g<1>"])
