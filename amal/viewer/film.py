@@ -156,7 +156,8 @@ class Film:
             share = units[alive, HP : SHIELD + 1].sum() / full
             draw.text((outer, 42), f"{len(alive)}/{len(members)}", TEAM[team], font, "rm" if team else "lm")
             start = outer + math.copysign(48, inner - outer)
-            for end, colour in ((inner, TEAM_DARK[team]), (start + (inner - start) * share, TEAM[team])):
+            bars = [(inner, TEAM_DARK[team]), (start + (inner - start) * share, TEAM[team])]
+            for end, colour in bars if len(alive) else bars[:1]:
                 draw.rectangle((min(start, end), 36, max(start, end), 48), colour)
 
 
