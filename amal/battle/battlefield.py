@@ -15,11 +15,14 @@ from amal.runtime.argument_checks import check_whole
 from amal.types import BattleSpec
 
 FIELD_SIZE = 32
+TICK = 1.0 / 16.0  # s
 UNIT_GAP = 0.05  # between the rims of neighbours at placement
 MOVE_ACTIONS = 6  # no-op, stop and four directions come before the targets
 SIGHT = 9.0  # cells, unless a scenario says otherwise
 FULL_TURN = 360.0  # degrees
 LONGEST_EPISODE = 100_000  # steps, 14 hours of battle; recorders keep room for whole episodes
+RANDOM_DELAY = (-1, 2)  # ticks: -0.0625 s to 0.125 s, of most weapons of StarCraft II
+MOST_DELAY = 160  # ticks, ten seconds
 
 Plane = Literal["ground", "air"]
 Weapon = Literal["standard", "kamikaze", "laser", "heal"]
@@ -103,6 +106,7 @@ class Scenario:
     family: Family | None = None
     sight: float = SIGHT  # cells from centre to centre
     view_angle: float = FULL_TURN  # degrees, of the cone that an agent sees, around where it looks
+    random_delay: tuple[int, int] | None = None  # least and most ticks that a shot adds to the cooldown after it
     source: Path | None = None  # the scenario's own file, absolute
     digest: str | None = None  # sha256 of that file
 

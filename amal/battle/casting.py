@@ -32,6 +32,8 @@ def scene_of(scene, roster, e):  # type: ignore[no-untyped-def]
         scene.two,
         scene.sight,
         scene.view_cosine,
+        scene.least_delay,
+        scene.n_delays,
         roster.facing[min(e, len(roster.facing) - 1)],
     )
 

@@ -3,15 +3,14 @@
 import math
 
 from amal.battle.avoidance import avoid, take_places
-from amal.battle.battlefield import MOVE_ACTIONS
+from amal.battle.battlefield import MOVE_ACTIONS, TICK
 from amal.battle.compilation import kernel
-from amal.battle.random_stream import below, next_random
+from amal.battle.random_stream import below, draw_below, next_random
 from amal.battle.rewards import VICTORY_REWARD
 from amal.battle.state import ALLY, ATTACK_MOVE, HEAL, MOVE, NOBODY, STOP, TARGET
 from amal.battle.weapons import fire
 
 TICKS_PER_STEP = 8
-TICK = 1.0 / 16.0  # s
 MOVE_DISTANCE = 2.0
 SHIELD_REGEN = 2.0  # per second
 ENERGY_REGEN = 0.5625
@@ -68,7 +67,7 @@ def tick(units, battle, scene, lines, projected, turns, crowd, shuffle):  # type
     reward = 0.0
     for i in turns:
         if units[i].hp > 0.0:
-            reward += act(units, scene, i)
+            reward += act(units, battle, scene, i)
     return reward
 
 
@@ -215,7 +214,18 @@ def shuffle_turns(turns, battle):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def act(units, scene, me):  # type: ignore[no-untyped-def]
+def cooldown_of_shot(battle, scene, kind):  # type: ignore[no-untyped-def]
+    """Seconds until the next shot, with the random delay that the battle draws for this one.
+
+    What would be below 0 is 0: a unit fires once a tick at most. Without a cooldown there is nothing to delay."""
+    if scene.n_delays == 0 or kind.cooldown == 0.0:
+        return kind.cooldown
+    delay = scene.least_delay + draw_below(battle, scene.n_delays)
+    return max(kind.cooldown + delay * TICK, 0.0)
+
+
+@kernel
+def act(units, battle, scene, me):  # type: ignore[no-untyped-def]
     """Stage g for one unit: move, recover, fire; returns the reward in unscaled points."""
     unit, kind = units[me], scene.kinds[me]
     unit.vx, unit.vy = unit.next_vx, unit.next_vy
@@ -229,7 +239,7 @@ def act(units, scene, me):  # type: ignore[no-untyped-def]
     unit.hp = min(unit.hp + kind.hp_regen * TICK, kind.max_hp)
     if unit.shoots_at == NOBODY or unit.cooldown > 0.0:
         return 0.0
-    unit.cooldown = kind.cooldown
+    unit.cooldown = cooldown_of_shot(battle, scene, kind)
     return fire(units, scene, me, unit.shoots_at)
 
 

@@ -62,6 +62,16 @@ def count(value: Any, where: str, most: int) -> int:
     return value
 
 
+def bounds(value: Any, where: str, most: int) -> tuple[int, int]:
+    """The value, if it is a list of two whole numbers from -most to ``most``, the lower one first."""
+    numbers = list(value) if isinstance(value, list | tuple) else []
+    if len(numbers) != 2 or not all(type(n) is int and abs(n) <= most for n in numbers) or numbers[0] > numbers[1]:
+        raise ScenarioError(
+            f"{where}: expected [least, most], whole numbers from -{most} to {most} in this order, got {value!r}"
+        )
+    return numbers[0], numbers[1]
+
+
 def point(value: Any, where: str) -> tuple[float, float]:
     """The value, if it is a list of two numbers of at least 0."""
     if not isinstance(value, list) or len(value) != 2:

@@ -152,8 +152,8 @@ def write_state(units, scene, state):  # type: ignore[no-untyped-def]
             state[k] = unit.hp / kind.max_hp
             if kind.weapon == HEAL:
                 state[k + 1] = unit.energy / kind.max_energy
-            elif kind.cooldown > 0.0:
-                state[k + 1] = unit.cooldown / kind.cooldown
+            elif kind.max_cooldown > 0.0:
+                state[k + 1] = unit.cooldown / kind.max_cooldown
             state[k + 2], state[k + 3] = (unit.x - HALF_FIELD) / FIELD_SIZE, (unit.y - HALF_FIELD) / FIELD_SIZE
             write_extras(unit, kind, scene.ally_shields, scene.n_types, state, k + 4)
             if sees_a_cone:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, replace
 from functools import cache
 from itertools import combinations
@@ -20,6 +20,8 @@ from amal.battle.battlefield import (
     FIELD_SIZE,
     FULL_TURN,
     LONGEST_EPISODE,
+    MOST_DELAY,
+    RANDOM_DELAY,
     SIGHT,
     Family,
     Group,
@@ -30,7 +32,7 @@ from amal.battle.battlefield import (
     Weapon,
     place,
 )
-from amal.battle.entries import ScenarioError, check_keys, count, nearest, number, point, word
+from amal.battle.entries import ScenarioError, bounds, check_keys, count, nearest, number, point, word
 from amal.runtime.argument_checks import check_whole
 from amal.runtime.yaml_files import BadYaml, decode, parse_yaml
 
@@ -60,8 +62,15 @@ def name_of(reference: str) -> str:
     return Path(reference).stem if is_file(reference) else reference
 
 
-def load_scenario(reference: str, episode_limit: int | None = None) -> Scenario:
+def load_scenario(
+    reference: str, episode_limit: int | None = None, random_delay: bool | Sequence[int] = False
+) -> Scenario:
     """The scenario of that name, or in the YAML file of that path, with its own or another episode limit.
+
+    Args:
+        reference: the name or path.
+        episode_limit: steps until truncation; by default the scenario's.
+        random_delay: see ``with_random_delay``.
 
     Raises ScenarioError naming file and key for anything that cannot be fought."""
     if not isinstance(reference, str):
@@ -69,7 +78,26 @@ def load_scenario(reference: str, episode_limit: int | None = None) -> Scenario:
     if episode_limit is not None:
         check_whole(1, LONGEST_EPISODE, episode_limit=episode_limit)
     scenario = _load_file(Path(reference)) if is_file(reference) else _load_shipped(reference)
-    return scenario if episode_limit is None else replace(scenario, episode_limit=episode_limit)
+    scenario = scenario if episode_limit is None else replace(scenario, episode_limit=episode_limit)
+    return with_random_delay(scenario, random_delay)
+
+
+def with_random_delay(scenario: Scenario, random_delay: bool | Sequence[int]) -> Scenario:
+    """The scenario with random delays of shots.
+
+    Args:
+        scenario: any.
+        random_delay: True for the scenario's own bounds or, if it has none, RANDOM_DELAY; [least, most] in ticks for
+            these; False for what the scenario says, which is no delay in all that ship.
+
+    Raises ValueError for anything else."""
+    if random_delay is False:
+        return scenario
+    if random_delay is True:
+        return replace(scenario, random_delay=scenario.random_delay or RANDOM_DELAY)
+    if not isinstance(random_delay, list | tuple):
+        raise ValueError(f"random_delay must be True, False or [least, most] in ticks, got {random_delay!r}")
+    return replace(scenario, random_delay=bounds(random_delay, "random_delay", MOST_DELAY))
 
 
 def check_is_no_other_form(name: str) -> None:
@@ -214,7 +242,8 @@ def parse_scenario(
     """A scenario from its YAML entry; raises ScenarioError that begins with ``where``."""
     army = ["family"] if isinstance(entry, Mapping) and "family" in entry else ["attack_point", "groups"]
     required = ["terrain", "episode_limit", *army]
-    check_keys(entry, where, required, [*required, "sight", "view_angle", *(["family"] * ("family" not in army))])
+    optional = ["sight", "view_angle", "random_delay", *(["family"] * ("family" not in army))]
+    check_keys(entry, where, required, [*required, *optional])
     terrain = word(entry["terrain"], f"{where}: terrain", fields_of_battle)
     scenario = Scenario(
         name=name,
@@ -225,6 +254,9 @@ def parse_scenario(
         sight=number(entry.get("sight", SIGHT), f"{where}: sight"),
         view_angle=number(entry.get("view_angle", FULL_TURN), f"{where}: view_angle", FULL_TURN),
     )
+    if "random_delay" in entry:
+        given = bounds(entry["random_delay"], f"{where}: random_delay", MOST_DELAY)
+        scenario = replace(scenario, random_delay=given)
     for key in ("sight", "view_angle"):
         if getattr(scenario, key) == 0:
             raise ScenarioError(f"{where}: {key}: must be above 0, got 0")

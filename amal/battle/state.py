@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from amal.battle import families
-from amal.battle.battlefield import FULL_TURN, Scenario, UnitType, place
+from amal.battle.battlefield import FULL_TURN, TICK, Scenario, UnitType, place
 from amal.battle.rewards import reward_scale
 from amal.battle.scenario import wall_rectangles
 
@@ -42,7 +42,8 @@ KIND = np.dtype(
     [("side", np.int64), ("id_in_side", np.int64), ("plane", np.int64), ("targets", np.int64), ("weapon", np.int64)]
     + [("type_index", np.int64), ("attacks", np.int64)]
     + [(name, np.float64) for name in ("radius", "speed", "max_hp", "max_shield", "max_energy", "start_energy")]
-    + [(name, np.float64) for name in ("armor", "hp_regen", "scan_range", "attack_range", "cooldown")]
+    + [(name, np.float64) for name in ("armor", "hp_regen", "scan_range", "attack_range")]
+    + [("cooldown", np.float64), ("max_cooldown", np.float64)]  # s after a shot, without a delay and at most
     + [(name, np.float64) for name in ("blast_radius", "beam_width", "beam_length", "spawn_x", "spawn_y")],
     align=True,
 )
@@ -75,6 +76,8 @@ class Scene(NamedTuple):
     two: np.ndarray  # [2.0], see avoidance.rounded_square
     sight: float  # cells
     view_cosine: float  # of half the angle that agents see; -1 if they see all around
+    least_delay: int  # ticks, of the random delay of a shot
+    n_delays: int  # so many are possible, from the least one up; 0 if shots have none
     facing: np.ndarray  # [N, 2] where each agent looks, of length 1; [0, 2] if they see all around
 
 
@@ -142,6 +145,9 @@ def build_scene(scenario: Scenario, episode_limit: int) -> Scene:
     enemies = np.flatnonzero(kinds["side"] == ENEMY)
     health = kinds["max_hp"][enemies].sum() + kinds["max_shield"][enemies].sum()
     possible = scenario.types("ally") + scenario.types("enemy")
+    least, n_delays = 0, 0
+    if scenario.random_delay is not None:
+        least, n_delays = scenario.random_delay[0], scenario.random_delay[1] - scenario.random_delay[0] + 1
     return Scene(
         kinds=kinds.view(np.recarray),
         damage=damage,
@@ -162,6 +168,8 @@ def build_scene(scenario: Scenario, episode_limit: int) -> Scene:
         two=np.full(1, 2.0),
         sight=scenario.sight,
         view_cosine=math.cos(math.radians(scenario.view_angle / 2)) if scenario.view_angle < FULL_TURN else -1.0,
+        least_delay=least,
+        n_delays=n_delays,
         facing=np.zeros((0, 2)),
     )
 
@@ -215,6 +223,7 @@ def build_roster(scenario: Scenario, scene: Scene, num_battles: int) -> Roster:
 def _kinds(units: Sequence[UnitType], scenario: Scenario) -> np.ndarray:
     """[len(units)] KIND without side, id and place."""
     kinds = np.zeros(len(units), KIND)
+    most_delay = 0 if scenario.random_delay is None else scenario.random_delay[1]
     for kind, unit in zip(kinds, units, strict=True):
         kind["plane"] = _PLANES[unit.plane]
         kind["targets"] = sum(_PLANES[plane] for plane in set(unit.targets))
@@ -224,6 +233,8 @@ def _kinds(units: Sequence[UnitType], scenario: Scenario) -> np.ndarray:
         kind["start_energy"] = unit.starting_energy
         for name in ("attacks", "radius", "speed", "armor", "hp_regen", "scan_range", "attack_range", "cooldown"):
             kind[name] = getattr(unit, name)
+        if unit.cooldown > 0.0:
+            kind["max_cooldown"] = max(unit.cooldown + most_delay * TICK, 0.0)
         for name in ("blast_radius", "beam_width", "beam_length"):
             kind[name] = getattr(unit, name)
     return kinds

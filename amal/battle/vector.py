@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from amal.battle.battlefield import FIELD_SIZE, MOVE_ACTIONS, Scenario
 from amal.battle.casting import dress
 from amal.battle.compilation import announced
 from amal.battle.rival import Rival, scatter
-from amal.battle.scenario import load_scenario
+from amal.battle.scenario import load_scenario, with_random_delay
 from amal.battle.state import ATTACK_MOVE, BATTLE, ENEMY, HEAL, UNIT, Scene, build_roster, build_scene, build_scratch
 from amal.battle.stepping import CHUNKS, Views, first_refused, start_battle, step_all, step_chunk
 from amal.battle.threads import may_share_work, openmp_threads_kept
@@ -36,8 +36,8 @@ class VectorBattle:
     Args:
         scenario: a name from scenarios.yaml, the path of a YAML file, or a Scenario.
         num_battles: E.
-        seed: of the order in which units act within a tick and, in a family, of who fights where; where enemies follow
-            their script, nothing else is random.
+        seed: of all that is random: the order in which units act within a tick, delays of shots, who fights where in a
+            family, and where units start whose enemies are driven.
         shuffle_units: draw that order anew every tick; otherwise units act by id.
         auto_reset: start the next episode in the step that ends one (its last views are in ``final_obs`` and
             ``final_state``); otherwise a battle that is over stands still until ``reset``.
@@ -45,6 +45,9 @@ class VectorBattle:
         first_battle: number of the first battle, to go on where another VectorBattle's numbers end.
         driven_enemy: the enemies do not follow their script, but what ``step`` is told; both teams must be equal.
             Units then start up to 0.02 off their places per axis, drawn anew for every episode.
+        random_delay: True to draw for every shot how much later or sooner than its cooldown the next one comes, within
+            the scenario's bounds or, if it has none, RANDOM_DELAY; [least, most] in ticks of 1/16 s for other bounds.
+            By default, as the scenario says: those that ship have no delay.
 
     Raises ValueError that names an argument, here and in every method.
     """
@@ -59,11 +62,13 @@ class VectorBattle:
         episode_limit: int | None = None,
         first_battle: int = 0,
         driven_enemy: bool = False,
+        random_delay: bool | Sequence[int] = False,
     ) -> None:
         check_whole(1, MOST_BATTLES, num_battles=num_battles)
         check_whole(0, seed=seed, first_battle=first_battle)
         check_flag(shuffle_units=shuffle_units, auto_reset=auto_reset, driven_enemy=driven_enemy)
-        self.scenario = scenario if isinstance(scenario, Scenario) else load_scenario(scenario)
+        loaded = scenario if isinstance(scenario, Scenario) else load_scenario(scenario)
+        self.scenario = with_random_delay(loaded, random_delay)
         self.spec = self.scenario.spec(episode_limit)
         self.num_battles = num_battles
         self.shuffle_units = shuffle_units
