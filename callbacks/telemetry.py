@@ -112,6 +112,7 @@ class Telemetry(Callback):
             "scenario": source.spec.scenario,
             # of a file of the user's own
             "scenario_sha256": None if source.scenario is None else source.scenario.digest,
+            "random_delay": None if source.scenario is None else source.scenario.identity["random_delay"],
             "backend": source.backend,
             "seed": source.seed,
             "outcome": outcome,

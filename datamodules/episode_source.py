@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from amal.backends.battles import EpisodeLost, WorkerBattles
+from amal.backends.battles import EpisodeLost, WorkerBattles, refuse_random_delay
 from amal.battle.battlefield import Scenario
 from amal.battle.scenario import check_same_content, in_this_form, load_scenario
 from amal.battle.vector import MOST_BATTLES
@@ -56,6 +56,7 @@ class EpisodeSource:
         backend: what runs the battles.
         backend_options: other arguments of that back end's constructor.
         opponent: checkpoint of a run whose policy drives the enemies greedily.
+        random_delay: of every shot, in ticks; true for the default bounds, false for the scenario's own.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class EpisodeSource:
         backend: Backend = "embedded",
         backend_options: dict[str, Any] | None = None,
         opponent: str | None = None,
+        random_delay: bool | list[int] = False,
     ) -> None:
         check_whole(1, LARGEST_COUNT, episodes_per_update=episodes_per_update)
         check_whole(1, MOST_BATTLES, num_envs=num_envs)
@@ -84,7 +86,11 @@ class EpisodeSource:
         self._worker_arguments = (scenario, episode_limit, backend_options)
         self._workers: WorkerBattles | None = None
         # only the embedded simulator tells who fights where
-        self.scenario: Scenario | None = load_scenario(scenario, episode_limit) if backend == "embedded" else None
+        self.scenario: Scenario | None = None
+        if backend == "embedded":
+            self.scenario = load_scenario(scenario, episode_limit, random_delay)
+        else:
+            refuse_random_delay(backend, random_delay)
         self.spec = self._in_workers().spec if self.scenario is None else self.scenario.spec()
         self.opponent: Actor | None = None
         self.opponent_sha256: str | None = None  # of its checkpoint
@@ -151,7 +157,7 @@ class EpisodeSource:
                 streams["battle"] = {name: torch.from_numpy(array) for name, array in battle.items()}
             streams["generator"] = self._generator.get_state()
         return {
-            "scenario": {} if self.scenario is None else {"name": self.scenario.name, "digest": self.scenario.digest},
+            "scenario": {} if self.scenario is None else self.scenario.identity,
             "opponent_sha256": self.opponent_sha256,
             "processes": collected(streams),
         }

@@ -37,6 +37,9 @@ class RolloutDataModule(LightningDataModule):
         backend_options: other arguments of that back end's constructor.
         opponent: checkpoint of a run whose policy drives the enemies, greedily and without learning, in evaluations
             too; by default they follow their script. Both teams must be equal.
+        random_delay: whether the embedded simulator draws for every shot how much later or sooner than its cooldown the
+            next one comes, within the scenario's bounds or, if it has none, -1 to 2 ticks of 1/16 s, as StarCraft II
+            does; or [least, most] for other bounds. False: as the scenario says; those that ship have no delay.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class RolloutDataModule(LightningDataModule):
         backend: Backend = "embedded",
         backend_options: dict[str, Any] | None = None,
         opponent: str | None = None,
+        random_delay: bool | list[int] = False,
     ) -> None:
         super().__init__()
         self.budget = Budget(env_steps, episodes)
@@ -63,6 +67,7 @@ class RolloutDataModule(LightningDataModule):
             backend,
             backend_options,
             opponent,
+            random_delay,
         )
         spec = self.source.spec
         self.n_agents, self.n_actions = spec.n_agents, spec.n_actions  # the command line hands these to the algorithm

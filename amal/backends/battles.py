@@ -30,6 +30,14 @@ class WorkerFailure(RuntimeError):
     """A simulator broke down so often that there is no use in starting it again."""
 
 
+def refuse_random_delay(backend: str, random_delay: bool | Sequence[int]) -> None:
+    """Raises ValueError if random delays of shots are asked of another simulator, which has them or not."""
+    if random_delay is not False:
+        raise ValueError(
+            f"random_delay: only the embedded simulator can be told, not {backend!r}, got {random_delay!r}"
+        )
+
+
 class WorkerBattles:
     """E battles of one scenario in another simulator. Like VectorBattle's without automatic reset: arrays are written
     in place, and a battle that is over stands still.

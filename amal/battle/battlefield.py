@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -116,6 +116,12 @@ class Scenario:
         return self.name if self.source is None else str(self.source)
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint tells about the battles that it was trained on."""
+        delay = None if self.random_delay is None else list(self.random_delay)
+        return {"name": self.name, "digest": self.digest, "random_delay": delay}
+
+    @property
     def units(self) -> list[UnitType]:
         if self.family is not None and not self.groups:
             raise ScenarioError(f"{self.name}: its units are drawn for every battle; ask VectorBattle.fought(e)")
@@ -209,6 +215,11 @@ class Scenario:
             state_dim=len(self.state_features()),
             episode_limit=int(limit),
         )
+
+
+def delay_in_words(random_delay: Sequence[int] | None) -> str:
+    """What a scenario's random delay makes of its battles."""
+    return "without random delay" if random_delay is None else f"with random delay {list(random_delay)}"
 
 
 def place(scenario: Scenario) -> np.ndarray:

@@ -184,12 +184,15 @@ class TrainingCLI(LightningCLI):
         path = Path(config.ckpt_path)
         check_is_file(path)
         self.checkpoint = read_checkpoint(path, mapped=True)
+        plays = {"name": name_of(config.data.scenario)}
         if config.data.backend == "embedded":
-            check_same_content(load_scenario(config.data.scenario), scenario_of(self.checkpoint))
+            scenario = load_scenario(config.data.scenario, random_delay=config.data.random_delay)
+            check_same_content(scenario, scenario_of(self.checkpoint))
+            plays = scenario.identity
         if self.subcommand == "fit":
             check_resumable(path, self.checkpoint, decisive_settings(self._parser("fit"), config))
         else:
-            check_playable(path, self.checkpoint, name_of(config.data.scenario))
+            check_playable(path, self.checkpoint, plays)
 
     def before_fit(self) -> None:
         keep_freed_memory()

@@ -15,6 +15,7 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
+from amal.battle.battlefield import delay_in_words
 from amal.battle.compilation import simulator_hash
 from amal.runtime.checkpoints import CheckpointError, check_contents
 
@@ -107,17 +108,26 @@ def simulator_of(content: dict[str, Any]) -> str:
 
 
 def scenario_of(content: dict[str, Any]) -> dict[str, Any]:
-    """Name and digest of the scenario that a checkpoint was made on; empty where another back end had it."""
+    """The ``identity`` of the scenario that a checkpoint was made on; empty where another back end had it."""
     return dict(content.get("RolloutDataModule", {}).get("scenario", {}))
 
 
-def check_playable(checkpoint: Path, content: dict[str, Any], scenario: str) -> None:
-    """Says so if a checkpoint was made on other battles than it will play, those of the scenario of that name.
+def check_playable(checkpoint: Path, content: dict[str, Any], plays: dict[str, Any]) -> None:
+    """Says so if a checkpoint was made on other battles than it will play.
 
-    Whether its networks fit is for ``check_fits`` to say."""
-    trained_on = scenario_of(content).get("name", scenario)
-    if trained_on != scenario:
-        print(f"note: {checkpoint} was trained on {trained_on} and plays {scenario}", file=sys.stderr)
+    Whether its networks fit is for ``check_fits`` to say.
+
+    Args:
+        checkpoint: its path.
+        content: what it holds.
+        plays: ``identity`` of the scenario to be played; the name alone in another back end.
+    """
+    trained_on = scenario_of(content) or plays
+    if trained_on["name"] != plays["name"]:
+        print(f"note: {checkpoint} was trained on {trained_on['name']} and plays {plays['name']}", file=sys.stderr)
+    delays = [delay_in_words(scenario.get("random_delay")) for scenario in (trained_on, plays)]
+    if delays[0] != delays[1]:
+        print(f"note: {checkpoint} was trained {delays[0]} and plays {delays[1]}", file=sys.stderr)
     if simulator_of(content) != simulator_hash():
         hashes = f"{simulator_of(content)}, this one is {simulator_hash()}"
         print(f"note: {checkpoint} was trained in another simulator ({hashes})", file=sys.stderr)

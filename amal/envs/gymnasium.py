@@ -27,6 +27,7 @@ class BattleEnv(gymnasium.Env[tuple[np.ndarray, ...], Any]):
         scenario: a name from scenarios.yaml, or the path of a YAML file.
         seed: of the battles, until ``reset`` gets another; by default a random one.
         episode_limit: steps until truncation; by default the scenario's.
+        random_delay: of shots; see ``VectorBattle``.
         strict: raise UnavailableAction where an agent cannot take its action now, rather than have it stop (no-op if
             it is dead) and count it in ``info["unavailable_actions"]``.
         use_cpp_rvo2: without effect, for clients of SMAClite that pass it.
@@ -41,6 +42,7 @@ class BattleEnv(gymnasium.Env[tuple[np.ndarray, ...], Any]):
         seed: int | None = None,
         *,
         episode_limit: int | None = None,
+        random_delay: bool | Sequence[int] = False,
         strict: bool = False,
         use_cpp_rvo2: bool = False,
         render_mode: None = None,
@@ -48,7 +50,7 @@ class BattleEnv(gymnasium.Env[tuple[np.ndarray, ...], Any]):
         if render_mode is not None:
             raise ValueError(f"render_mode must be None, got {render_mode!r}")
         check_flag(strict=strict)
-        self.scenario = load_scenario(scenario)
+        self.scenario = load_scenario(scenario, random_delay=random_delay)
         self.strict = strict
         if seed is not None:
             super().reset(seed=_checked_seed(seed))

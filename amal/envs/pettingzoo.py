@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ class ParallelBattleEnv(ParallelEnv[str, np.ndarray, int]):
         scenario: a name from scenarios.yaml, or the path of a YAML file.
         seed: of the battles, until ``reset`` gets another; by default a random one.
         episode_limit: steps until truncation; by default the scenario's.
+        random_delay: of shots; see ``VectorBattle``.
         strict: raise UnavailableAction where an agent cannot take its action now, rather than have it stop (no-op if
             it is dead) and say so in its info.
     """
@@ -34,9 +35,15 @@ class ParallelBattleEnv(ParallelEnv[str, np.ndarray, int]):
     render_mode = None
 
     def __init__(
-        self, scenario: str, seed: int | None = None, *, episode_limit: int | None = None, strict: bool = False
+        self,
+        scenario: str,
+        seed: int | None = None,
+        *,
+        episode_limit: int | None = None,
+        random_delay: bool | Sequence[int] = False,
+        strict: bool = False,
     ) -> None:
-        self._env = BattleEnv(scenario, seed, episode_limit=episode_limit, strict=strict)
+        self._env = BattleEnv(scenario, seed, episode_limit=episode_limit, random_delay=random_delay, strict=strict)
         self.metadata = {"name": f"amal_{self._env.scenario.name}_v0", "render_modes": [], "is_parallelizable": True}
         self.possible_agents = [f"agent_{agent}" for agent in range(self._env.n_agents)]
         self.agents: list[str] = []
@@ -108,7 +115,12 @@ class ParallelBattleEnv(ParallelEnv[str, np.ndarray, int]):
 
 
 def parallel_env(
-    scenario: str, seed: int | None = None, *, episode_limit: int | None = None, strict: bool = False
+    scenario: str,
+    seed: int | None = None,
+    *,
+    episode_limit: int | None = None,
+    random_delay: bool | Sequence[int] = False,
+    strict: bool = False,
 ) -> ParallelBattleEnv:
     """The PettingZoo environment of a scenario, under the name that PettingZoo's modules give to theirs."""
-    return ParallelBattleEnv(scenario, seed, episode_limit=episode_limit, strict=strict)
+    return ParallelBattleEnv(scenario, seed, episode_limit=episode_limit, random_delay=random_delay, strict=strict)

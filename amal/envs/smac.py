@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from numbers import Real
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from amal import backends
-from amal.backends.battles import EpisodeLost, WorkerBattles
+from amal.backends.battles import EpisodeLost, WorkerBattles, refuse_random_delay
 from amal.battle import VectorBattle
 from amal.battle.battlefield import Scenario
 from amal.battle.entries import nearest
@@ -70,6 +70,7 @@ class SMACWrapper:
         reward_sparse: rewards of 1 for a victory, -1 for a defeat and 0 otherwise, in place of all points; the other
             reward options are then without effect.
         episode_limit: steps until the episode is cut off; by default the scenario's.
+        random_delay: of shots, in the embedded simulator; see ``VectorBattle``.
         options: other arguments of the back end's constructor; the embedded simulator has none.
 
     Raises BackendError, a ValueError, if a back end cannot be used as it is installed.
@@ -85,6 +86,7 @@ class SMACWrapper:
         reward_scale_rate: float = FLAWLESS_RETURN,
         reward_sparse: bool = False,
         episode_limit: int | None = None,
+        random_delay: bool | Sequence[int] = False,
         **options: Any,
     ) -> None:
         if not isinstance(backend, str) or backend not in BACKENDS:
@@ -95,8 +97,11 @@ class SMACWrapper:
             if options:
                 option = next(iter(options))
                 raise TypeError(f"backend 'embedded' has no option {option!r}{in_this_form(option)}")
-            self._battle = VectorBattle(scenario_name, 1, seed, auto_reset=False, episode_limit=episode_limit)
+            self._battle = VectorBattle(
+                scenario_name, 1, seed, auto_reset=False, episode_limit=episode_limit, random_delay=random_delay
+            )
         else:
+            refuse_random_delay(backend, random_delay)
             if backend == "starcraft2":
                 options |= asdict(rewards)
             elif rewards != RewardOptions():

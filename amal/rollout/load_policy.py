@@ -35,7 +35,7 @@ def load_player(checkpoint: Path, config: Path | None = None) -> tuple[Lightning
         raise CheckpointError(
             f"{config}: battles of backend {backend!r} cannot be drawn, only the embedded simulator's"
         )
-    scenario = load_scenario(data["scenario"], data.get("episode_limit"))
+    scenario = load_scenario(data["scenario"], data.get("episode_limit"), data.get("random_delay", False))
     module = _build(model, scenario.spec(), config)
     if not all(callable(getattr(module, name, None)) for name in ("act", "initial_hidden")):
         raise CheckpointError(f"{config}: a {type(module).__name__} cannot play: it needs act and initial_hidden")

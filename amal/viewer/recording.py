@@ -77,7 +77,7 @@ def find_attacks(scenario: Scenario, units: np.ndarray) -> list[Attack]:
 
 
 def _find_attack(scenario: Scenario, before: np.ndarray, after: np.ndarray, t: int, attacker: int) -> Attack | None:
-    """The attacker's attack between two rows [U, 9], if any; no weapon fires twice in a step."""
+    """The attacker's attack between two rows [U, 9], if any; the last one of a weapon that fires twice in it."""
     types, sides = scenario.units, np.array(scenario.sides)
     unit, foes = types[attacker], sides != sides[attacker]
     hurt = (before[:, ALIVE] > 0) & (after[:, HP] + after[:, SHIELD] < before[:, HP] + before[:, SHIELD] - EPSILON)
@@ -105,7 +105,9 @@ def _find_attack(scenario: Scenario, before: np.ndarray, after: np.ndarray, t: i
 
 
 def _time_fired(cooldown: float, before: np.ndarray, after: np.ndarray, t: int) -> float | None:
-    """When in step t a weapon fired, by the unit's two rows [9]. The cooldown has run down since; the dead's stands."""
+    """When in step t a weapon fired, by the unit's two rows [9]. The cooldown has run down since; the dead's stands.
+
+    The time is off by the shot's random delay, if there is one: a recording does not tell it."""
     rest = before[COOLDOWN] if after[ALIVE] == 0 else max(before[COOLDOWN] - STEP_SECONDS, 0.0)
     if after[COOLDOWN] <= rest + EPSILON:
         return None

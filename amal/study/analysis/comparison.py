@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from amal.battle.battlefield import delay_in_words
 from amal.battle.entries import nearest
 from amal.study.analysis.scores import FINAL_EVALUATIONS, EvaluationProtocol, FloatArray, Run, final_scores, read_run
 from amal.study.grid.runs import BASELINE, family, read_record
@@ -92,7 +93,8 @@ def read_comparison(study: Path, baseline: str | None = None, only: Sequence[str
         only: the algorithms to compare beside the baseline, by default all.
 
     Raises:
-        ValueError: there is no run or no such algorithm, or a file cannot be read; the message is one line.
+        ValueError: there is no run or no such algorithm, a file cannot be read, or some runs fought with a random delay
+            and others without or with another one; the message is one line.
     """
     if not study.is_dir():
         raise ValueError(f"{study}: no such folder")
@@ -109,6 +111,7 @@ def read_comparison(study: Path, baseline: str | None = None, only: Sequence[str
     tuned_on = (record or {}).get("tuned_on", [])
     tests = family(known, sorted(scenarios), baseline, tuned_on)["tests"]
     runs = [run for run in runs if run.algorithm in algorithms]
+    _check_same_battles(study, runs)
     absent = {cell: state for cell, state in absent.items() if cell[0] in algorithms}
     order = (record or {}).get("scenarios", [])
     complete = complete_seeds(runs)
@@ -146,6 +149,21 @@ def _planned(present: Iterable[_Cell], record: Mapping[str, Any]) -> list[_Cell]
     axes = [list(dict.fromkeys(axis)) for axis in zip(*present, strict=True)]
     algorithms, scenarios, seeds = (record.get(key) or axis for key, axis in zip(_AXES, axes, strict=True))
     return [(algorithm, scenario, seed) for algorithm in algorithms for scenario in scenarios for seed in seeds]
+
+
+def _check_same_battles(study: Path, runs: Sequence[Run]) -> None:
+    """Raises ValueError unless all runs have the same random delay: win rates with and without do not compare."""
+    kinds: dict[str, list[str]] = {}
+    for run in runs:
+        kind = delay_in_words(run.record.get("random_delay"))
+        kinds.setdefault(kind, []).append(f"{run.algorithm} {run.scenario} seed_{run.seed}")
+    if len(kinds) > 1:
+        others = {kind: f" and {len(cells) - 1} more" if len(cells) > 1 else "" for kind, cells in kinds.items()}
+        named = (f"{kind} {cells[0]}{others[kind]}" for kind, cells in kinds.items())
+        raise ValueError(
+            f"{study}: these runs fought different battles, whose win rates do not compare: {'; '.join(named)}; "
+            "report an algorithm alone with --baseline NAME --algorithms NAME"
+        )
 
 
 _AXES = ("algorithms", "scenarios", "seeds")
