@@ -28,14 +28,15 @@ ALIVE = COLUMNS.index("alive")
 # for a platform's own square root or pow; a change in rounding shows up at once, for it decides battles within seconds.
 UNITS_TOLERANCE = 1e-9
 TOLERANCE = 1e-4
-# recording, steps, shuffled: few steps, for uncompiled kernels take a second for each of the crowded ones
+# recording, steps, shuffled, with random delay: few steps, for uncompiled kernels take a second for each crowded one
 SHORT_BATTLES = (
-    ("2s3z-walls-103", 12, False),
-    ("MMM-focus-101", 8, False),
-    ("bane_vs_bane-random-100", 6, False),
-    ("2c_vs_64zg-walls-103", 4, False),
-    ("3s_vs_5z-mixed-102", 12, True),
-    ("corridor-mixed-102", 6, True),
+    ("2s3z-walls-103", 12, False, False),
+    ("MMM-focus-101", 8, False, False),
+    ("bane_vs_bane-random-100", 6, False, False),
+    ("2c_vs_64zg-walls-103", 4, False, False),
+    ("3s_vs_5z-mixed-102", 12, True, False),
+    ("corridor-mixed-102", 6, True, False),
+    ("3s5z-mixed-102", 10, True, True),
 )
 
 
@@ -65,9 +66,10 @@ def short_battles() -> dict[str, np.ndarray]:
     The first available action takes the place of one that is not, for shuffled battles leave the recording's course.
     """
     courses = {}
-    for name, steps, shuffled in SHORT_BATTLES:
+    for name, steps, shuffled, delayed in SHORT_BATTLES:
         record = load(name)
-        battle = VectorBattle(str(record["scenario"]), 1, seed=3, shuffle_units=shuffled, auto_reset=False)
+        scenario = load_scenario(str(record["scenario"]), random_delay=delayed)
+        battle = VectorBattle(scenario, 1, seed=3, shuffle_units=shuffled, auto_reset=False)
         battle.reset(positions=record["units"][:1, :, :2])
         course = [battle.units[0]]
         for actions in record["actions"][:steps]:
@@ -151,7 +153,7 @@ def test_uncompiled_kernels_fight_the_same_battles_bit_for_bit(tmp_path: Path) -
     subprocess.run([sys.executable, __file__, str(file)], env=environment, check=True, timeout=300)
     compiled = short_battles()
     with np.load(file) as uncompiled:
-        assert sorted(uncompiled.files) == sorted(name for name, _, _ in SHORT_BATTLES)
+        assert sorted(uncompiled.files) == sorted(name for name, *_ in SHORT_BATTLES)
         for name, course in compiled.items():
             np.testing.assert_array_equal(uncompiled[name], course, name)
         assert (course[-1, :, 2:4] < course[0, :, 2:4]).any(), f"{name} was meant to reach the weapons"

@@ -62,6 +62,7 @@ def refusal(capsys: pytest.CaptureFixture[str], call: Callable[[], None]) -> str
         (("--model.lr", "1e-3"), "model.init_args.lr was 0.0005 and is now 0.001"),
         (("--model.policy", "amal.networks.GRUPolicy"), "model.init_args.policy.class_path was"),
         (("--data.scenario", "2s3z"), "data.scenario was '3m' and is now '2s3z'"),
+        (("--data.random_delay", "true"), "data.random_delay was False and is now True"),
         (("--data.env_steps", "600"), "data.env_steps was 300 and is now 600"),
         (("--seed_everything", "1"), "seed_everything was 0 and is now 1"),
         (("--evaluation.every_n_episodes", "16"), "evaluation.every_n_episodes was 8 and is now 16"),

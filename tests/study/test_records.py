@@ -22,6 +22,7 @@ from tests.study.studies import of, write_study
         ("code_version", 5, "code_version must be a text or nothing, got 5"),
         ("simulator_hash", {}, "simulator_hash must be a text or nothing"),
         ("backend", ["embedded"], "backend must be a text or nothing"),
+        ("random_delay", True, "random_delay must be a list of whole numbers or nothing, got True"),
         ("totals", {"env_steps": float("nan")}, "totals must be a mapping to numbers of at least 0"),
         ("evaluation", {"episodes": 32}, "evaluation must be a mapping of every_n_episodes, episodes and"),
         (

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -110,3 +113,22 @@ def test_the_family_is_the_plans_and_another_baseline_is_exploratory(tmp_path: P
     assert of(tmp_path).family == 2 * 2 * 2, "two algorithms, two scenarios of which one has no runs yet, two tests"
     assert "exploratory" not in "\n".join(notes(of(tmp_path)))
     assert "planned with mappo as the baseline" in "\n".join(notes(of(tmp_path, "amal")))
+
+
+def test_runs_with_and_without_random_delay_are_not_reported_together(
+    tmp_path: Path, cli: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = write_study(tmp_path, seeds=2, scenarios=["3m"])
+    for path in (study / "amal").glob("3m/seed_*/run.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"random_delay": [-1, 2]}))
+    with pytest.raises(SystemExit) as stop:
+        cli("report", study)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and not (study / "report").exists()
+    assert error == (
+        f"error: {study}: these runs fought different battles, whose win rates do not compare: with random delay "
+        "[-1, 2] amal 3m seed_0 and 1 more; without random delay mappo 3m seed_0 and 1 more; report an algorithm alone "
+        "with --baseline NAME --algorithms NAME\n"
+    )
+    cli("report", study, "--baseline", "amal", "--algorithms", "amal", "--resamples", "100")
+    assert pd.read_csv(study / "report" / "summary.csv")["algorithm"].tolist() == ["amal"]
