@@ -11,7 +11,7 @@ from lightning import LightningModule
 
 from amal.battle.battlefield import Scenario
 from amal.battle.rival import check_equal_teams
-from amal.battle.scenario import check_same_content, load_scenario
+from amal.battle.scenario import check_same_content, load_scenario, with_random_delay
 from amal.runtime.checkpoints import CheckpointError, check_fits, check_is_file, read_checkpoint
 from amal.runtime.configuration import DIMENSIONS, check_parsed
 from amal.runtime.trusted_code import ForeignCode, denied_import, permissions
@@ -35,7 +35,11 @@ def load_player(checkpoint: Path, config: Path | None = None) -> tuple[Lightning
         raise CheckpointError(
             f"{config}: battles of backend {backend!r} cannot be drawn, only the embedded simulator's"
         )
-    scenario = load_scenario(data["scenario"], data.get("episode_limit"), data.get("random_delay", False))
+    scenario = load_scenario(data["scenario"], data.get("episode_limit"))
+    try:
+        scenario = with_random_delay(scenario, data.get("random_delay", False))
+    except ValueError as error:
+        raise CheckpointError(f"{config}: data.{error}") from None
     module = _build(model, scenario.spec(), config)
     if not all(callable(getattr(module, name, None)) for name in ("act", "initial_hidden")):
         raise CheckpointError(f"{config}: a {type(module).__name__} cannot play: it needs act and initial_hidden")

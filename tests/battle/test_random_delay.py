@@ -27,6 +27,7 @@ from amal.battle.scenario import (
 from amal.battle.state import BATTLE
 from amal.envs import SMACWrapper, parallel_env
 from amal.rollout.load_policy import load_player
+from amal.runtime.checkpoints import CheckpointError
 from datamodules import RolloutDataModule
 from tests.battle.test_vector import COOLDOWN, HP, assert_same, course, random_actions, snapshot
 
@@ -297,6 +298,10 @@ def test_a_run_says_which_battles_it_fought_and_films_and_evaluations_fight_them
     last = run / "checkpoints" / "last.ckpt"
     assert load_player(last)[1].random_delay == (-1, 2)
     cli("replay", "--ckpt_path", last, "--out", tmp_path / "battle.html")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text((run / "config.yaml").read_text().replace("random_delay: true", "random_delay: [2]"))
+    with pytest.raises(CheckpointError, match=r"broken.yaml: data.random_delay: expected \[least, most\]"):
+        load_player(last, broken)
     told = ("--config", run / "config.yaml", "--ckpt_path", last)
     capsys.readouterr()
     cli("validate", *told)
