@@ -137,7 +137,7 @@ def test_the_metrics_page_names_what_a_run_writes(
     evaluated = first_cells(section("metrics.md", "evaluations.csv"))
     assert evaluated == list(pd.read_csv(tmp_path / "run" / "evaluations.csv"))
     record = json.loads((tmp_path / "run" / "run.json").read_text())
-    keys = [f"totals.{total}" for total in record.pop("totals")] + list(record)
+    keys = [f"{name}.{key}" for name in ("evaluation", "totals") for key in record.pop(name)] + list(record)
     assert sorted(first_cells(section("metrics.md", "run.json"))) == sorted(keys)
 
 

@@ -12,8 +12,10 @@ import pandas as pd
 import pytest
 
 from amal.commands.report import main
+from amal.study.analysis.tables import Bootstrap
+from amal.study.report.report import make_tables
 from tests.conftest import ROOT
-from tests.study.studies import Cli, write_run, write_study
+from tests.study.studies import Cli, of, write_run, write_study
 
 
 def test_the_command_writes_everything(tmp_path: Path, cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,11 +46,12 @@ def test_the_command_writes_everything(tmp_path: Path, cli: Cli, capsys: pytest.
 
 def test_equal_seeds_give_equal_files(tmp_path: Path, cli: Cli) -> None:
     study = write_study(tmp_path / "study", scenarios=["3m"])
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        cli("report", study, "--out", tmp_path / name, "--resamples", 50, "--seed", seed)
+    for name in ("a", "b"):
+        cli("report", study, "--out", tmp_path / name, "--resamples", 50, "--seed", 1)
     same = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
     assert same == {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}
-    assert same["summary.csv"] != (tmp_path / "c" / "summary.csv").read_bytes()
+    tables = [make_tables(of(study), Bootstrap(50, seed))["summary"].to_csv(index=False).encode() for seed in (1, 2)]
+    assert same["summary.csv"] == tables[0] != tables[1]
 
 
 def test_several_algorithms_share_the_baseline(tmp_path: Path, cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,9 +118,8 @@ def test_help_answers_at_once_and_without_the_heavy_libraries() -> None:
     assert "--baseline NAME" in done.stdout and done.stdout.endswith("[]\n") and time.perf_counter() - start < 10
 
 
-def test_the_report_needs_neither_torch_nor_lightning(tmp_path: Path) -> None:
-    study = write_study(tmp_path, scenarios=["3m"], seeds=1)
-    code = f"import sys, cli\ncli.main(['report', {str(study)!r}, '--resamples', '9'])\n"
+def test_the_report_needs_neither_torch_nor_lightning() -> None:
+    code = "import sys, amal.commands.report, amal.study.report.report\n"
     code += "print([name for name in ('torch', 'lightning') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.endswith("[]\n")

@@ -37,9 +37,8 @@ def test_unfinished_and_missing_cells_are_listed_and_left_out(tmp_path: Path) ->
     assert "another algorithm has not finished that seed: amal MMM seed_3, mappo 3m seed_4" in text
     table = runs(comparison)
     assert len(table) == 30 and table["in_statistics"].sum() == 16
-    write_report(comparison, tmp_path / "report", BOOTSTRAP)
-    page = (tmp_path / "report" / "report.html").read_text()
-    assert "mappo MMM seed_3 (no run.json yet)" in page and "No verdict (4 seeds, 5 needed)" in page
+    assert "mappo MMM seed_3 (no run.json yet)" in text
+    assert verdict_of(comparison).headline.startswith("No verdict (4 seeds, 5 needed)")
 
 
 BREAKAGES = {

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +22,6 @@ from amal.study.analysis.scores import (
     scenarios_and_seeds,
     steps_to_threshold,
 )
-from tests.conftest import ROOT
 
 
 def table(win_rates: list[float], every: float = 100.0) -> pd.DataFrame:
@@ -201,9 +198,3 @@ def test_smoothing_keeps_a_lucky_evaluation_from_counting() -> None:
     assert steps_to_threshold(run([0.4, 0.6]), 8.0, smooth=1, metric="return_mean") == (100.0, False)
     with pytest.raises(ValueError, match="at least 1"):
         steps_to_threshold(lucky, 0.5, smooth=0)
-
-
-def test_reading_a_study_loads_no_torch() -> None:
-    modules = "amal.study.analysis.scores, amal.study.analysis.statistics, amal.study.analysis.survival"
-    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
