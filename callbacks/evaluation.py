@@ -59,7 +59,7 @@ class Evaluation(Callback):
         assert isinstance(pl_module, Algorithm)
         budget = budget_of(trainer)
         episodes = source_of(trainer).play_evaluation(pl_module, number=len(self.rows))
-        results: dict[str, float] = trainer.strategy.broadcast(measured(episodes) if trainer.is_global_zero else {})
+        results: dict[str, float] = trainer.strategy.broadcast(measure(episodes) if trainer.is_global_zero else {})
         counts = {**budget.used, "wall_seconds": round(budget.wall_seconds, 3)}
         self.rows.append({**counts, **results})
         pl_module.log_dict({f"eval/{name}": value for name, value in results.items()}, batch_size=1)
@@ -74,7 +74,7 @@ class Evaluation(Callback):
         self.rows = list(state_dict["rows"])
 
 
-def measured(episodes: Iterable[EpisodeBatch]) -> dict[str, float]:
+def measure(episodes: Iterable[EpisodeBatch]) -> dict[str, float]:
     """The statistics of all batches of episodes together."""
     statistics = BattleStatistics()
     for batch in episodes:

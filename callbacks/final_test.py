@@ -10,7 +10,7 @@ from lightning import Callback, LightningModule, Trainer
 from amal.algorithms.base import Algorithm
 from amal.runtime.atomic import replacing
 from amal.runtime.checkpoints import read_checkpoint
-from callbacks.evaluation import measured
+from callbacks.evaluation import measure
 from datamodules.episode_source import TEST_EPISODES
 from datamodules.rollout import budget_of, source_of
 
@@ -29,11 +29,11 @@ class FinalTest(Callback):
         source = source_of(trainer)
         folder = Path(trainer.default_root_dir)
         best = folder / "checkpoints" / "best.ckpt"
-        rows = [{"checkpoint": "last", **measured(source.play_evaluation(pl_module, "test", TEST_EPISODES))}]
+        rows = [{"checkpoint": "last", **measure(source.play_evaluation(pl_module, "test", TEST_EPISODES))}]
         if best.exists():  # there is none without evaluations
             last = {name: tensor.clone() for name, tensor in pl_module.state_dict().items()}
             pl_module.load_state_dict(read_checkpoint(best)["state_dict"])
-            rows.append({"checkpoint": "best", **measured(source.play_evaluation(pl_module, "test", TEST_EPISODES))})
+            rows.append({"checkpoint": "best", **measure(source.play_evaluation(pl_module, "test", TEST_EPISODES))})
             pl_module.load_state_dict(last)
         with replacing(folder / "final_test.csv") as part:
             pd.DataFrame(rows).to_csv(part, index=False)

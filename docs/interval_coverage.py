@@ -160,7 +160,7 @@ INTERVALS: dict[str, Interval] = {
 INTERVALS_BY_ADDED = {0.0: "percentile bootstrap", ADDED: "½ run at the bounds", 1.0: "1 run at the bounds"}
 
 
-def measured(interval: Interval, draw: Draw, mean: float, runs: int, studies: int) -> str:
+def measure(interval: Interval, draw: Draw, mean: float, runs: int, studies: int) -> str:
     """'0.95 (0.30)': coverage and mean width; and the share without width, if any."""
     low, high = interval(draw(np.random.default_rng(1), (studies, runs)))
     covered = (low <= mean + ROUNDING) & (mean - ROUNDING <= high)
@@ -184,7 +184,7 @@ def print_cells(studies: int) -> None:
         heads = [f"{runs} runs", *MODELS, "all at 0 or 1: worst and mean over shares"]
         print(f"\n| {' | '.join(heads)} |\n{'| --- ' * len(heads)}|")
         for name, interval in INTERVALS.items():
-            cells = [measured(interval, draw, mean, runs, studies) for draw, mean in MODELS.values()]
+            cells = [measure(interval, draw, mean, runs, studies) for draw, mean in MODELS.values()]
             print(f"| {name} | {' | '.join([*cells, over_shares(interval, runs)])} |", flush=True)
 
 
@@ -260,7 +260,7 @@ def sampled_ratios(
 
 
 def coverage(name: str, runs: int, added: float, studies: int) -> str:
-    """As ``measured``, but of a statistic of the report, with its own functions; the truth is that of 3000 runs."""
+    """As ``measure``, but of a statistic of the report, with its own functions; the truth is that of 3000 runs."""
     sampled = sampled_ratios if name in ARRIVALS else sampled_scores
     truth = np.mean([sampled(name, 3000, added, np.random.default_rng(k), 1)[1] for k in range(10)])
     g = np.random.default_rng(1)

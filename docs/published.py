@@ -32,7 +32,7 @@ def plan(folder: Path) -> dict[str, Any]:
     return record
 
 
-def corrected(folder: Path, final: str) -> pd.DataFrame:
+def correct_p_values(folder: Path, final: str) -> pd.DataFrame:
     """A row per test that was made, the least p-value first.
 
     Args:
@@ -83,7 +83,7 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
     for test in ("welch_p", "mann_whitney_p"):
-        found = corrected(options.folder, test)
+        found = correct_p_values(options.folder, test)
         print(f"{test} and {ARRIVAL}, {found.attrs['tests']} planned tests:")
         print(found.head(8).to_string(index=False, float_format=lambda value: f"{value:.3g}"), end="\n\n")
     print(ratios(options.folder).to_string(index=False, float_format=lambda value: f"{value:.2f}"))

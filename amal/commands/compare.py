@@ -43,9 +43,9 @@ def main(args: list[str]) -> None:
             import_ray()
         if options.parallel is not None and options.parallel < 1:
             raise StudyError(f"--parallel must be at least 1, got {options.parallel}")
-        grid.joined(options.out)  # refuses before anything is written
+        grid.join(options.out)  # refuses before anything is written
         with locked(options.out):
-            write_record(options.out, grid.joined(options.out))
+            write_record(options.out, grid.join(options.out))
             code = run(grid, options)
     except (StudyError, ScenarioError, FolderNotOurs) as error:
         fail(str(error))
@@ -213,7 +213,7 @@ def run(grid: Grid, options: argparse.Namespace) -> int:
             print(f"note: {cell} is run again, its folder is set aside: {fault}", file=sys.stderr)
     with received_signals() as signals:
         try:
-            with board.shown():
+            with board.show():
                 _run_until(lambda: bool(signals), launcher, board)
                 if signals:
                     launcher.stop(signals)
@@ -237,7 +237,7 @@ def _run_until(is_stopped: Callable[[], bool], launcher: Launcher, board: Board)
                 board.end(cell, str(error))
         board.refresh()
         time.sleep(TICK_SECONDS)
-        for cell, failure in launcher.ended():
+        for cell, failure in launcher.poll():
             board.end(cell, failure)
             running -= 1
 

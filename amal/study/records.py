@@ -80,7 +80,7 @@ STUDY = {
 STUDY_MAY_HAVE = {"baseline": WORD, "tuned_on": WORDS, "scenario_files": FILES}
 
 
-def checked(path: Path, record: Any, needs: Mapping[str, Kind], may_have: Mapping[str, Kind]) -> dict[str, Any]:
+def check_record(path: Path, record: Any, needs: Mapping[str, Kind], may_have: Mapping[str, Kind]) -> dict[str, Any]:
     """The record, a mapping in which each value is of its kind. ValueError, of one line, for the first that is not."""
     if not isinstance(record, dict):
         raise ValueError(f"{path}: must be a mapping of {', '.join(needs)}, got {reprlib.repr(record)}")

@@ -108,7 +108,7 @@ def test_a_protocol_sets_what_the_options_would(tmp_path: Path) -> None:
     grid = grid_of(read_options(["--out", "runs/x", "--protocol", str(protocol)]))
     tuned = {"mappo": [Path("configs/mappo.yaml")], "tuned": [Path("configs/mappo_tuned.yaml")]}
     assert grid == Grid(tuned, ["3m", "8m"], [0, 1, 2], 1000, [], [], "tuned", ["3m"])
-    record = grid.joined(tmp_path / "new")
+    record = grid.join(tmp_path / "new")
     assert record["tuned_on"] == ["3m"]
     # stated before the first run: tests of the final win rate and of the steps, of mappo on 8m
     assert record["family"]["tests"] == 2 and record["family"]["algorithms"] == ["mappo"]

@@ -11,7 +11,7 @@ from amal.study.analysis.statistics import holm
 FINAL, SECOND_OPINION, ARRIVAL = "welch_p", "mann_whitney_p", "env_steps_log_rank_p"
 
 
-def corrected(
+def correct_p_values(
     comparison: Comparison, summary: pd.DataFrame, efficiency: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Both tables with a column P_holm after each P, for the rows of counted scenarios.

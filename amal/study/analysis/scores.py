@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from amal.study.records import RUN, RUN_MAY_HAVE, checked
+from amal.study.records import RUN, RUN_MAY_HAVE, check_record
 
 FloatArray = NDArray[np.float64]
 Axis = Literal["env_steps", "episodes", "wall_seconds"]
@@ -124,7 +124,7 @@ def _read_record(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: is no JSON ({error})") from error
-    return checked(path, record, RUN, RUN_MAY_HAVE)
+    return check_record(path, record, RUN, RUN_MAY_HAVE)
 
 
 def _read_evaluations(path: Path, required: bool) -> pd.DataFrame:

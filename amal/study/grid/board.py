@@ -48,7 +48,7 @@ class Board:
         return [cell for cell, s in self.states.items() if s == state]
 
     @contextmanager
-    def shown(self) -> Iterator[None]:
+    def show(self) -> Iterator[None]:
         """Keeps the live table on the terminal for the time of the context."""
         if self._live is None:
             self._print(self.headline())

@@ -54,7 +54,7 @@ class Launcher(Protocol):
     def start(self, cell: Cell) -> None:
         """Raises OSError or CellInUse if the cell cannot be started."""
 
-    def ended(self) -> list[tuple[Cell, str]]:
+    def poll(self) -> list[tuple[Cell, str]]:
         """The cells that ended since the last call, each with what went wrong, which is nothing if all is well."""
 
     def stop(self, signals: Sequence[int] = ()) -> None:
@@ -117,7 +117,7 @@ def terminate(processes: Collection[subprocess.Popen[bytes]], signals: Sequence[
         process.wait()
 
 
-def verdict(exit_code: int) -> str:
+def describe_exit(exit_code: int) -> str:
     if exit_code >= 0:
         return f"exit code {exit_code}" if exit_code else ""
     killer = signal.Signals(-exit_code).name if -exit_code in set(signal.Signals) else f"signal {-exit_code}"
@@ -137,9 +137,9 @@ class LocalLauncher:
     def start(self, cell: Cell) -> None:
         self._processes[cell] = launch(cell, self.threads)
 
-    def ended(self) -> list[tuple[Cell, str]]:
+    def poll(self) -> list[tuple[Cell, str]]:
         codes = [(cell, process.poll()) for cell, process in self._processes.items()]
-        ended = [(cell, verdict(code)) for cell, code in codes if code is not None]
+        ended = [(cell, describe_exit(code)) for cell, code in codes if code is not None]
         for cell, _ in ended:
             del self._processes[cell]
         return ended
@@ -187,15 +187,15 @@ class RayLauncher:
     def start(self, cell: Cell) -> None:
         self._tasks[self._run.remote(cell, self.threads)] = cell
 
-    def ended(self) -> list[tuple[Cell, str]]:
+    def poll(self) -> list[tuple[Cell, str]]:
         ready, _ = (
             self._ray.wait(list(self._tasks), num_returns=len(self._tasks), timeout=0) if self._tasks else ([], [])
         )
-        return [(self._tasks.pop(task), self._verdict(task)) for task in ready]
+        return [(self._tasks.pop(task), self._failure(task)) for task in ready]
 
-    def _verdict(self, task: Any) -> str:
+    def _failure(self, task: Any) -> str:
         try:
-            return verdict(self._ray.get(task))
+            return describe_exit(self._ray.get(task))
         except self._ray.exceptions.RayTaskError as error:
             return str(error.cause)
         except self._ray.exceptions.RayError as error:
@@ -206,7 +206,7 @@ class RayLauncher:
             self._ray.cancel(task)
         deadline = time.monotonic() + PATIENCE_SECONDS + 5
         while self._tasks and time.monotonic() < deadline and len(signals) < 2:
-            self.ended()
+            self.poll()
             time.sleep(0.1)
         self._tasks.clear()
         self._ray.shutdown()

@@ -20,7 +20,7 @@ from amal.runtime.atomic import replacing
 from amal.runtime.locks import refuse_foreign
 from amal.runtime.versions import code_version
 from amal.runtime.yaml_files import BadYaml, read_yaml
-from amal.study.records import STUDY, STUDY_MAY_HAVE, checked
+from amal.study.records import STUDY, STUDY_MAY_HAVE, check_record
 
 START_MARK = "=== "  # begins the line of a log that says when and how a session of its cell was started
 BASELINE = "mappo"  # where a study names none
@@ -164,7 +164,7 @@ class Grid:
             "tuned_on": list(self.tuned_on),
         }
 
-    def joined(self, study: Path) -> dict[str, Any]:
+    def join(self, study: Path) -> dict[str, Any]:
         """The study's record with this grid added. Raises StudyError if its runs would not be comparable to those that
         are there."""
         new, old = self.record(), read_record(study)
@@ -218,7 +218,7 @@ def read_record(study: Path) -> dict[str, Any] | None:
     except OSError as error:
         raise StudyError(f"{path} cannot be read: {error.strerror}") from error
     try:
-        return checked(path, record, STUDY, STUDY_MAY_HAVE)
+        return check_record(path, record, STUDY, STUDY_MAY_HAVE)
     except ValueError as error:
         raise StudyError(f"not the record of a study: {error}") from error
 

@@ -12,7 +12,7 @@ from amal.runtime.atomic import replacing
 from amal.study.analysis import ledger
 from amal.study.analysis.comparison import Comparison
 from amal.study.analysis.efficiency import sample_efficiency
-from amal.study.analysis.family import corrected
+from amal.study.analysis.family import correct_p_values
 from amal.study.analysis.tables import Bootstrap, aggregates, summary
 from amal.study.figures import plot_lines, plot_ratios, styles
 from amal.study.report import curves, formats
@@ -50,7 +50,9 @@ def write_report(comparison: Comparison, out: Path, bootstrap: Bootstrap) -> dic
 
 def make_tables(comparison: Comparison, bootstrap: Bootstrap) -> dict[str, pd.DataFrame]:
     """The tables by the names of their files."""
-    scores, arrivals = corrected(comparison, summary(comparison, bootstrap), sample_efficiency(comparison, bootstrap))
+    scores, arrivals = correct_p_values(
+        comparison, summary(comparison, bootstrap), sample_efficiency(comparison, bootstrap)
+    )
     return {
         "summary": scores,
         "aggregates": aggregates(comparison, bootstrap),

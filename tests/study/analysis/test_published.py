@@ -18,7 +18,7 @@ def script(name: str) -> dict[str, Any]:
 
 def test_the_verdicts_tests_are_those_of_its_published_p_values() -> None:
     page = (ROOT / "docs" / "verdict.md").read_text()
-    found = script("published.py")["corrected"](VERDICT, "welch_p")
+    found = script("published.py")["correct_p_values"](VERDICT, "welch_p")
     names = {"welch_p": "final win rate, Welch", "env_steps_log_rank_p": "steps, log-rank"}
     assert found.attrs["tests"] == 30 and (found["p_holm"] > 0.05).all(), "nothing is significant"
     for row in found.head(5).itertuples():
@@ -40,7 +40,7 @@ def test_the_coverage_in_the_documentation_is_what_the_simulation_finds(interval
         rows = (ROOT / "docs" / page).read_text().split("| 10 runs |")[1].splitlines()
         told = next(row for row in rows if row.startswith(f"| {interval} |"))
         (draw, mean), *_ = simulation["MODELS"].values()
-        assert told.split("|")[2].strip() == simulation["measured"](
+        assert told.split("|")[2].strip() == simulation["measure"](
             simulation["INTERVALS"][interval], draw, mean, 10, 2000
         )
         assert told.split("|")[-2].strip() == simulation["over_shares"](simulation["INTERVALS"][interval], 10)

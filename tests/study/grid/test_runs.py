@@ -63,14 +63,14 @@ def test_a_study_grows_but_its_settings_stay(tmp_path: Path) -> None:
     config.write_text("model: {}\n")
     study = tmp_path / "study"
     begun = Grid({"mine": [config]}, ["3m"], [0, 1], 1000)
-    write_record(study, begun.joined(study))
+    write_record(study, begun.join(study))
     grown = Grid({"mine": [config], **GRID.algorithms}, ["3m", "8m"], [0, 1, 2], 1000)
-    write_record(study, grown.joined(study))
+    write_record(study, grown.join(study))
     record = yaml.safe_load((study / "study.yaml").read_text())
     assert list(record["algorithms"]) == ["mine", "mappo", "ippo"]
     assert (record["scenarios"], record["seeds"]) == (["3m", "8m"], [0, 1, 2])
     assert record["history"][1]["added"] == {"algorithms": ["mappo", "ippo"], "scenarios": ["8m"], "seeds": [2]}
-    assert begun.joined(study) == grown.joined(study) == record
+    assert begun.join(study) == grown.join(study) == record
     fake(begun.cells(study)[0], "interrupted")
     for other, words in (
         (Grid({"mine": [config]}, ["3m"], [0], 2000), "--env_steps 1000, not 2000"),
@@ -80,26 +80,26 @@ def test_a_study_grows_but_its_settings_stay(tmp_path: Path) -> None:
         (Grid({"mine": [config, config]}, ["3m"], [0], 1000), "choose another label"),
     ):
         with pytest.raises(StudyError, match=words):
-            other.joined(study)
+            other.join(study)
     config.write_text("model: {lr: 1}\n")
     with pytest.raises(StudyError, match="mine.yaml as 'mine', which has changed"):
-        begun.joined(study)
+        begun.join(study)
 
 
 def test_runs_of_unknown_origin_are_refused(tmp_path: Path) -> None:
     fake(GRID.cells(tmp_path)[5], "finished")
     with pytest.raises(StudyError, match="tells how it was made"):
-        GRID.joined(tmp_path)
+        GRID.join(tmp_path)
 
 
 def test_a_study_of_which_nothing_came_may_begin_anew_with_other_settings(tmp_path: Path) -> None:
-    write_record(tmp_path, replace(GRID, overrides=["model.lrr=1"]).joined(tmp_path))
+    write_record(tmp_path, replace(GRID, overrides=["model.lrr=1"]).join(tmp_path))
     first = GRID.cells(tmp_path)[0].folder
     first.mkdir(parents=True)
-    assert GRID.joined(tmp_path)["overrides"] == []
+    assert GRID.join(tmp_path)["overrides"] == []
     (first / "config.yaml").touch()
     with pytest.raises(StudyError, match="was begun with --overrides model.lrr=1, not none"):
-        GRID.joined(tmp_path)
+        GRID.join(tmp_path)
 
 
 def test_the_last_row_of_a_file_that_is_being_written(tmp_path: Path) -> None:
