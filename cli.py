@@ -24,9 +24,9 @@ OVERVIEW = """usage: python cli.py COMMAND [options]
   replay      watch a battle: --ckpt_path RUN/checkpoints/best.ckpt --out battle.gif (or .mp4, or .html to look closer)
   report      write what a study found, as a page, figures and tables: runs/study --baseline mappo
   scenarios   list the scenarios, or say what agents see and do in one: 2s3z
-  bench       measure how fast battles and training are on this machine
+  bench       measure how fast battles and training are on this machine: --algorithms mappo amal
 
-COMMAND --help tells its options. fit, validate, test, compare and replay refuse to run code of others that a
+COMMAND --help tells its options. fit, validate, test, compare, replay and bench refuse to run code of others that a
 configuration names, unless it is allowed by --allow_code NAME."""
 
 ACTIVATE = "make train installs all that is needed into .venv: source .venv/bin/activate"

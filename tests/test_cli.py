@@ -18,7 +18,6 @@ import torch
 import yaml
 
 from amal.algorithms.mappo import MAPPO
-from amal.battle.scenario import load_scenario
 from amal.types import Actor, EpisodeBatch
 from datamodules.episode_source import EpisodeSource
 from tests.conftest import ROOT
@@ -433,49 +432,6 @@ def test_the_light_commands_answer_at_once() -> None:
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert "scenario" in done.stdout.lower()
-
-
-def test_bench_measures_the_scenarios_it_is_given(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
-    cli("bench", "--scenarios", "2m_vs_1z", "--battles", "16", "--seconds", "0.3", "--algorithms")
-    row = next(line for line in capsys.readouterr().out.splitlines() if "2m_vs_1z" in line)
-    battles, _, median, slowest, fastest, _ = (float(word.replace(",", "")) for word in row.split()[1:])
-    assert battles == 16
-    assert 0 < slowest <= median <= fastest
-
-
-@pytest.mark.parametrize(
-    ("args", "named"),
-    [
-        (("--scenarios", "2m_vs_1x"), "did you mean 2m_vs_1z?"),
-        (("--seconds", "-1"), "--seconds must be greater than 0, got -1.0"),
-        (("--battles", "0"), "--battles must be at least 1, got 0"),
-        (("--algorithms", "mapo"), "did you mean mappo?"),
-    ],
-)
-def test_bench_refuses_bad_input_at_once(
-    args: tuple[str, ...], named: str, cli: Cli, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as stop:
-        cli("bench", *args)
-    told = capsys.readouterr()
-    assert stop.value.code == 2 and named in told.err and told.err.count("\n") == 1 and told.out == ""
-
-
-def test_bench_tells_where_the_time_of_training_goes(
-    cli: Cli, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    out = tmp_path / "bench"
-    cli("bench", "--scenarios", "--training_scenario", "3m", "--env_steps", "3000", "--out", str(out))
-    (run,) = json.loads((out / "bench.json").read_text())["training"]
-    parts = [run[part] for part in ("battles", "acting", "recording", "update", "rest")]
-    assert all(share > 0 for share in parts) and sum(parts) == pytest.approx(1)
-    assert 0 < run["gflops"] == pytest.approx(run["mflop_per_env_step"] * run["env_steps_per_second"] / 1e3)
-    spec = load_scenario("3m").spec()
-    inputs, outputs = spec.obs_dim + spec.state_dim + 2 * spec.n_agents, spec.n_actions + 1
-    weights = (inputs + 2 * 256 + outputs) * 256  # of policy and critic
-    passes = 4 * 3 + 1  # epochs of forward and two backward, and acting; the dead and the first gradient cost nothing
-    assert 0.5 < run["mflop_per_env_step"] / (2 * weights * spec.n_agents * passes / 1e6) < 1
-    assert "env-steps/s" in capsys.readouterr().out
 
 
 def test_an_unknown_command_names_the_nearest(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:

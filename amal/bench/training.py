@@ -8,13 +8,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from amal.battle.scenario import name_of
 
-STOPWATCH = "amal.bench.stopwatch.Stopwatch"
+CLI = Path(__file__).resolve().parents[2] / "cli.py"
+MEASURED = ("--trainer.profiler=simple", "--trainer.callbacks+=amal.bench.callback.Bench")
 RESULT = "bench.json"
 PARTS = ("battles", "acting", "update")
 
@@ -30,13 +32,13 @@ class TrainingSpeed:
     Attributes:
         startup: seconds from the command to the end of the first update.
         battles: share of the simulator.
-        acting: share of the policy's choices in rollouts.
+        acting: share of the choice of actions in rollouts.
         recording: share of the rest of the rollouts.
         update: share of the updates.
         rest: share of evaluations, checkpoints and logs.
         mflop_per_env_step: floating-point operations of the matrix products of a whole iteration.
         gflops: as many over the time of the iteration.
-        product_gflops: of a product of matrices of a minibatch's size, measured in the same process.
+        product_gflops: of one product of [4096, 256] and [256, 256] matrices, measured in the same process.
         memory_mb: largest resident set.
     """
 
@@ -64,15 +66,32 @@ class TrainingSpeed:
         return {**asdict(self), "product_share": self.product_share}
 
 
-def measure_training(config: Path, scenario: str, env_steps: int, threads: int | None = None) -> TrainingSpeed:
-    """Trains once in a folder that is deleted afterwards. Raises BenchError."""
+def measure_training(
+    algorithm: str,
+    configs: Sequence[Path],
+    scenario: str,
+    env_steps: int,
+    allowed_code: Sequence[str] = (),
+    threads: int | None = None,
+) -> TrainingSpeed:
+    """Trains once in a folder that is deleted afterwards. Raises BenchError.
+
+    Args:
+        algorithm: what it is called.
+        configs: of it, later over earlier.
+        scenario: name or file.
+        env_steps: budget.
+        allowed_code: code of others that the configs may name.
+        threads: of torch and numba; by default as many as a ``fit`` would take.
+    """
     environment = dict(os.environ)
     if threads is not None:
         environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     with tempfile.TemporaryDirectory(prefix="amal-bench-") as folder:
         out = Path(folder) / "run"
-        command = [sys.executable, "cli.py", "fit", "--config", str(config), "--out", str(out)]
-        command += [f"--data.scenario={scenario}", f"--data.env_steps={env_steps}", f"--trainer.callbacks+={STOPWATCH}"]
+        command = [sys.executable, str(CLI), "fit", *(f"--config={config}" for config in configs), f"--out={out}"]
+        command += [f"--data.scenario={scenario}", f"--data.env_steps={env_steps}", *MEASURED]
+        command += [f"--allow_code={name}" for name in allowed_code]
         start = time.time()
         process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         try:
@@ -80,8 +99,8 @@ def measure_training(config: Path, scenario: str, env_steps: int, threads: int |
         except OSError:
             too_short = "the run was too short; try more --env_steps"
             said = process.stderr.strip().splitlines()[-1] if process.returncode else too_short
-            raise BenchError(f"{config} on {scenario}: {said}") from None
-    return _speed(config.stem, scenario, measured, start)
+            raise BenchError(f"{algorithm} on {scenario}: {said.removeprefix('error: ')}") from None
+    return _speed(algorithm, scenario, measured, start)
 
 
 def _speed(algorithm: str, scenario: str, measured: dict[str, Any], start: float) -> TrainingSpeed:

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+SHIPPED = Path(__file__).resolve().parents[2]  # where cli.py and configs/ are
+
 
 def fail(message: str) -> NoReturn:
     """One line on stderr, exit code 2."""
@@ -20,6 +22,25 @@ def path_argument(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError("must not be empty")
     return Path(text)
+
+
+def algorithm_configs(word: str) -> tuple[str, list[Path]]:
+    """Label and config files of an algorithm: 'NAME' for configs/NAME.yaml, in the working directory or as shipped, or
+    'NAME:FILE,FILE' for those files. Raises ValueError."""
+    label, colon, files = word.partition(":")
+    if not re.fullmatch(r"\w[\w.-]*", label) or label == "logs":  # studies have folders of that name, beside logs/
+        raise ValueError(f"--algorithms: {label!r} cannot name an algorithm, for it names a folder")
+    configs = [Path(file) for file in files.split(",")] if colon else [Path("configs") / f"{label}.yaml"]
+    if not colon and not configs[0].is_file() and (SHIPPED / configs[0]).is_file():
+        configs = [SHIPPED / configs[0]]
+    for config in configs:
+        if not config.is_file():
+            from amal.battle.entries import nearest
+
+            folders = {config.parent, SHIPPED / config.parent}
+            known = [str(config.parent / path.name) for folder in folders for path in folder.glob("*.yaml")]
+            raise ValueError(f"--algorithms {word}: no file {config}{nearest(str(config), known)}")
+    return label, configs
 
 
 def add_code_option(parser: argparse.ArgumentParser) -> None:

@@ -13,13 +13,16 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from amal.battle.entries import ScenarioError, nearest
+from amal.battle.entries import ScenarioError
 from amal.battle.scenario import load_scenario
 from amal.bench.simulator import SimulatorSpeed, measure_simulator
 from amal.bench.training import BenchError, TrainingSpeed, measure_training
-from amal.commands.arguments import OneLineParser, fail, path_argument
+from amal.commands.arguments import OneLineParser, add_code_option, algorithm_configs, fail, path_argument
 from amal.runtime.argument_checks import check_at_least, check_positive, whole_number
 from amal.runtime.atomic import replacing
+
+Algorithms = Sequence[tuple[str, Sequence[Path]]]
+"""Labels and config files."""
 
 SCALING_BATTLES = (8, 64, 512, 4096)
 SCALING_AGENTS = ("3m", "8m", "25m")
@@ -33,15 +36,15 @@ def main(args: list[str]) -> None:
     try:
         check_at_least(1, **{"--battles": options.battles, "--env_steps": options.env_steps})
         check_positive(**{"--seconds": options.seconds})
-        configs = [_config(name) for name in options.algorithms]
+        algorithms = [algorithm_configs(word) for word in options.algorithms]
         for name in [*options.scenarios, options.training_scenario]:
             load_scenario(name)
         if options.out is not None:
             _check_new(options.out)
         result: dict[str, Any] = {"simulator": _simulator(options, console)}
-        result["training"] = _training(configs, options, console)
+        result["training"] = _training(algorithms, options, console)
         if options.scaling:
-            result |= _scaling(configs, options, console)
+            result |= _scaling(algorithms, options, console)
     except (ScenarioError, BenchError, ValueError) as error:
         fail(str(error))
     if options.out is not None:
@@ -57,7 +60,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--battles", type=int, default=1024, help="battles at once (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=3.0, help="for each scenario (default %(default)s)")
     parser.add_argument(
-        "--algorithms", nargs="*", default=["mappo"], metavar="NAME", help="for configs/NAME.yaml (default mappo)"
+        "--algorithms",
+        nargs="*",
+        default=["mappo"],
+        metavar="NAME[:FILE,...]",
+        help="NAME for configs/NAME.yaml, or NAME:FILE[,FILE...] for those files, later over earlier (default mappo)",
     )
     parser.add_argument("--training_scenario", default="2s3z", metavar="NAME|FILE", help="(default %(default)s)")
     parser.add_argument("--env_steps", type=whole_number, default=30_000, help="of each training (default %(default)s)")
@@ -67,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=path_argument, metavar="FOLDER", help="write bench.json there, with --scaling a picture"
     )
+    add_code_option(parser)
     return parser
 
 
@@ -79,14 +87,6 @@ def _check_new(out: Path) -> None:
         raise ValueError(f"--out {out} cannot be made ({error.strerror}); choose another folder") from error
 
 
-def _config(name: str) -> Path:
-    path = Path("configs") / f"{name}.yaml"
-    if not path.is_file():
-        known = [file.stem for file in path.parent.glob("*.yaml")]
-        raise ValueError(f"--algorithms {name}: no file {path}{nearest(name, known)}")
-    return path
-
-
 def _simulator(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
     speeds = [measure_simulator(name, options.battles, options.seconds) for name in options.scenarios]
     if speeds:
@@ -94,22 +94,27 @@ def _simulator(options: argparse.Namespace, console: Console) -> list[dict[str, 
     return [speed.record() for speed in speeds]
 
 
-def _training(configs: list[Path], options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
-    speeds = [measure_training(config, options.training_scenario, options.env_steps) for config in configs]
+def _training(algorithms: Algorithms, options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
+    budget = (options.training_scenario, options.env_steps, options.allow_code)
+    speeds = [measure_training(label, configs, *budget) for label, configs in algorithms]
     if speeds:
         console.print(training_table("Training as shipped", speeds))
     return [speed.record() for speed in speeds]
 
 
-def _scaling(configs: list[Path], options: argparse.Namespace, console: Console) -> dict[str, Any]:
+def _scaling(algorithms: Algorithms, options: argparse.Namespace, console: Console) -> dict[str, Any]:
     threads = sorted({1, numba.get_num_threads()})
     scenario, seconds = options.training_scenario, options.seconds
     battles = [measure_simulator(scenario, n, seconds, t) for t in threads for n in SCALING_BATTLES]
     console.print(simulator_table(f"Over battles and threads, {scenario}", battles))
     crowds = [measure_simulator(name, options.battles, seconds) for name in CROWDS]
     console.print(simulator_table(f"Over units, {options.battles} battles", crowds))
-    runs = [(config, name, t) for config in configs for name in SCALING_AGENTS for t in threads]
-    agents = [measure_training(config, name, options.env_steps, t) for config, name, t in runs]
+    agents = [
+        measure_training(label, configs, name, options.env_steps, options.allow_code, t)
+        for label, configs in algorithms
+        for name in SCALING_AGENTS
+        for t in threads
+    ]
     for i in range(0, len(agents), COLUMNS):
         console.print(training_table("Over agents and threads", agents[i : i + COLUMNS]))
     return {

@@ -14,12 +14,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from amal.battle.entries import ScenarioError, nearest
 from amal.battle.scenario import load_scenario
-from amal.commands.arguments import OneLineParser, add_code_option, fail, path_argument
+from amal.commands.arguments import OneLineParser, add_code_option, algorithm_configs, fail, path_argument
 from amal.commands.protocol import with_protocol
 from amal.runtime.argument_checks import LARGEST_SEED, whole_number
-from amal.runtime.locks import FolderNotOurs, locked
+from amal.runtime.locks import locked
 from amal.runtime.yaml_files import read_yaml
 from amal.study.grid.board import Board
 from amal.study.grid.launchers import CellInUse, Launcher, LocalLauncher, RayLauncher, import_ray
@@ -47,7 +46,7 @@ def main(args: list[str]) -> None:
         with locked(options.out):
             write_record(options.out, grid.join(options.out))
             code = run(grid, options)
-    except (StudyError, ScenarioError, FolderNotOurs) as error:
+    except ValueError as error:
         fail(str(error))
     except OSError as error:
         fail(f"{error.filename or options.out}: {error.strerror}")
@@ -100,10 +99,9 @@ def read_options(args: list[str]) -> argparse.Namespace:
 
 
 def grid_of(options: argparse.Namespace) -> Grid:
-    """The grid that the options describe. Raises StudyError or ScenarioError."""
+    """The grid that the options describe. Raises ValueError."""
     algorithms: dict[str, list[Path]] = {}
-    for word in options.algorithms:
-        label, configs = _algorithm(word)
+    for label, configs in map(algorithm_configs, options.algorithms):
         if label in algorithms:
             raise StudyError(f"--algorithms: {label!r} is named twice")
         algorithms[label] = configs
@@ -169,19 +167,6 @@ def _is_positive(value: str) -> bool:
         return float(value) >= 1
     except ValueError:
         return False
-
-
-def _algorithm(word: str) -> tuple[str, list[Path]]:
-    """Label and config files of 'NAME' or 'NAME:FILE,FILE'."""
-    label, colon, files = word.partition(":")
-    if not re.fullmatch(r"\w[\w.-]*", label) or label == "logs":  # it names folders beside logs/
-        raise StudyError(f"--algorithms: {label!r} cannot name an algorithm, for it names a folder")
-    configs = [Path(file) for file in files.split(",")] if colon else [Path("configs") / f"{label}.yaml"]
-    for config in configs:
-        if not config.is_file():
-            known = [str(path) for path in config.parent.glob("*.yaml")]
-            raise StudyError(f"--algorithms {word}: no file {config}{nearest(str(config), known)}")
-    return label, configs
 
 
 def _seeds(numbers: list[int]) -> list[int]:

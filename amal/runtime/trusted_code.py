@@ -27,7 +27,7 @@ OPTION = "--allow_code"
 # The classes of a kind in each module. jsonargparse sees to it that the kind is the one that is wanted in its place.
 _OF_A_KIND: dict[str, tuple[type, ...]] = {
     "amal.algorithms": (LightningModule,),
-    "amal.bench.stopwatch": (Callback,),
+    "amal.bench.callback": (Callback,),
     "amal.networks": (nn.Module,),
     "amal.ops.information": (object,),
     "torch.nn": (nn.Module,),

@@ -1,4 +1,4 @@
-"""What all study commands do with a path that is empty, as that of a variable that is not set."""
+"""Arguments that several commands share: paths, and algorithms by name."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from amal.commands.arguments import algorithm_configs
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(
@@ -29,10 +32,11 @@ def test_an_empty_path_is_refused(
     assert capsys.readouterr().err == f"error: argument {option}: must not be empty\n"
 
 
-def test_bench_asks_for_its_folder_before_it_measures(
-    cli: Callable[..., None], capsys: pytest.CaptureFixture[str], tmp_path: Path
+def test_an_algorithm_is_found_by_name_in_any_folder_and_a_config_there_comes_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for out, why in ((tmp_path, "File exists"), (tmp_path / ("n" * 300), "File name too long")):
-        with pytest.raises(SystemExit) as stop:
-            cli("bench", "--out", out)
-        assert stop.value.code == 2 and why in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    assert algorithm_configs("mappo") == ("mappo", [ROOT / "configs" / "mappo.yaml"])
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "mappo.yaml").touch()
+    assert algorithm_configs("mappo") == ("mappo", [Path("configs/mappo.yaml")])
