@@ -10,6 +10,8 @@ from amal.battle.scenario import load_scenario
 
 PARTS = ("battles", "acting", "recording", "update", "rest")
 
+OWN = "tests.algorithms.own_algorithm"
+
 
 @pytest.fixture
 def q_learning(tmp_path: Path, cli: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> str:
@@ -59,4 +61,4 @@ def test_what_stops_training_is_told_in_its_own_words(
     assert told.startswith(
         "error: q_learning on 3m: tests.algorithms.own_algorithm.QLearning is code from outside the project"
     )
-    assert told.endswith("--allow_code tests.algorithms.own_algorithm\n")
+    assert told.endswith(f"--allow_code {OWN}\n")
