@@ -62,9 +62,8 @@ class Bench(Callback):
         if self.parts:
             self._stop_counting(budget.env_steps)
             trainer.should_stop = True
-        elif (
-            2 * budget.progress - self.progress >= 0.9 and self.updates > WARM_UP_UPDATES
-        ):  # one like this would end it
+        # another update like this one would end the run
+        elif 2 * budget.progress - self.progress >= 0.9 and self.updates > WARM_UP_UPDATES:
             self.seconds, self.end_steps = time.perf_counter() - self.start, budget.env_steps
             durations = profiler_of(trainer).recorded_durations
             self.parts = {part: sum(durations[action]) for part, action in ACTIONS.items()}

@@ -41,8 +41,10 @@ def load_player(checkpoint: Path, config: Path | None = None) -> tuple[Lightning
     except ValueError as error:
         raise CheckpointError(f"{config}: data.{error}") from None
     module = _build(model, scenario.spec(), config)
-    if not all(callable(getattr(module, name, None)) for name in ("act", "initial_hidden")):
-        raise CheckpointError(f"{config}: a {type(module).__name__} cannot play: it needs act and initial_hidden")
+    if not all(callable(getattr(module, name, None)) for name in ("act", "initial_hidden", "action_scores")):
+        raise CheckpointError(
+            f"{config}: a {type(module).__name__} cannot play: it is no amal.algorithms.base.Algorithm"
+        )
     content = read_checkpoint(checkpoint, mapped=True)
     check_same_content(scenario, content.get("RolloutDataModule", {}).get("scenario", {}))
     weights = content["state_dict"]

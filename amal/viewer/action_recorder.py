@@ -27,7 +27,7 @@ class ActionRecorder:
     """An actor that plays as a module does, and records the actions of one battle with their scores.
 
     Args:
-        module: has ``act`` and ``initial_hidden``, and ``action_scores`` if it can tell them.
+        module: an algorithm.
     """
 
     def __init__(self, module: Any) -> None:
