@@ -1,4 +1,4 @@
-"""Figures of a run and of a study, drawn without touching pyplot's state, sized for a column of a paper."""
+"""Figures of a run and of a study, without pyplot's global state, sized for a column of a paper."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from amal.runtime.atomic import replacing
 WIN_COLOUR, RETURN_COLOUR = "#0072B2", "#D55E00"  # Okabe-Ito blue and vermilion; also distinct in grey
 INK, FAINT = "#333333", "#DDDDDD"
 
-# an algorithm has its colour and its dashes in every figure of every study; those of no name take what is left
+# the colour and dashes of an algorithm in every figure of every study; others take what is left
 STYLES = {
     "mappo": ("#0072B2", (5, 1.5)),
     "amal": ("#D55E00", ()),
@@ -31,9 +31,9 @@ STYLES = {
 OTHER_COLOURS = ("#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000")
 OTHER_DASHES = ((2, 1), (7, 2), (1, 2), (5, 1, 1, 1, 1, 1), (3, 3))
 COLUMN_INCHES = 3.4
-LARGEST_RATIO = 3.0  # shown; longer bars are cut and say so
+LARGEST_RATIO = 3.0  # shown; longer bars are cut and marked
 Style = tuple[str, tuple[float, ...]]
-# a decorator: names of runs, scenarios and folders are no formulas, whatever they hold
+# a decorator: names of runs, scenarios and folders must not be parsed as formulas
 names_as_text = matplotlib.rc_context({"text.parse_math": False})
 
 
@@ -97,7 +97,7 @@ def _tidy(axes: Axes) -> None:
 
 
 def styles(algorithms: Sequence[str]) -> dict[str, Style]:
-    """Colour and dashes of each algorithm, told apart by either of them."""
+    """Colour and dashes of each algorithm, by its name."""
     unnamed = sorted(set(algorithms) - STYLES.keys())
     used = {STYLES[name][0] for name in algorithms if name in STYLES}
     colours = [colour for colour in OTHER_COLOURS if colour not in used] or list(OTHER_COLOURS)
@@ -118,7 +118,7 @@ class Line(NamedTuple):
 def plot_lines(
     lines: Mapping[str, Line], style: Mapping[str, Style], path: Path, title: str, x_label: str, y_label: str
 ) -> None:
-    """Lines of shares between 0 and 1 with their bands, one for each algorithm, as PATH.png and PATH.svg."""
+    """One line of shares in [0, 1] with its band per algorithm, as PATH.png and PATH.svg."""
     figure, axes = _column(2.3)
     for name, line in lines.items():
         colour, dashes = style[name]
@@ -140,7 +140,7 @@ def plot_lines(
 
 
 class Bar(NamedTuple):
-    """A ratio to the baseline; NaN where there is none, with a note that says why. ``mark`` is ≥, ≤ or nothing."""
+    """A ratio to the baseline; NaN with a reason in ``note`` if there is none. ``mark`` is ≥, ≤ or empty."""
 
     group: str
     algorithm: str

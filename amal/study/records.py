@@ -1,4 +1,4 @@
-"""What a run's run.json and a study's study.yaml hold, checked where they are read: the rest relies on the types."""
+"""What run.json and study.yaml must hold. Both are checked when they are read; the rest relies on the types."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 
 class Kind(NamedTuple):
-    """What a value must be, in words and as a test."""
+    """A kind of value: its name in errors, and the test for it."""
 
     words: str
     accepts: Callable[[Any], bool]
@@ -81,7 +81,7 @@ STUDY_MAY_HAVE = {"baseline": WORD, "tuned_on": WORDS, "scenario_files": FILES}
 
 
 def check_record(path: Path, record: Any, needs: Mapping[str, Kind], may_have: Mapping[str, Kind]) -> dict[str, Any]:
-    """The record, a mapping in which each value is of its kind. ValueError, of one line, for the first that is not."""
+    """The record, if it is a mapping in which each value is of its kind; else ValueError, whose message is one line."""
     if not isinstance(record, dict):
         raise ValueError(f"{path}: must be a mapping of {', '.join(needs)}, got {reprlib.repr(record)}")
     if missing := [key for key in needs if key not in record]:

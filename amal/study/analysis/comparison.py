@@ -23,14 +23,14 @@ class Comparison:
     Attributes:
         study: its folder.
         algorithms: the baseline first, then by name.
-        runs: all of these algorithms that have a run.json.
-        absent: state of the cells that have none or whose files are broken, by algorithm, scenario and seed.
-        seeds: of each scenario, those that every algorithm with a finished run there has finished.
+        runs: the runs of these algorithms that have a run.json.
+        absent: state of the cells without one or with broken files, by algorithm, scenario and seed.
+        seeds: by scenario, the seeds that every algorithm with a finished run there has finished.
         counted: the scenarios that enter aggregates, corrected tests and the verdict.
-        n_seeds: so many seeds of each counted scenario enter aggregates, its first ones.
+        n_seeds: number of seeds of each counted scenario that enter aggregates, the first ones.
         tuned_on: scenarios that were used to tune algorithms; they do not count.
-        family: so many tests were planned, those of ``amal.study.grid.runs.family``; whichever algorithms are shown and
-            whichever runs are there, p-values are corrected over all of them.
+        family: number of planned tests (``amal.study.grid.runs.family``). P-values are corrected over all of them, also
+            where fewer algorithms are shown or runs are missing.
         record: study.yaml, if there is one.
     """
 
@@ -85,7 +85,7 @@ def cell_scores(runs: Sequence[Run], metric: str = "win_rate") -> FloatArray:
 
 
 def read_comparison(study: Path, baseline: str | None = None, only: Sequence[str] = ()) -> Comparison:
-    """Reads a study and chooses what is compared.
+    """Read a study and choose what is compared.
 
     Args:
         study: folder of the runs; scenarios that its study.yaml lists as ``tuned_on`` do not count.
@@ -121,8 +121,7 @@ def read_comparison(study: Path, baseline: str | None = None, only: Sequence[str
 
 
 def _read_cells(study: Path, record: Mapping[str, Any]) -> tuple[list[Run], dict[_Cell, str]]:
-    """The runs, and the states of the other cells: folders without run.json, those whose files are broken, and what is
-    missing."""
+    """The runs, and the states of the other cells: folders without run.json, broken files and missing folders."""
     runs, absent = [], {}
     for path in sorted(path for path in study.glob("*/*/seed_*") if path.is_dir()):
         match = re.fullmatch(r"seed_(\d+)", path.name)
@@ -145,7 +144,7 @@ def _read_cells(study: Path, record: Mapping[str, Any]) -> tuple[list[Run], dict
 
 
 def _planned(present: Iterable[_Cell], record: Mapping[str, Any]) -> list[_Cell]:
-    """The grid as study.yaml plans it; without one, as the folders that are there span it."""
+    """The grid of study.yaml; without one, the grid that the existing folders span."""
     axes = [list(dict.fromkeys(axis)) for axis in zip(*present, strict=True)]
     algorithms, scenarios, seeds = (record.get(key) or axis for key, axis in zip(_AXES, axes, strict=True))
     return [(algorithm, scenario, seed) for algorithm in algorithms for scenario in scenarios for seed in seeds]
@@ -174,7 +173,7 @@ def _key(run: Run) -> _Cell:
 
 
 def complete_seeds(runs: Sequence[Run]) -> dict[str, list[int]]:
-    """Of each scenario the seeds that all algorithms with a finished run there have finished."""
+    """By scenario, the seeds that every algorithm with a finished run there has finished."""
     complete: dict[str, list[int]] = {}
     for scenario in sorted({run.scenario for run in runs}):
         finished: dict[str, set[int]] = {}
@@ -188,9 +187,9 @@ def complete_seeds(runs: Sequence[Run]) -> dict[str, list[int]]:
 def _largest_block(
     seeds: Mapping[str, Sequence[int]], runs: Sequence[Run], algorithms: Sequence[str], tuned_on: Sequence[str]
 ) -> tuple[list[str], int]:
-    """Scenarios and number of seeds of the largest rectangle of complete cells; of equal ones that with more seeds.
+    """Scenarios and number of seeds of the largest rectangle of complete cells; the one with more seeds on a tie.
 
-    Aggregates need equally many runs of each scenario. Results play no part in the choice.
+    Aggregates need equally many runs of each scenario. The choice does not depend on results.
     """
     finished = {(run.algorithm, run.scenario) for run in runs if run.finished}
     lengths = {

@@ -1,4 +1,4 @@
-"""Sample efficiency of a comparison: what runs need to 90 % of the baseline's final win rate, and the ratios."""
+"""Sample efficiency of a comparison: the steps to 90 % of the baseline's final win rate, and their ratios."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ def _episodes(runs: Sequence[Run]) -> int:
 
 
 def arrivals(comparison: Comparison, algorithm: str, scenario: str, axis: Axis) -> Durations:
-    """What each run of a cell needed to the threshold of its scenario."""
+    """What each run of a cell needed to reach the threshold of its scenario."""
     target = threshold(comparison, scenario)
     return durations(steps_to_threshold(run, target, axis=axis) for run in comparison.cell(algorithm, scenario))
 
 
 def sample_efficiency(comparison: Comparison, bootstrap: Bootstrap) -> pd.DataFrame:
-    """A row per scenario and algorithm: what runs need to 90 % of the baseline's final win rate.
+    """A row per scenario and algorithm: what runs need to reach 90 % of the baseline's final win rate.
 
-    ``ratio`` is the algorithm's restricted mean over the baseline's; ``bound`` marks one that is only a bound, because
-    no run of one of the two arrived.
+    ``ratio`` is the algorithm's restricted mean over the baseline's. ``bound`` marks a ratio that is only a bound,
+    because no run of one of the two reached the threshold.
     """
     rows = []
     for scenario in comparison.scenarios():
@@ -94,16 +94,16 @@ def _arrival(
 
 
 def pooled_bound(marks: Iterable[str]) -> str:
-    """Of the mean of ratios of which some are bounds, "≥" or "≤"; "" if it could be either or neither."""
+    """The mark of a mean of ratios with these marks: "≥" or "≤", or "" if there are none or both."""
     present = {"≥", "≤"}.intersection(marks)
     return present.pop() if len(present) == 1 else ""
 
 
 def pooled_ratio(comparison: Comparison, algorithm: str, bootstrap: Bootstrap) -> tuple[float, Interval, list[str]]:
-    """Geometric mean of the env-step ratios over the counted scenarios that have one, its interval, and those.
+    """Geometric mean of the env-step ratios over the counted scenarios that have one, its interval, and their names.
 
-    Runs are drawn for each scenario and each algorithm by itself; the run that the interval adds (see ``statistics``)
-    is shared by the scenarios. NaN with a single seed.
+    Runs are resampled for each scenario and each algorithm by itself. The scenarios share the added run of the interval
+    (see ``statistics``). The interval is NaN with a single seed.
     """
     both = algorithm, comparison.baseline
     pairs = {

@@ -1,4 +1,4 @@
-"""The family of a study's tests: what is corrected together (Holm 1979)."""
+"""The family of a study's tests, which are corrected together (Holm 1979)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ FINAL, SECOND_OPINION, ARRIVAL = "welch_p", "mann_whitney_p", "env_steps_log_ran
 def correct_p_values(
     comparison: Comparison, summary: pd.DataFrame, efficiency: pd.DataFrame
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both tables with a column P_holm after each P, for the rows of counted scenarios.
+    """Both tables with a column NAME_holm after each column of p-values, for the rows of counted scenarios.
 
-    The family is that of ``comparison.family``: of every algorithm on every scenario the test of the final win rate and
-    that of the steps to the threshold. The Mann–Whitney test is a second opinion on the final win rate and is corrected
-    as if it stood in Welch's place. A planned test that was not made counts, as one that found nothing.
+    The family has ``comparison.family`` tests: for every algorithm on every scenario one of the final win rate and one
+    of the steps to the threshold. The Mann–Whitney test is a second opinion on the final win rate and is corrected in
+    the place of Welch's. A planned test that was not made counts as p = 1.
     """
     tables = [_with_columns(summary, [FINAL, SECOND_OPINION]), _with_columns(efficiency, [ARRIVAL])]
     counted = [table["scenario"].isin(comparison.counted).to_numpy() for table in tables]
@@ -34,7 +34,7 @@ def correct_p_values(
 
 
 def _with_columns(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
-    """A copy in which each of these columns is, with one for its correction after it."""
+    """A copy that has each of these columns, each followed by one for its correction."""
     columns = [*table.columns] if len(table) else ["scenario", "algorithm", "seeds"]
     columns += [name for name in names if name not in columns]
     for name in names:

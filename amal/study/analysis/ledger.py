@@ -1,4 +1,4 @@
-"""Where a report's numbers come from: cost, every run with its folder, and what the runs logged about themselves."""
+"""Cost of a study, its runs one by one, and what they logged about their training."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ TOTALS = ["wall_seconds", "env_steps", "episodes", "env_steps_per_second", "peak
 
 
 def cost(comparison: Comparison, bootstrap: Bootstrap) -> pd.DataFrame:
-    """A row per scenario and algorithm: time and memory, and the win rates when all have had the same wall time, and
-    the same number of gradient steps of the policy (if all have counted them).
+    """A row per scenario and algorithm: time and memory, and win rates at equal wall time and at equal numbers of the
+    policy's gradient steps (if all runs have counted them).
 
-    That is what the quickest run of the scenario took, or the one of the fewest steps; the win rate is the mean of the
-    last evaluations by then.
+    The equal amount is that of the scenario's run with the least time, or with the fewest steps. The win rate is the
+    mean of the last evaluations up to there.
     """
     rows = []
     for scenario in comparison.scenarios():
@@ -47,7 +47,7 @@ def cost(comparison: Comparison, bootstrap: Bootstrap) -> pd.DataFrame:
 def _at_equal_policy_steps(
     runs: Sequence[Run], counts: Mapping[Run, pd.Series], bootstrap: Bootstrap, *names: str
 ) -> dict[str, float]:
-    """The win rate of runs when every run of the scenario had made as many steps as the one that made the fewest.
+    """The win rate of runs after as many steps as the run of the scenario with the fewest made.
 
     Args:
         runs: of one cell.
@@ -74,7 +74,7 @@ def _win_rate_by(run: Run, axis: Axis, end: float) -> float:
 
 
 def runs(comparison: Comparison) -> pd.DataFrame:
-    """A row per run, and per cell that has none: where it is, how far it is, and its own numbers."""
+    """A row per run, and per cell without one: folder, state and scores."""
     rows = [_run_row(comparison, run) for run in comparison.runs]
     for (algorithm, scenario, seed), state in comparison.absent.items():
         folder = comparison.study / algorithm / scenario / f"seed_{seed}"
@@ -103,8 +103,7 @@ def _run_row(comparison: Comparison, run: Run) -> dict[str, Any]:
 
 
 def diagnostics(comparison: Comparison) -> pd.DataFrame:
-    """A row per scenario, algorithm and train/… column of metrics.csv: mean over a run's updates, over the runs that
-    have one."""
+    """A row per scenario, algorithm and train/… column of metrics.csv: the mean over updates, then over runs."""
     rows = []
     for scenario in comparison.scenarios():
         for algorithm in comparison.compared(scenario):

@@ -1,7 +1,7 @@
-"""Sample efficiency: what runs need to reach a threshold, those that never did being censored and not left out.
+"""Sample efficiency: what runs need to reach a threshold. Runs that never do are censored, not left out.
 
-Leaving them out, or counting their budget as if they had arrived, would favour an algorithm that fails. The survival
-function S(t) is the share of runs that have not reached the threshold by t, as Kaplan and Meier (1958) estimate it.
+To leave them out, or to count their budget as if they had arrived, would favour an algorithm that fails. The survival
+function S(t) is the share of runs that have not reached the threshold by t (Kaplan and Meier 1958).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ROUNDING = 1e-9  # of the product that is S(t)
 
 
 class Durations(NamedTuple):
-    """What runs needed, [..., run] each; where censored, not even that many steps were enough."""
+    """What runs needed, [..., run] each; where censored, that many steps were not enough."""
 
     steps: FloatArray
     censored: NDArray[np.bool_]
@@ -40,7 +40,7 @@ def durations(pairs: Iterable[tuple[float, bool]]) -> Durations:
 
 
 def survival(x: Durations) -> tuple[FloatArray, FloatArray]:
-    """Kaplan–Meier estimate S(t) = Π_{t_i ≤ t} (1 − d_i / n_i), d_i of n_i runs still on their way arriving at t_i.
+    """Kaplan–Meier estimate S(t) = Π_{t_i ≤ t} (1 − d_i / n_i): d_i of the n_i runs that are left arrive at t_i.
 
     Returns:
         Times [K], increasing, and S from each of them on [K]; before the first S is 1.
@@ -57,9 +57,9 @@ def median_steps(x: Durations) -> float:
 
 
 def common_horizon(x: Durations, y: Durations) -> float:
-    """The largest t up to which S is known for both, so that both means can be restricted to it.
+    """The largest t up to which S is known for both groups. Both means are restricted to it.
 
-    S is known up to a group's largest time if the run of that time is censored, and for ever if not: it is 0 then.
+    If a group's largest time is censored, S is known up to there. If not, S is 0 from there on and known everywhere.
     """
     ends = [float(group.steps.max()) for group in (x, y)]
     unknown = [end for group, end in zip((x, y), ends, strict=True) if group.censored[group.steps == end].any()]
@@ -67,11 +67,11 @@ def common_horizon(x: Durations, y: Durations) -> float:
 
 
 def restricted_mean(x: Durations, horizon: float) -> FloatArray:
-    """Restricted mean steps to the threshold, ∫₀^τ S(t) dt (Royston and Parmar 2013): a run that needs longer counts τ.
+    """Restricted mean steps to the threshold, ∫₀^τ S(t) dt (Royston and Parmar 2013); a slower run counts as τ.
 
     Args:
         x: [..., run].
-        horizon: τ, the same for all that is compared, as from ``common_horizon``.
+        horizon: τ, the same for both groups, see ``common_horizon``.
 
     Returns:
         [...].
@@ -86,10 +86,10 @@ def restricted_mean(x: Durations, horizon: float) -> FloatArray:
 
 
 def steps_ratio(x: Durations, y: Durations) -> float:
-    """Restricted mean steps of x over those of y up to their common horizon; 0.6 says that x needs 40 % fewer.
+    """Restricted mean steps of x over those of y up to their common horizon; at 0.6 x needs 40 % fewer.
 
-    NaN if no run of either reached the threshold: the ratio of two budgets is no result. If only those of one never
-    did, their mean is the horizon at least, and the ratio a bound in that one's favour.
+    NaN if no run of either reached the threshold: the ratio of two budgets is no result. If no run of one group did,
+    its mean is at least the horizon, and the ratio is a bound in favour of that group.
     """
     horizon = common_horizon(x, y)
     if horizon == 0 or (x.censored.all() and y.censored.all()):
@@ -100,13 +100,13 @@ def steps_ratio(x: Durations, y: Durations) -> float:
 def ratio_samples(
     x: Durations, y: Durations, budget: float, generator: np.random.Generator, resamples: int, added: float = ADDED
 ) -> tuple[FloatArray, FloatArray]:
-    """Resampled ``steps_ratio``, x and y independently, as ``bootstrap_samples`` gives them.
+    """Resampled ``steps_ratio``, x and y independently, in the form of ``bootstrap_samples``.
 
-    The added run (see ``statistics``) is as fast as the fastest of both groups, or never arrives within the budget.
+    The added run (see ``statistics``) is as fast as the fastest of both groups, or does not arrive within the budget.
 
     Args:
         x, y: [run].
-        budget: for which all runs were evaluated at least; a ratio is restricted to it where all arrived sooner.
+        budget: the time for which every run was evaluated; where all arrive sooner the ratio is restricted to it.
         generator: source of the draws.
         resamples: how many.
         added: the weight of the added run, in runs.
@@ -150,8 +150,7 @@ def ratio_interval(
 def log_rank(x: Durations, y: Durations) -> float:
     """Two-sided p-value of the log-rank test (Mantel 1966): do x and y reach the threshold at the same rate?
 
-    1 where the data can tell nothing, as when no run arrives or all do at once: observed and expected arrivals are the
-    same then and their variance is 0.
+    1 where the variance of observed minus expected arrivals is 0, as when no run arrives or all arrive at once.
     """
     first, second = (stats.CensoredData.right_censored(group.steps, group.censored) for group in (x, y))
     with np.errstate(divide="ignore", invalid="ignore"):

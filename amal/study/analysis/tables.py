@@ -1,7 +1,7 @@
 """Scores of a comparison as tables: final scores with intervals, tests against the baseline, aggregates.
 
-An interval is in two columns, NAME_low and NAME_high, beside its value. Every cell has random numbers of its own, so
-that none of them changes when another cell is added.
+An interval is in two columns, NAME_low and NAME_high, beside its value. Each cell has its own random numbers, so that
+another cell does not change them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ UNBOUNDED = METRICS.keys() - {"win_rate"}
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How intervals are made; equal settings give equal numbers."""
+    """Settings of the bootstrap; equal settings give equal numbers."""
 
     resamples: int = statistics.RESAMPLES
     seed: int = 0
@@ -89,8 +89,7 @@ def _scores(comparison: Comparison, scenario: str, algorithm: str, bootstrap: Bo
 
 
 def _seen(comparison: Comparison, scenario: str, column: str) -> Bounds:
-    """The least and the largest value in any evaluation of the scenario's runs: what stands for bounds where a metric
-    has none."""
+    """The least and the largest value in any evaluation of the scenario's runs, for a metric without bounds."""
     values = pd.concat([run.evaluations[column] for run in _used(comparison, scenario)])
     return float(values.min()), float(values.max())
 
@@ -100,7 +99,7 @@ def _used(comparison: Comparison, scenario: str) -> list[Run]:
 
 
 def budget(comparison: Comparison, scenario: str, axis: Axis = "env_steps") -> float:
-    """What all runs in a scenario's statistics were evaluated for."""
+    """The last evaluation that every run in a scenario's statistics has reached."""
     return min(float(run.evaluations[axis].iloc[-1]) for run in _used(comparison, scenario))
 
 

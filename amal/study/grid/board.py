@@ -1,4 +1,4 @@
-"""What ``compare`` shows: a live table on a terminal, else a line for each cell that ends; and the summary."""
+"""What ``compare`` prints: a live table on a terminal, else a line for each cell that ends; and the summary."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STATES: tuple[State, ...] = ("finished", "running", "failed", "waiting")
 
 
 class Board:
-    """The states of all cells and how far their runs are, as their folders tell.
+    """The states of all cells and the progress of their runs, read from their folders.
 
     Args:
         env_steps: budget of each cell.
@@ -49,7 +49,7 @@ class Board:
 
     @contextmanager
     def show(self) -> Iterator[None]:
-        """Keeps the live table on the terminal for the time of the context."""
+        """Keep the live table on the terminal within the context."""
         if self._live is None:
             self._print(self.headline())
             yield
@@ -63,7 +63,7 @@ class Board:
         self.states[cell] = "running"
 
     def end(self, cell: Cell, failure: str) -> None:
-        """Takes down how a cell ended; ``failure`` is empty if all is well."""
+        """Record how a cell ended; ``failure`` is empty if it succeeded."""
         if not failure and not cell.is_finished():
             failure = "ended without being finished"
         self.states[cell] = "failed" if failure else "finished"
@@ -76,12 +76,12 @@ class Board:
             self._print(" · ".join(filter(None, [f"{self.states[cell]} {cell}", result, self.headline()])))
 
     def put_back(self) -> None:
-        """Takes down that what was running has been stopped."""
+        """Record that the running cells were stopped."""
         for cell in self.of_state("running"):
             self.states[cell] = "finished" if cell.is_finished() else "waiting"
 
     def refresh(self, at_once: bool = False) -> None:
-        """Reads the running cells' files again and draws the table, if it is time to."""
+        """Read the running cells' files again and draw the table, at most once in ``REFRESH_SECONDS``."""
         if self._live is not None and (at_once or time.monotonic() >= self._next_refresh):
             for cell in self.of_state("running"):
                 self._read(cell)
@@ -113,7 +113,7 @@ class Board:
         return " · ".join(words)
 
     def seconds_left(self) -> float | None:
-        """By the speeds of each row's own runs, for some scenarios are much slower; None before any is known."""
+        """Estimated from the speeds of each row's own runs, as scenarios differ; None before any speed is known."""
         speeds = {row: [s for s in map(self._speed, cells) if s] for row, cells in self._rows().items()}
         known = [speed for row in speeds.values() for speed in row]
         if not known:
@@ -128,7 +128,7 @@ class Board:
         return max(sum(seconds) / self.parallel, max(seconds, default=0.0))
 
     def summary(self, study: Path, signals: Sequence[int] = ()) -> int:
-        """Prints how it ended; the exit code of the command."""
+        """Print how the study ended. Returns the exit code of the command."""
         print_error = Console(stderr=True, markup=False, highlight=False, soft_wrap=True).print
         if self.failures:
             print_error(f"{len(self.failures)} of {len(self.states)} runs failed:")

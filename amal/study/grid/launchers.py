@@ -1,11 +1,11 @@
 """Where the cells of a study run: as processes of this machine, or through Ray on a cluster.
 
-Both go through ``launch``, which holds for a cell's process:
+Both start a cell's process by ``launch``, which guarantees:
 
-- It is the only one in its cell. Its log is its standard output and carries a lock that the system releases when the
-  process has ended, so that nobody starts a second one, not even after compare itself was killed.
-- It dies with the process that started it. Linux sees to that. Elsewhere the processes of a killed compare go on to
-  their end; until then the lock turns others away, whose cell is reported as failed.
+- A cell has one process. It holds a lock on its log, which is its standard output. The system releases the lock when
+  the process ends, so that no second one starts, even after compare itself was killed.
+- On Linux the process dies with the process that started it. Elsewhere the processes of a killed compare run to their
+  end; until then another compare reports their cells as failed, because of the lock.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ if os.getppid() == int(sys.argv[1]):
 
 
 class CellInUse(RuntimeError):
-    """Another process still works in the cell."""
+    """Another process is still running the cell."""
 
 
 class Launcher(Protocol):
-    """Runs cells, ``parallel`` at a time."""
+    """Runs up to ``parallel`` cells at a time."""
 
     parallel: int
     threads: int  # of each cell
@@ -55,15 +55,14 @@ class Launcher(Protocol):
         """Raises OSError or CellInUse if the cell cannot be started."""
 
     def poll(self) -> list[tuple[Cell, str]]:
-        """The cells that ended since the last call, each with what went wrong, which is nothing if all is well."""
+        """The cells that ended since the last call, each with its failure, which is empty if it succeeded."""
 
     def stop(self, signals: Sequence[int] = ()) -> None:
-        """Ends all that runs: asks first, then, or at once when ``signals`` has a second entry, kills."""
+        """Terminate all cells; kill those that do not end in time, or all as soon as ``signals`` has a second entry."""
 
 
 def launch(cell: Cell, threads: int) -> subprocess.Popen[bytes]:
-    """Starts or continues a cell. One whose files are broken is set aside first, and of one without a checkpoint
-    everything is removed."""
+    """Start or continue a cell. A folder with broken files is set aside first; one without a checkpoint is emptied."""
     log = _locked_log(cell)
     try:
         if fault := cell.fault():
@@ -150,7 +149,7 @@ class LocalLauncher:
 
 
 def run_cell(cell: Cell, threads: int) -> int:
-    """The cell as one call, for Ray: the exit code. Ends the process if the call is cancelled."""
+    """Run a cell in one call, for Ray. Returns the exit code; ends the process if the call is cancelled."""
     if cell.is_finished():  # by a worker that was lost before it could say so
         return 0
     process = launch(cell, threads)
@@ -164,10 +163,10 @@ def run_cell(cell: Cell, threads: int) -> int:
 
 
 class RayLauncher:
-    """Tasks of a Ray cluster: the one of RAY_ADDRESS or of this machine, else one that is started for the occasion.
+    """Tasks of a Ray cluster: that of RAY_ADDRESS or of this machine, else a new one on this machine.
 
-    The repository, the Python environment and the study's folder have to be on a disk that all nodes share, under the
-    same paths. Then a cell whose worker or node is lost is run again elsewhere and continues from its checkpoint.
+    The repository, the Python environment and the study's folder must be on a disk that all nodes share, under the same
+    paths. A cell whose worker or node is lost then continues from its checkpoint on another.
     """
 
     def __init__(self, parallel: int | None = None) -> None:
@@ -213,7 +212,7 @@ class RayLauncher:
 
 
 def import_ray() -> Any:
-    """Raises StudyError if it is missing."""
+    """Ray's module. Raises StudyError if it is not installed."""
     try:
         import ray
     except ImportError as error:

@@ -39,8 +39,8 @@ class Cell:
 
     Attributes:
         study: folder of the study, absolute.
-        fit_arguments: what ``fit`` is told to begin the run, apart from seed and folder.
-        allowed_code: code of others that its configuration may name, see ``amal.runtime.trusted_code``.
+        fit_arguments: arguments of ``fit`` that begin the run, apart from seed and folder.
+        allowed_code: foreign code that its configuration may name, see ``amal.runtime.trusted_code``.
     """
 
     study: Path
@@ -66,11 +66,11 @@ class Cell:
         return self.folder / "checkpoints" / "last.ckpt"
 
     def is_finished(self) -> bool:
-        """Whether it came to its end, and all that a report reads of it is there."""
+        """Whether the run is finished and its files can be read by a report."""
         return self._state()[0]
 
     def fault(self) -> str:
-        """What of the run's files cannot be read, or is missing of a finished one; empty if all is well."""
+        """Which of the run's files is broken, or missing from a finished run; empty if none is."""
         return self._state()[1]
 
     def _state(self) -> tuple[bool, str]:
@@ -84,21 +84,21 @@ class Cell:
             return False, " ".join(str(error).split())
 
     def set_aside(self) -> Path:
-        """Renames the folder, so that the run can begin anew and nothing is lost; the new name."""
+        """Rename the folder, so that the run can begin anew and nothing is lost. Returns the new path."""
         name = f"broken_{self.folder.name}"
         others = (self.folder.with_name(f"{name}-{number}") for number in count(2))
         aside = next(path for path in chain([self.folder.with_name(name)], others) if not path.exists())
         return self.folder.rename(aside)
 
     def next_arguments(self) -> list[str]:
-        """Arguments of the ``fit`` that continues the run from its last checkpoint, or begins it without one."""
+        """Arguments of ``fit`` that continue the run from its last checkpoint, or begin it if there is none."""
         allowed = [f"--allow_code={name}" for name in self.allowed_code]
         if self.checkpoint.is_file():
             return ["--config", str(self.folder / "config.yaml"), "--ckpt_path", str(self.checkpoint), *allowed]
         return [*self.fit_arguments, f"--seed_everything={self.seed}", "--out", str(self.folder), *allowed]
 
     def last_error(self) -> str:
-        """The last line of the log that tells an error, else its last line; of the latest session only."""
+        """Of the log's latest session, the last line with an error, else the last line."""
         lines = []
         for line in reversed(_tail(self.log).decode(errors="replace").splitlines()):
             if line.startswith(START_MARK):
@@ -110,11 +110,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """What ``compare`` was asked to run; ``algorithms`` maps labels to config files, ``scenarios`` are names or paths
-    of files.
+    """What ``compare`` was asked to run.
 
-    ``allowed_code`` is no part of a study: whoever goes on with it has to allow it again. ``baseline`` and ``tuned_on``
-    are for the report: whom the others are compared with, and the scenarios on which nothing is concluded."""
+    Attributes:
+        algorithms: config files by label, later ones over earlier ones.
+        scenarios: names, or paths of files.
+        seeds: of the runs of each algorithm on each scenario.
+        env_steps: budget of each run.
+        overrides: further arguments of every ``fit``, KEY=VALUE.
+        allowed_code: see ``Cell``; it is not recorded, so that every ``compare`` has to allow it again.
+        baseline: the algorithm that the report compares the others with.
+        tuned_on: scenarios that the report draws no conclusions from.
+    """
 
     algorithms: Mapping[str, Sequence[Path]]
     scenarios: Sequence[str]
@@ -126,7 +133,7 @@ class Grid:
     tuned_on: Sequence[str] = ()
 
     def cells(self, study: Path) -> list[Cell]:
-        """All cells, in an order in which the algorithms advance together and a first seed is complete early."""
+        """All cells, by seed first: the algorithms advance together and the first seed is complete early."""
         return [
             Cell(
                 study.resolve(),
@@ -165,8 +172,8 @@ class Grid:
         }
 
     def join(self, study: Path) -> dict[str, Any]:
-        """The study's record with this grid added. Raises StudyError if its runs would not be comparable to those that
-        are there."""
+        """The study's record with this grid added. Raises StudyError if the new runs would not be comparable to the
+        existing ones."""
         new, old = self.record(), read_record(study)
         if old is None:
             stray = next((cell.folder for cell in self.cells(study) if cell.folder.exists()), None)
@@ -176,7 +183,7 @@ class Grid:
             empty: dict[str, Any] = {"algorithms": {}, "scenarios": [], "scenario_files": {}, "seeds": []}
             old = {"created": _now(), **new, **empty, "history": []}
         if not any(study.glob("*/*/seed_*/*")):
-            old |= {key: new[key] for key in SETTINGS}  # nothing came of it with those that it had: a typo, perhaps
+            old |= {key: new[key] for key in SETTINGS}  # no run has begun with the old ones, which may have had a typo
         _check_same(study, old, new)
         added = {axis: [x for x in new[axis] if x not in old[axis]] for axis in ("algorithms", "scenarios", "seeds")}
         code = code_version()
@@ -197,8 +204,7 @@ class Grid:
 def family(
     algorithms: Iterable[str], scenarios: Iterable[str], baseline: str | None, tuned_on: Sequence[str]
 ) -> dict[str, Any]:
-    """The tests of a study, which follow from what it compares: they are known before its first run, and a p-value is
-    corrected over all of them."""
+    """The tests of a study. They are known before its first run, and p-values are corrected over all of them."""
     others = [name for name in algorithms if name != (baseline or BASELINE)]
     counted = [name for name in scenarios if name not in tuned_on]
     measures = ["final win rate: Welch's t-test", "steps to 90 % of the baseline's final win rate: log-rank test"]
@@ -207,7 +213,7 @@ def family(
 
 
 def read_record(study: Path) -> dict[str, Any] | None:
-    """What study.yaml says, or None where there is none. Raises StudyError if it is not a study's."""
+    """The content of study.yaml, None if there is no such file. Raises StudyError if it is not a study's record."""
     path = study / "study.yaml"
     try:
         record = read_yaml(path)
@@ -260,7 +266,7 @@ def _fingerprint(path: Path) -> dict[str, str]:
 
 
 def last_row(path: Path) -> dict[str, float]:
-    """The last complete row of a CSV file of numbers; empty without one."""
+    """The last complete row of a CSV file of numbers; empty if there is none."""
     try:
         with path.open("rb") as file:
             names = file.readline().decode().strip().split(",")

@@ -18,7 +18,7 @@ THRESHOLDS = np.linspace(0.0, 1.0, 101)
 
 
 def learning_curves(comparison: Comparison, scenario: str, bootstrap: Bootstrap) -> dict[str, Line]:
-    """By algorithm, the mean win rate over seeds against env steps, as far as every run has been evaluated."""
+    """By algorithm, the mean win rate over seeds against env steps, up to where every run has been evaluated."""
     cells = {algorithm: comparison.cell(algorithm, scenario) for algorithm in comparison.compared(scenario)}
     grid = common_grid([run for runs in cells.values() for run in runs])
     lines = {}

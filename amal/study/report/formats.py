@@ -1,10 +1,10 @@
-"""Tables of a report as people read them, and as Markdown, LaTeX and HTML."""
+"""Tables of a report with rounded numbers, and as Markdown, LaTeX and HTML."""
 
 from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -59,17 +59,23 @@ def _place(row: Mapping[str, Any]) -> dict[str, str]:
     return {"scenario": row["scenario"], "algorithm": row["algorithm"], "seeds": str(row["seeds"])}
 
 
+def _estimates(table: pd.DataFrame, places: Sequence[str], columns: Mapping[str, tuple[str, int]]) -> pd.DataFrame:
+    """The columns of places as they are, and by title those of values, of so many digits, with their intervals."""
+    rows = [
+        {name: str(row[name]) for name in places}
+        | {title: with_interval(row, name, digits) for title, (name, digits) in columns.items()}
+        for row in _rows(table)
+    ]
+    return pd.DataFrame(rows)
+
+
 def final_scores(summary: pd.DataFrame) -> pd.DataFrame:
     """Per scenario and algorithm, the mean over seeds with its interval."""
     columns = {"win rate": ("win_rate", 2), "return": ("return", 1), "episode length": ("episode_length", 0)}
     columns |= {"dead allies": ("dead_allies", 1), "dead enemies": ("dead_enemies", 1), "AUC": ("auc", 2)}
     tested = {"best, tested": ("tested_best", 2), "last, tested": ("tested_last", 2)}
     columns |= {title: column for title, column in tested.items() if column[0] in summary}
-    rows = [
-        {**_place(row), **{title: with_interval(row, name, digits) for title, (name, digits) in columns.items()}}
-        for row in _rows(summary)
-    ]
-    return pd.DataFrame(rows)
+    return _estimates(summary, ("scenario", "algorithm", "seeds"), columns)
 
 
 def tests(summary: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
@@ -91,20 +97,13 @@ def tests(summary: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
 
 
 def aggregates(table: pd.DataFrame) -> pd.DataFrame:
-    columns = {"IQM": "iqm", "median": "median", "mean": "mean", "optimality gap": "optimality_gap"}
-    columns |= {"P(improvement)": "improvement"}
-    rows = [
-        {
-            **{"algorithm": row["algorithm"], "scenarios": str(row["scenarios"]), "seeds": str(row["seeds"])},
-            **{title: with_interval(row, name) for title, name in columns.items()},
-        }
-        for row in _rows(table)
-    ]
-    return pd.DataFrame(rows)
+    columns = {"IQM": ("iqm", 2), "median": ("median", 2), "mean": ("mean", 2), "optimality gap": ("optimality_gap", 2)}
+    columns |= {"P(improvement)": ("improvement", 2)}
+    return _estimates(table, ("algorithm", "scenarios", "seeds"), columns)
 
 
 def sample_efficiency(table: pd.DataFrame) -> pd.DataFrame:
-    """Per scenario and algorithm: the runs' env steps, '>' marking censored ones, and the ratios to the baseline."""
+    """Per scenario and algorithm: env steps of its runs ('>' marks censored ones) and ratios to the baseline."""
     rows = []
     for row in _rows(table):
         place, target = _place(row), number(row["threshold"])
@@ -129,7 +128,7 @@ def sample_efficiency(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _grouped(steps: str) -> str:
-    """'>500 412' as '>500k': what a reader compares; the exact numbers are in the CSV."""
+    """'>500412' as '>500k'; the exact numbers are in the CSV."""
     value = float(steps.lstrip(">"))
     short = f"{value / 1e6:.2f}M" if value >= 1e6 else f"{value / 1e3:.3g}k" if value >= 1e3 else f"{value:.0f}"
     return ">" * steps.startswith(">") + short
@@ -191,7 +190,7 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def _line(cell: object) -> str:
-    """A cell's text without line ends, which would end its row."""
+    """A cell's text without line ends, which would break its row."""
     return " ".join(str(cell).split())
 
 
@@ -202,7 +201,7 @@ def latex(table: pd.DataFrame) -> str:
 
 
 def to_html(table: pd.DataFrame) -> str:
-    """Numbers to the right, words to the left; scrolls by itself where it is too wide."""
+    """Numbers are aligned right, words left; a table that is too wide scrolls."""
     if table.empty:
         return "<p>Nothing yet.</p>"
     left = {name for name in table if name in _WORDS}

@@ -2,11 +2,11 @@
 
 {environment: {task: {algorithm: {run: {step_k: {step_count, metric: [value]}, absolute_metrics: {metric: [value]}}}}}}
 
-marl-eval wants equally many steps, runs and algorithms everywhere, while runs here are evaluated by episodes and so at
-env steps of their own: each step holds the latest evaluation at or before a point of a grid common to its scenario.
+marl-eval needs equal numbers of steps, runs and algorithms everywhere. Runs here are evaluated by episodes and so at
+different env steps: each step holds the latest evaluation at or before a point of a grid common to its scenario.
 Checked with id-marl-eval 0.0.4: ``DiagnoseData.check_data`` calls it valid, and ``data_process_pipeline`` and
-``create_matrices_for_rliable`` read it. They lower all names' case; elapsed_time is left out, since that check takes it
-for a metric that absolute_metrics lack.
+``create_matrices_for_rliable`` read it. They convert all names to lower case. elapsed_time is left out: the check takes
+it for a metric that absolute_metrics lack.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ STEPS = 50
 
 def marl_eval_data(comparison: Comparison) -> dict[str, Any]:
     """The runs that enter aggregates. Their absolute_metrics are those of the best checkpoint in the final test, as
-    marl-eval means them; if a run has no final test, for all of them the final scores, means over the last evaluations
-    of the last policy."""
+    marl-eval means them. If any run has no final test, they are the final scores of all runs."""
     cells = {algorithm: comparison.counted_runs(algorithm) for algorithm in comparison.algorithms}
     every = [run for scenarios in cells.values() for runs in scenarios.values() for run in runs]
     tested = all(run.final_test is not None for run in every)
@@ -45,7 +44,7 @@ def marl_eval_data(comparison: Comparison) -> dict[str, Any]:
 
 
 def _grid(runs: Sequence[Run]) -> FloatArray:
-    """From where every run has been evaluated to where one ends."""
+    """From the first env steps at which every run has been evaluated to the end of the shortest run."""
     first = max(float(run.evaluations["env_steps"].iloc[0]) for run in runs)
     return np.linspace(first, common_grid(runs)[-1], STEPS)
 

@@ -1,4 +1,4 @@
-"""The page of a report: one HTML file that needs nothing else, for screen, phone and paper."""
+"""The page of a report: one HTML file without references, for screen, phone and print."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def page(
     tables: Mapping[str, str],
     settings: Mapping[str, Any],
 ) -> str:
-    """The whole page.
+    """The HTML of the page.
 
     Args:
         comparison: what is reported.
         verdicts: by algorithm; they come first.
-        notes: what a reader must know beside them, as what was left out.
+        notes: what a reader must know beside them.
         figures: SVG files by section.
         tables: HTML by section.
         settings: of the report itself.
@@ -87,8 +87,8 @@ _CAPTIONS = {
     "Learning curves": "Win rate in {episodes} greedy battles, mean over seeds; bands are 95 % bootstrap intervals of "
     "the mean.",
     "Over all scenarios": "Left: interquartile mean of the win rate over scenarios and seeds. Right: share of "
-    "runs whose final win rate is above a threshold. Bands are 95 % stratified bootstrap intervals, point by "
-    "point: other seeds, not other scenarios. The optimality gap is 1 − mean win rate; P(improvement) is how "
+    "runs whose final win rate is above a threshold. Bands are pointwise 95 % stratified bootstrap intervals: they "
+    "are about other seeds, not other scenarios. The optimality gap is 1 − mean win rate; P(improvement) is how "
     "likely a run ends above one of {baseline}.",
     "Final scores": "Mean over seeds of each run's last {final} evaluations, with a 95 % bootstrap interval. AUC is "
     "the mean win rate over all of training. Tested: {test_episodes} fresh battles with each run's best checkpoint and "
@@ -97,13 +97,13 @@ _CAPTIONS = {
     "Mann–Whitney (MW) test, also corrected over all tests of the study (Holm); Cohen's d with its 95 % bootstrap "
     "interval.",
     "Sample efficiency": "Environment steps until the mean of {arrival} evaluations reaches the target, 90 % of the "
-    "final win rate of {baseline}. > marks censored runs, which did not get there. × is the ratio of restricted "
+    "final win rate of {baseline}. > marks censored runs, which did not reach it. × is the ratio of restricted "
     "mean steps or episodes to those of {baseline}, below 1 better, with its 95 % bootstrap interval; ≥ marks a "
-    "bound, since no run got there. The log-rank test is on environment steps.",
-    "Cost": "Means over seeds, the largest for memory. Runs that shared a machine slowed each other down. The "
-    "last columns give all algorithms the same wall time, that of the quickest run of the scenario, and the same "
-    "number of gradient steps of the policy, the least of any run, where metrics.csv counts them.",
-    "Runs": "Every run and planned cell; all numbers are in runs.csv.",
+    "bound, because no run reached the target. The log-rank test is on environment steps.",
+    "Cost": "Means over seeds; of memory the maximum. Runs that shared a machine slowed each other down. The last "
+    "columns compare at equal wall time, that of the quickest run of the scenario, and at equal numbers of gradient "
+    "steps of the policy, the fewest of any run, where metrics.csv counts them.",
+    "Runs": "Every run and every planned cell; all numbers are in runs.csv.",
     "Diagnostics": "What the runs logged about their training, mean over updates and seeds; also in diagnostics.csv.",
 }
 
@@ -129,7 +129,7 @@ def _verdict(verdict: Verdict) -> str:
 
 
 def _figures(paths: Sequence[Path]) -> str:
-    # as pictures rather than inline SVG: the names inside of one do not meet those of another
+    # as images rather than inline SVG: ids inside of two figures would clash
     pictures = [
         f'<figure><img alt="{_text(path.stem)}" src="data:image/svg+xml;base64,{_base64(path)}"></figure>'
         for path in paths
@@ -157,7 +157,7 @@ def _protocol(comparison: Comparison, settings: Mapping[str, Any]) -> str:
     ]
     parts.append(f"<h2>Versions and hardware</h2>{_list(_machines(comparison.runs))}")
     if comparison.record is None:
-        plan = "<p>There is no study.yaml: what was planned is guessed from the folders.</p>"
+        plan = "<p>There is no study.yaml: the plan is guessed from the folders.</p>"
     else:
         plan = f"<pre>{_text(yaml.safe_dump(dict(comparison.record), sort_keys=False, allow_unicode=True))}</pre>"
     return "".join([*parts, "<h2>Plan and tuning (study.yaml)</h2>", plan])

@@ -1,4 +1,4 @@
-"""What a study found, as a page, figures and tables."""
+"""Write what a study found: a page, figures and tables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ from amal.study.report.verdict import Verdict, judge
 
 
 def write_report(comparison: Comparison, out: Path, bootstrap: Bootstrap) -> dict[str, Verdict]:
-    """Writes all files into a folder, each as a whole; the verdict on each algorithm."""
+    """Write all files into a folder, each atomically.
+
+    Returns:
+        By algorithm, the verdict on it against the baseline.
+    """
     tables = make_tables(comparison, bootstrap)
     scores, totals, efficiency = tables["summary"], tables["aggregates"], tables["sample_efficiency"]
     verdicts = {
@@ -88,7 +92,7 @@ def _write(path: Path, text: str) -> None:
 def draw_figures(
     comparison: Comparison, efficiency: pd.DataFrame, out: Path, bootstrap: Bootstrap
 ) -> dict[str, list[Path]]:
-    """Draws all figures, as PNG and SVG; the SVG files by section of the page."""
+    """Draw all figures as PNG and SVG. Returns the SVG files by section of the page."""
     style = styles(comparison.algorithms)
     steps, sections = "environment steps", {}
     if comparison.counted:
