@@ -1,4 +1,4 @@
-"""Networks: policies and critics, which configurations name from here, world models and populations."""
+"""Networks: policies and critics, which configurations name from here, and world models."""
 
 from amal.networks.critics import (
     AttentionCritic,

@@ -9,17 +9,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from amal.networks.populations import flat_parameters, population_logits
 from amal.ops.losses import masked_log_softmax, masked_mean
+from amal.ops.populations import Policy, flat_parameters, population_logits
 from amal.runtime.argument_checks import check_at_least
-
-if TYPE_CHECKING:
-    from amal.networks.policies import Policy
 
 PERTURBATION_SEED = 0
 """Of the noise that makes the other policies: with a constant one there is nothing to keep in a checkpoint."""

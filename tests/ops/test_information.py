@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from amal.networks.policies import GRUPolicy, MLPPolicy
-from amal.networks.populations import flat_parameters
 from amal.ops.information import (
     EnsembleInformationGain,
     MutualInformationEstimator,
@@ -16,6 +15,7 @@ from amal.ops.information import (
     realised_action_information,
 )
 from amal.ops.losses import masked_log_softmax
+from amal.ops.populations import flat_parameters
 
 N_TRANSITIONS, N_AGENTS, OBS_DIM, STATE_DIM, N_ACTIONS = 12, 3, 6, 4, 5
 NAN = float("nan")

@@ -26,7 +26,6 @@ from amal.algorithms.amal.off_policy import in_hindsight
 from amal.algorithms.amal.world_model_learning import IsolationAudit, fit_world_model
 from amal.algorithms.mappo import MAPPO
 from amal.algorithms.minibatches import Minibatch, Transitions, every_nth
-from amal.networks.populations import flat_parameters
 from amal.networks.world_models import WorldModel, WorldModelEnsemble, open_loop_errors
 from amal.ops.bonus import capped_bonus, decayed, standardized_bonus
 from amal.ops.cem import CrossEntropyMethod
@@ -40,6 +39,7 @@ from amal.ops.losses import (
     masked_variance,
     mean,
 )
+from amal.ops.populations import flat_parameters
 from amal.replay import REAL, AsymmetricReplayBuffer, RealExperience
 from amal.runtime.argument_checks import check_at_least, check_choice, check_positive, check_share
 from amal.runtime.distributed import of_first, pooled, rank

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from amal.networks.policies import Policy
-from amal.networks.populations import flat_parameters, population_logits
 from amal.ops.cem import CrossEntropyMethod
 from amal.ops.divergence import behavioural_distance, behavioural_diversity, outside_band
 from amal.ops.losses import masked_log_softmax
+from amal.ops.populations import flat_parameters, population_logits
 
 
 @torch.no_grad()

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from amal.algorithms.amal.algorithm import AMAL
 from amal.algorithms.amal.off_policy import in_hindsight
 from amal.algorithms.minibatches import Transitions, rows_of
-from amal.networks.populations import flat_parameters
+from amal.networks.policies import Policy
 from amal.networks.world_models import gaussian_log_likelihood, open_loop_errors
 from amal.ops.losses import chosen_log_probs, masked_moments, mean, standardize
+from amal.ops.populations import flat_parameters
 from amal.replay import REAL, Experience, RealExperience
 from amal.rollout.collector import EpisodeRecorder
 from amal.types import EpisodeBatch
@@ -126,7 +127,7 @@ def coverage(
 
 
 @contextmanager
-def playing_as(policy: nn.Module, parameters: Tensor) -> Iterator[None]:
+def playing_as(policy: Policy, parameters: Tensor) -> Iterator[None]:
     """The policy with other parameters [P] for a while; afterwards its own, bit for bit."""
     own = flat_parameters(policy)
     with torch.no_grad():

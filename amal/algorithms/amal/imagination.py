@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from amal.networks.policies import Policy
-from amal.networks.populations import population_logits
 from amal.networks.world_models import WorldModelEnsemble
 from amal.ops.losses import masked_log_softmax, sample_categorical
+from amal.ops.populations import population_logits
 from amal.replay import Experience
 
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from amal.algorithms.amal.auxiliaries import evolve
 from amal.networks.policies import MLPPolicy
-from amal.networks.populations import flat_parameters
 from amal.ops.cem import CrossEntropyMethod
+from amal.ops.populations import flat_parameters
 
 N_CANDIDATES, N_ELITES, OBS_DIM, N_AGENTS, N_ACTIONS, N_STEPS = 12, 6, 6, 3, 5, 9
 BAND = (0.45, 0.55)

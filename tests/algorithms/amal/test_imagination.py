@@ -9,9 +9,9 @@ from torch import Generator, Tensor, nn
 
 from amal.algorithms.amal.imagination import imagine
 from amal.networks.policies import MLPPolicy
-from amal.networks.populations import flat_parameters
 from amal.networks.world_models import ImaginedStep
 from amal.ops.losses import chosen_log_probs, masked_log_softmax, sample_categorical
+from amal.ops.populations import flat_parameters
 from amal.replay import REAL, Experience
 from tests.algorithms.episodes import N_ACTIONS, N_AGENTS, OBS_DIM, STATE_DIM
 

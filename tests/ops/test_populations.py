@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from amal.networks.policies import GRUPolicy, IndependentPolicies, MLPPolicy, Policy
-from amal.networks.populations import ROWS_PER_BLOCK, ROWS_PER_CALL, flat_parameters, population_logits
+from amal.ops.populations import ROWS_PER_BLOCK, ROWS_PER_CALL, flat_parameters, population_logits
 
 OBS_DIM, N_AGENTS, N_ACTIONS = 7, 3, 5
 

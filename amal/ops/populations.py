@@ -5,14 +5,12 @@ Letters: K policies, P parameters of a policy, M transitions, N agents, O observ
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-
-if TYPE_CHECKING:  # ops may use this module, and must not import the networks
-    from amal.networks.policies import Policy
 
 ROWS_PER_BLOCK = 2000
 """Observations of single agents that a policy is given at once."""
@@ -21,9 +19,21 @@ ROWS_PER_CALL = 4000
 core for 8000 observations of 80 numbers; in one product they take 0.27 s, one policy after the other 0.18 s."""
 
 
-def flat_parameters(policy: nn.Module) -> Tensor:
+class Policy(Protocol):
+    """What a population needs of a policy network, an ``nn.Module``."""
+
+    recurrent: bool
+
+    def initial_hidden(self, batch_size: int) -> Tensor:
+        """[B, N, H], the hidden state at the start of an episode."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """As of an ``nn.Module``."""
+
+
+def flat_parameters(policy: Policy) -> Tensor:
     """All parameters in one vector, in the order of ``named_parameters``: [P], a detached copy."""
-    return torch.cat([parameter.detach().flatten() for parameter in policy.parameters()])
+    return torch.cat([parameter.detach().flatten() for _, parameter in policy.named_parameters()])
 
 
 @torch.no_grad()
@@ -58,7 +68,7 @@ def population_logits(policy: Policy, parameters: Tensor, obs: Tensor, shared: b
     return torch.cat([logits(named, part) for part in obs.split(block, dim=-3)], dim=1)
 
 
-def _named(policy: nn.Module, parameters: Tensor) -> dict[str, Tensor]:
+def _named(policy: Policy, parameters: Tensor) -> dict[str, Tensor]:
     """[..., P] → the tensors by name, [..., *shape] each."""
     own = dict(policy.named_parameters())
     parts = parameters.split([parameter.numel() for parameter in own.values()], dim=-1)
@@ -69,6 +79,6 @@ def _named(policy: nn.Module, parameters: Tensor) -> dict[str, Tensor]:
 def _logits(policy: Policy, parameters: dict[str, Tensor], obs: Tensor) -> Tensor:
     """One policy on [M, N, O] → [M, N, A]."""
     steps = (obs.unsqueeze(1), policy.initial_hidden(len(obs)))
-    logits, _ = functional_call(policy, parameters, steps)
+    logits, _ = functional_call(cast(nn.Module, policy), parameters, steps)
     output: Tensor = logits.squeeze(1)
     return output
