@@ -70,7 +70,6 @@ from callbacks.telemetry import Telemetry
 from callbacks.tracking import Tracking
 from datamodules.rollout import RolloutDataModule
 
-SUBCOMMANDS = ("fit", "validate", "test")
 PARSER_OPTIONS = {"exit_on_error": False, "allow_abbrev": False}
 TRAINER_DEFAULTS = {
     "devices": 1,  # several are for those who ask for them
@@ -121,6 +120,11 @@ class TrainingCLI(LightningCLI):
         self.is_fork = False  # whether it goes on in another folder than the checkpoint's run
         super().__init__(**kwargs)
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The command that was given and no other: the parser of each takes as long to build as this one to parse."""
+        return {sys.argv[1]: LightningCLI.subcommands()[sys.argv[1]]}
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
             "--out", type=str | None, default=None, help="Folder of the run. Default: runs/ALGORITHM-SCENARIO-seedN."
@@ -137,8 +141,7 @@ class TrainingCLI(LightningCLI):
             denied = denied_import(str(error))
             if denied is not None:
                 fail(str(denied))
-            command = next((word for word in sys.argv if word in SUBCOMMANDS), "fit")
-            fail(str(error), suggestion(str(error), self._subcommand_parsers[command]))
+            fail(str(error), suggestion(str(error), self._subcommand_parsers[sys.argv[1]]))
         sys.argv += [f"{OPTION}={name}" for name in self.allowed_code]  # for the processes that Lightning launches
         config = self.config[self.config.subcommand]
         if not isinstance(config.trainer, Namespace):
@@ -334,7 +337,7 @@ def main(args: list[str]) -> None:
             save_config_callback=ConfigOfRun,
             seed_everything_default=0,
             trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [Telemetry(), TrainingProgress(), Tracking()]},
-            parser_kwargs={**PARSER_OPTIONS, **dict.fromkeys(SUBCOMMANDS, PARSER_OPTIONS)},
+            parser_kwargs={**PARSER_OPTIONS, args[0]: PARSER_OPTIONS},
             auto_configure_optimizers=False,
         )
     except ArgumentError as error:
