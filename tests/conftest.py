@@ -1,5 +1,6 @@
 """What several test files need."""
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
@@ -19,10 +20,16 @@ ROOT = Path(__file__).parent.parent
 SMAC = [name for name in scenario_names() if load_scenario(name).family is None]
 
 
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Runs the shipped command line in this process, from the repository's root, as ``cli("fit", "--config", …)``."""
+def run_cli(*args: object) -> None:
+    """Runs the shipped command line in this process from the repository's root: ``run_cli("fit", "--config", …)``."""
     from cli import main
 
+    with contextlib.chdir(ROOT):
+        main([str(arg) for arg in args])
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """The same, and the test stays there."""
     monkeypatch.chdir(ROOT)
-    return lambda *args: main([str(arg) for arg in args])
+    return run_cli

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,10 @@ import wandb
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto.wandb_internal_pb2 import Record
 
-from amal.types import Actor, EpisodeBatch
-from datamodules.episode_source import EpisodeSource
+from tests.runs import Cli, power_cut
 
 MLFLOW = find_spec("mlflow")
 
-Cli = Callable[..., None]
 QUICK = ("fit", "--config", "configs/quickstart.yaml", "--data.env_steps", "3000")
 SHORT = ("fit", "--config", "configs/mappo.yaml", "--data.env_steps", "3000")
 
@@ -107,16 +105,8 @@ def test_mlflow_gets_steps_as_the_axis_the_config_and_the_files(cli: Cli, tmp_pa
 
 def interrupted(cli: Cli, run: Path, logger: str) -> None:
     """A run that has gone on for some updates after its last checkpoint; it tells the loggers of all of them."""
-    play = EpisodeSource.play_training
-
-    def play_until_the_power_fails(source: EpisodeSource, actor: Actor) -> EpisodeBatch:
-        if source.budget.episodes >= 96:
-            raise RuntimeError("power cut")
-        return play(source, actor)
-
-    with pytest.MonkeyPatch.context() as broken, pytest.raises(RuntimeError, match="power cut"):
-        broken.setattr(EpisodeSource, "play_training", play_until_the_power_fails)
-        often = ("--evaluation.every_n_episodes", "64", "--checkpoint.every_seconds", "0")
+    often = ("--evaluation.every_n_episodes", "64", "--checkpoint.every_seconds", "0")
+    with power_cut(after=96):
         cli(*SHORT, *often, "--config", f"configs/logger/{logger}.yaml", "--out", run)
 
 

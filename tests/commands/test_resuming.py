@@ -7,27 +7,23 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 import yaml
 
 from amal.runtime.checkpoints import CheckpointError, read_checkpoint
-from amal.types import Actor, EpisodeBatch
-from datamodules.episode_source import EpisodeSource
-from tests.conftest import ROOT
+from cli import main
+from tests.conftest import ROOT, run_cli
+from tests.runs import Cli, assert_equal_parameters, assert_equal_tables, power_cut
 
-Cli = Callable[..., None]
 TINY = ("--data.env_steps", "300", "--data.episodes_per_update", "8", "--evaluation.every_n_episodes", "8")
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small finished run of MAPPO on 3m; not to be written to."""
-    from cli import main
-
     run = tmp_path_factory.mktemp("finished") / "run"
-    main(["fit", "--config", "configs/mappo.yaml", *TINY, "--out", str(run)])
+    run_cli("fit", "--config", "configs/mappo.yaml", *TINY, "--out", run)
     return run
 
 
@@ -224,23 +220,11 @@ def test_an_earlier_checkpoint_is_gone_back_to_in_a_folder_of_its_own_only(
     occupied = refusal(capsys, lambda: resume(cli, whole, "--out", run, checkpoint="episode_32.ckpt"))
     assert f"--out {run}: holds a run already" in occupied
 
-    play = EpisodeSource.play_training
-
-    def play_until_it_is_killed(source: EpisodeSource, actor: Actor) -> EpisodeBatch:
-        if source.budget.episodes >= 48:
-            raise RuntimeError("killed")
-        return play(source, actor)
-
-    with pytest.MonkeyPatch.context() as broken, pytest.raises(RuntimeError, match="killed"):
-        broken.setattr(EpisodeSource, "play_training", play_until_it_is_killed)
+    with power_cut(after=48):
         resume(cli, whole, "--out", fork, "--checkpoint.every_seconds", "1000", checkpoint="episode_32.ckpt")
     resume(cli, fork)
-    for file in ("metrics.csv", "evaluations.csv"):
-        expected, got = (pd.read_csv(folder / file) for folder in (whole, fork))
-        timing = [column for column in expected if "second" in column]
-        pd.testing.assert_frame_equal(expected.drop(columns=timing), got.drop(columns=timing))
-    ours, theirs = (read_checkpoint(folder / "checkpoints" / "last.ckpt")["state_dict"] for folder in (whole, fork))
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert_equal_tables(whole, fork)
+    assert_equal_parameters(whole, fork)
     after = contents(whole)
     assert after == before
 
@@ -291,10 +275,13 @@ def test_a_run_names_its_files_so_that_they_are_found_from_any_folder(cli: Cli, 
     ("out", "words"),
     [("", "--out is empty"), (" ", "--out is empty"), ("x" * 300, "cannot be written to: File name too long")],
 )
-def test_a_folder_that_cannot_be_is_refused(cli: Cli, capsys: pytest.CaptureFixture[str], out: str, words: str) -> None:
-    before = set(ROOT.iterdir())
-    assert words in refusal(capsys, lambda: cli("fit", "--config", "configs/mappo.yaml", *TINY, "--out", out))
-    assert set(ROOT.iterdir()) == before
+def test_a_folder_that_cannot_be_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], out: str, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    args = ["fit", "--config", str(ROOT / "configs" / "mappo.yaml"), *TINY, "--out", out]
+    assert words in refusal(capsys, lambda: main(args))
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_to_go_on_can_be_pasted(cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

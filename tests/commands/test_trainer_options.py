@@ -21,11 +21,11 @@ Cli = Callable[..., None]
 TINY = ("--config", "configs/mappo.yaml", "--data.env_steps", "300")
 # Arguments of the trainer that have their effect here, and what says so.
 EFFECTIVE = {
-    "accelerator": "tests/test_cli.py",
+    "accelerator": "tests/commands/test_bad_input.py",
     "strategy": "tests/runtime/test_distributed.py, and below",
     "devices": "tests/runtime/test_distributed.py",
     "num_nodes": "below",
-    "precision": "tests/test_cli.py",
+    "precision": "tests/commands/test_fit.py",
     "logger": "tests/callbacks/test_tracking.py",
     "callbacks": "below",
     "log_every_n_steps": "Lightning's, of what loggers get",

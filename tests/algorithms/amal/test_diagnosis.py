@@ -17,10 +17,10 @@ from amal.algorithms.amal.diagnosis import (
     undisturbed,
 )
 from amal.algorithms.minibatches import Transitions
-from amal.networks.populations import flat_parameters
+from amal.ops.populations import flat_parameters
 from tests.algorithms.amal.test_algorithm import evolving, small
 from tests.algorithms.episodes import N_ACTIONS, N_AGENTS, OBS_DIM, STATE_DIM, random_batch, train
-from tests.test_cli import assert_equal_parameters, fit
+from tests.runs import assert_equal_parameters, fit
 
 
 def test_the_gradient_of_the_last_bias_is_the_advantage_times_what_was_done_less_what_was_expected() -> None:

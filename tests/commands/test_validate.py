@@ -1,0 +1,45 @@
+"""``validate`` and ``test`` measure as the run did."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.runs import Cli, assert_equal_parameters, fit
+
+COUNTS = ("env_steps", "episodes", "wall_seconds")
+# where one greedy battle is not like the other, and none is long
+RANDOM_UNITS = ("--data.scenario", "terran_5_vs_5", "--data.env_steps", "1000", "--data.episode_limit", "12")
+
+
+def printed(text: str) -> dict[str, float]:
+    """The statistics in the table of validate or test."""
+    return {name: float(value) for name, value in re.findall(r"eval/(\w+)\s+│\s+([-+.\de]+)", text)}
+
+
+def test_validate_and_test_use_the_same_measure(cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the evaluations of a run: its first one, which here comes at the end, is what validate plays."""
+    run = fit(cli, tmp_path / "run", *RANDOM_UNITS, "--evaluation.every_n_episodes", "1000000")
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    shown = {}
+    for command in ("validate", "test"):
+        capsys.readouterr()
+        cli(command, "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "last.ckpt")
+        shown[command] = printed(capsys.readouterr().out)
+    (evaluation,) = pd.read_csv(run / "evaluations.csv").drop(columns=list(COUNTS)).to_dict("records")
+    assert shown["validate"] == pytest.approx(evaluation, rel=1e-6)
+    assert shown["test"].keys() == shown["validate"].keys() and shown["test"] != shown["validate"]  # other battles
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+
+def test_the_final_test_is_what_test_plays(cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    often = (*RANDOM_UNITS, "--evaluation.every_n_episodes", "32")
+    tested = fit(cli, tmp_path / "run", *often, "--trainer.callbacks+=callbacks.FinalTest")
+    assert_equal_parameters(tested, fit(cli, tmp_path / "plain", *often))
+    rows = pd.read_csv(tested / "final_test.csv").set_index("checkpoint")
+    for name in ("best", "last"):
+        checkpoint = tested / "checkpoints" / f"{name}.ckpt"
+        capsys.readouterr()
+        cli("test", "--config", tested / "config.yaml", "--ckpt_path", checkpoint)
+        assert printed(capsys.readouterr().out) == pytest.approx(rows.loc[name].to_dict(), rel=1e-6)
