@@ -56,7 +56,8 @@ class EpisodeSource:
         backend: what runs the battles.
         backend_options: other arguments of that back end's constructor.
         opponent: checkpoint of a run whose policy drives the enemies greedily.
-        random_delay: of every shot, in ticks; true for the default bounds, false for the scenario's own.
+        random_delay: of every shot, [least, most] in ticks; true for the scenario's bounds, or -1 to 2 if it has none;
+            false for what the scenario says.
     """
 
     def __init__(

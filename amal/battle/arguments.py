@@ -51,15 +51,15 @@ def check_side(side: str) -> None:
 
 
 def check_saved(state: Any, mine: Mapping[str, np.ndarray], whose: str) -> None:
-    """Raises ValueError unless a saved state has the arrays of mine; what driven enemies did may be there or not."""
+    """Raises ValueError unless a saved state has the arrays of mine; what an opponent did may be there or not."""
     if not isinstance(state, Mapping):
         raise ValueError(f"battle state must be a mapping of names to arrays, got {type(state).__name__}")
     for name in state:
-        if name not in mine and name != "enemy_actions":
+        if name not in mine and name != "opponent_actions":
             raise ValueError(f"battle state has {name!r}, but {whose} have none")
     for name, array in mine.items():
         if name not in state:
-            if name == "enemy_actions":
+            if name == "opponent_actions":
                 continue
             raise ValueError(f"battle state lacks {name!r}")
         saved = np.asarray(state[name])

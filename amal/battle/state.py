@@ -81,7 +81,7 @@ class Scene(NamedTuple):
     facing: np.ndarray  # [N, 2] where each agent looks, of length 1; [0, 2] if they see all around
 
 
-class Roster(NamedTuple):
+class Lineup(NamedTuple):
     """What battles have of their own in their scenes, and what it is drawn from.
 
     B is the number of battles, or 1 if all are alike for having no family, which also leaves the rest empty: K types,
@@ -92,7 +92,7 @@ class Roster(NamedTuple):
     attack_points: np.ndarray  # [B, 2]
     reward_scales: np.ndarray  # [B]
     facing: np.ndarray  # [E, N, 2], or [1, 0, 2] if agents see all around
-    cast: np.ndarray  # [B, P] int64, index of each pair's type
+    pair_types: np.ndarray  # [B, P] int64, index of each pair's type
     starts: np.ndarray  # [B, U, 2]
     types: np.ndarray  # [K] KIND
     type_damage: np.ndarray  # [K, K]
@@ -131,7 +131,7 @@ def build_scratch(scene: Scene, chunks: int) -> Scratch:
 
 
 def build_scene(scenario: Scenario, episode_limit: int) -> Scene:
-    """The scene of all battles. With a family, its kinds have no more than sides and ids; see build_roster."""
+    """The scene of all battles. With a family, its kinds have no more than sides and ids; see build_lineup."""
     sides = scenario.sides
     kinds = np.zeros(len(sides), KIND)
     damage = np.zeros((len(sides), len(sides)))
@@ -174,17 +174,17 @@ def build_scene(scenario: Scenario, episode_limit: int) -> Scene:
     )
 
 
-def build_roster(scenario: Scenario, scene: Scene, num_battles: int) -> Roster:
+def build_lineup(scenario: Scenario, scene: Scene, num_battles: int) -> Lineup:
     family, agents = scenario.family, len(scene.allies) if scenario.view_angle < FULL_TURN else 0
     facing = np.zeros((num_battles if agents else 1, agents, 2))
     if family is None:
-        return Roster(
+        return Lineup(
             kinds=scene.kinds[None],
             damage=scene.damage[None],
             attack_points=np.array([[scene.attack_x, scene.attack_y]]),
             reward_scales=np.array([scene.reward_scale]),
             facing=facing,
-            cast=np.zeros((0, 0), np.int64),
+            pair_types=np.zeros((0, 0), np.int64),
             starts=np.zeros((0, 0, 2)),
             types=np.zeros(0, KIND).view(np.recarray),
             type_damage=np.zeros((0, 0)),
@@ -199,13 +199,13 @@ def build_roster(scenario: Scenario, scene: Scene, num_battles: int) -> Roster:
         )
     n_units = len(scene.kinds)
     least, greatest = families.surrounding_offsets(family, scenario.ground) or (0.0, 0.0)
-    return Roster(
+    return Lineup(
         kinds=np.zeros((num_battles, n_units), KIND).view(np.recarray),
         damage=np.zeros((num_battles, n_units, n_units)),
         attack_points=np.zeros((num_battles, 2)),
         reward_scales=np.zeros(num_battles),
         facing=facing,
-        cast=np.zeros((num_battles, max(family.allies, family.enemies)), np.int64),
+        pair_types=np.zeros((num_battles, max(family.allies, family.enemies)), np.int64),
         starts=np.zeros((num_battles, n_units, 2)),
         types=_kinds(family.types, scenario).view(np.recarray),
         type_damage=_damage(family.types),

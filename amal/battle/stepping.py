@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from amal.battle.casting import cast_battle, scene_of
 from amal.battle.compilation import kernel
 from amal.battle.dynamics import anyone_lives, fight, place_units
+from amal.battle.lineup import draw_lineup, scene_of
 from amal.battle.observer import clear_last_actions, look_east, observe, write_last_actions
 
 CHUNKS = 8  # of battles, shared out among the threads
@@ -31,13 +31,13 @@ class Views(NamedTuple):
 
 
 @kernel
-def start_battle(units, battles, scene, roster, e, positions, views):  # type: ignore[no-untyped-def]
+def start_battle(units, battles, scene, lineup, e, positions, views):  # type: ignore[no-untyped-def]
     """Places battle e at positions [U, 2], or where the scenario says if they are empty, and observes it.
 
     A family's units are drawn anew only after a step: to start a battle twice is to start it once."""
-    if len(roster.weights) > 0 and (battles[e].over or battles[e].step > 0):
-        cast_battle(battles[e], scene, roster, e)
-    mine = scene_of(scene, roster, e)
+    if len(lineup.weights) > 0 and (battles[e].over or battles[e].step > 0):
+        draw_lineup(battles[e], scene, lineup, e)
+    mine = scene_of(scene, lineup, e)
     place_units(units[e], battles[e], mine, positions)
     look_east(mine)
     observe(units[e], mine, views.obs[e], views.state[e], views.available_actions[e])
@@ -45,13 +45,13 @@ def start_battle(units, battles, scene, roster, e, positions, views):  # type: i
 
 
 @kernel
-def step_battle(units, battles, scene, roster, e, actions, shuffle, auto_reset, views, scratch):  # type: ignore[no-untyped-def]
+def step_battle(units, battles, scene, lineup, e, actions, shuffle, auto_reset, views, scratch):  # type: ignore[no-untyped-def]
     """Steps battle e. One that is over and not reset stands still and keeps its flags."""
     battle = battles[e]
     if battle.over:
         views.rewards[e] = 0.0
         return
-    mine = scene_of(scene, roster, e)
+    mine = scene_of(scene, lineup, e)
     views.rewards[e] = fight(units[e], battle, mine, actions[e], shuffle, scratch)
     won = not anyone_lives(units[e], mine.enemies)
     terminated = won or not anyone_lives(units[e], mine.allies)
@@ -63,7 +63,7 @@ def step_battle(units, battles, scene, roster, e, actions, shuffle, auto_reset, 
     write_last_actions(mine, views.state[e], actions[e])
     if battle.over and auto_reset:
         keep_final(views, e)
-        start_battle(units, battles, scene, roster, e, views.nowhere, views)
+        start_battle(units, battles, scene, lineup, e, views.nowhere, views)
 
 
 @kernel
@@ -77,19 +77,19 @@ def keep_final(views, e):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def step_chunk(units, battles, scene, roster, chunk, chunks, actions, shuffle, auto_reset, views, scratch):  # type: ignore[no-untyped-def]
+def step_chunk(units, battles, scene, lineup, chunk, chunks, actions, shuffle, auto_reset, views, scratch):  # type: ignore[no-untyped-def]
     """Steps the battles of one of several equal chunks."""
     crowd = (scratch.places[chunk], scratch.planes[chunk], scratch.near[chunk])
     mine = (scratch.lines[chunk], scratch.projected[chunk], scratch.turns[chunk], crowd)
     for e in range(chunk * len(battles) // chunks, (chunk + 1) * len(battles) // chunks):
-        step_battle(units, battles, scene, roster, e, actions, shuffle, auto_reset, views, mine)
+        step_battle(units, battles, scene, lineup, e, actions, shuffle, auto_reset, views, mine)
 
 
 @kernel(parallel=True)
-def step_all(units, battles, scene, roster, actions, shuffle, auto_reset, views, scratch):  # type: ignore[no-untyped-def]
+def step_all(units, battles, scene, lineup, actions, shuffle, auto_reset, views, scratch):  # type: ignore[no-untyped-def]
     """Steps all battles on all threads."""
     for chunk in numba.prange(CHUNKS):
-        step_chunk(units, battles, scene, roster, chunk, CHUNKS, actions, shuffle, auto_reset, views, scratch)
+        step_chunk(units, battles, scene, lineup, chunk, CHUNKS, actions, shuffle, auto_reset, views, scratch)
 
 
 @kernel

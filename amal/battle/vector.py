@@ -8,11 +8,11 @@ import numpy as np
 
 from amal.battle.arguments import check_saved, check_side, checked_actions, checked_mask, checked_positions
 from amal.battle.battlefield import FIELD_SIZE, MOVE_ACTIONS, Scenario
-from amal.battle.casting import dress
 from amal.battle.compilation import announced
-from amal.battle.rival import Rival, scatter
+from amal.battle.lineup import complete_lineup
+from amal.battle.opponent_side import OpponentSide, scatter
 from amal.battle.scenario import load_scenario, with_random_delay
-from amal.battle.state import ATTACK_MOVE, BATTLE, ENEMY, HEAL, UNIT, Scene, build_roster, build_scene, build_scratch
+from amal.battle.state import ATTACK_MOVE, BATTLE, ENEMY, HEAL, UNIT, Scene, build_lineup, build_scene, build_scratch
 from amal.battle.stepping import CHUNKS, Views, first_refused, start_battle, step_all, step_chunk
 from amal.battle.threads import may_share_work, openmp_threads_kept
 from amal.runtime.argument_checks import check_flag, check_whole
@@ -37,13 +37,13 @@ class VectorBattle:
         scenario: a name from scenarios.yaml, the path of a YAML file, or a Scenario.
         num_battles: E.
         seed: of all that is random: the order in which units act within a tick, delays of shots, who fights where in a
-            family, and where units start whose enemies are driven.
+            family, and where units start in battles with an opponent.
         shuffle_units: draw that order anew every tick; otherwise units act by id.
         auto_reset: start the next episode in the step that ends one (its last views are in ``final_obs`` and
             ``final_state``); otherwise a battle that is over stands still until ``reset``.
         episode_limit: steps until truncation, at most battlefield.LONGEST_EPISODE; by default the scenario's.
         first_battle: number of the first battle, to go on where another VectorBattle's numbers end.
-        driven_enemy: the enemies do not follow their script, but what ``step`` is told; both teams must be equal.
+        with_opponent: the enemies do not follow their script, but what ``step`` is told; both teams must be equal.
             Units then start up to 0.02 off their places per axis, drawn anew for every episode.
         random_delay: True to draw for every shot how much later or sooner than its cooldown the next one comes, within
             the scenario's bounds or, if it has none, RANDOM_DELAY; [least, most] in ticks of 1/16 s for other bounds.
@@ -61,12 +61,12 @@ class VectorBattle:
         auto_reset: bool = True,
         episode_limit: int | None = None,
         first_battle: int = 0,
-        driven_enemy: bool = False,
+        with_opponent: bool = False,
         random_delay: bool | Sequence[int] = False,
     ) -> None:
         check_whole(1, MOST_BATTLES, num_battles=num_battles)
         check_whole(0, seed=seed, first_battle=first_battle)
-        check_flag(shuffle_units=shuffle_units, auto_reset=auto_reset, driven_enemy=driven_enemy)
+        check_flag(shuffle_units=shuffle_units, auto_reset=auto_reset, with_opponent=with_opponent)
         loaded = scenario if isinstance(scenario, Scenario) else load_scenario(scenario)
         self.scenario = with_random_delay(loaded, random_delay)
         self.spec = self.scenario.spec(episode_limit)
@@ -74,7 +74,7 @@ class VectorBattle:
         self.shuffle_units = shuffle_units
         self.auto_reset = auto_reset
         self._scene = build_scene(self.scenario, self.spec.episode_limit)
-        self._roster = build_roster(self.scenario, self._scene, num_battles)
+        self._lineup = build_lineup(self.scenario, self._scene, num_battles)
         shape = (num_battles, len(self._scene.kinds))
         self._units = np.zeros(shape, UNIT).view(np.recarray)
         self._battles = np.zeros(num_battles, BATTLE).view(np.recarray)
@@ -85,7 +85,9 @@ class VectorBattle:
         self._battles.over = True  # none has begun
         self._views = self._allocate_views()
         self._scratch = build_scratch(self._scene, CHUNKS)
-        self._rival = Rival(self.scenario, self._scene, self.spec, num_battles) if driven_enemy else None
+        self._opponent_side = (
+            OpponentSide(self.scenario, self._scene, self.spec, num_battles) if with_opponent else None
+        )
         with announced():
             self.reset()
             if not _compiled:
@@ -119,19 +121,19 @@ class VectorBattle:
         return self._views.available_actions
 
     @property
-    def enemy_obs(self) -> np.ndarray:
-        """[E, M, O] float32: what driven enemies see, as if they were the allies of a field turned by half a turn."""
-        return self._driven().obs
+    def opponent_obs(self) -> np.ndarray:
+        """[E, M, O] float32: what the opponent's agents see, as the allies of a field that is turned by half a turn."""
+        return self._opponents().obs
 
     @property
-    def enemy_state(self) -> np.ndarray:
-        """[E, S] float32: the state from the side of driven enemies."""
-        return self._driven().state
+    def opponent_state(self) -> np.ndarray:
+        """[E, S] float32: the state as the opponent sees it."""
+        return self._opponents().state
 
     @property
-    def enemy_available_actions(self) -> np.ndarray:
-        """[E, M, A] bool, of driven enemies."""
-        return self._driven().available_actions
+    def opponent_available_actions(self) -> np.ndarray:
+        """[E, M, A] bool, of the opponent's agents."""
+        return self._opponents().available_actions
 
     @property
     def final_obs(self) -> np.ndarray:
@@ -170,14 +172,14 @@ class VectorBattle:
     def scene_of(self, e: int) -> Scene:
         """Constants of battle e as it is fought now."""
         check_whole(0, self.num_battles - 1, e=e)
-        roster, b = self._roster, min(e, len(self._roster.kinds) - 1)
+        lineup, b = self._lineup, min(e, len(self._lineup.kinds) - 1)
         return self._scene._replace(
-            kinds=roster.kinds[b],
-            damage=roster.damage[b],
-            attack_x=float(roster.attack_points[b, 0]),
-            attack_y=float(roster.attack_points[b, 1]),
-            reward_scale=float(roster.reward_scales[b]),
-            facing=roster.facing[min(e, len(roster.facing) - 1)],
+            kinds=lineup.kinds[b],
+            damage=lineup.damage[b],
+            attack_x=float(lineup.attack_points[b, 0]),
+            attack_y=float(lineup.attack_points[b, 1]),
+            reward_scale=float(lineup.reward_scales[b]),
+            facing=lineup.facing[min(e, len(lineup.facing) - 1)],
         )
 
     def fought(self, e: int) -> Scenario:
@@ -186,9 +188,9 @@ class VectorBattle:
         family = self.scenario.family
         if family is None:
             return self.scenario
-        cast = self._roster.cast[e]
+        drawn = self._lineup.pair_types[e]
         pairs = [*range(family.allies), *range(family.enemies)]
-        return self.scenario.drawn([family.types[cast[i]] for i in pairs], self._roster.starts[e])
+        return self.scenario.drawn([family.types[drawn[i]] for i in pairs], self._lineup.starts[e])
 
     @property
     def units(self) -> np.ndarray:
@@ -217,46 +219,46 @@ class VectorBattle:
             starts = checked_positions(positions, (*self._units.shape, 2), FIELD_SIZE)
         views = self._views
         for e in np.flatnonzero(chosen).tolist():
-            start_battle(self._units, self._battles, self._scene, self._roster, e, starts[e], views)
+            start_battle(self._units, self._battles, self._scene, self._lineup, e, starts[e], views)
             views.rewards[e] = 0.0
             views.terminated[e] = views.truncated[e] = views.won[e] = False
-        if self._rival is not None:
-            self._show(self._rival, chosen & (positions is None))
+        if self._opponent_side is not None:
+            self._show(self._opponent_side, chosen & (positions is None))
 
-    def _show(self, rival: Rival, began: np.ndarray) -> None:
-        """Ends a reset or step of driven battles, of which some, [E] bool, have begun at the scenario's places."""
+    def _show(self, side: OpponentSide, began: np.ndarray) -> None:
+        """Ends a reset or step of battles with an opponent; some, [E] bool, have begun at the scenario's places."""
         views = (self._views.obs, self._views.state, self._views.available_actions)
         scatter(self._units, self._battles, self._scene, began, *views)
-        rival.observe(self._units, self._battles)
+        side.observe(self._units, self._battles)
 
-    def step(self, actions: np.ndarray, enemy_actions: np.ndarray | None = None) -> None:
+    def step(self, actions: np.ndarray, opponent_actions: np.ndarray | None = None) -> None:
         """Steps every running battle with actions [E, N] (ignored for battles that are over).
 
         Args:
             actions: [E, N].
-            enemy_actions: [E, M] of driven enemies, and only of those; their north is the allies' south.
+            opponent_actions: [E, M] of the opponent, and only with one; its north is the allies' south.
 
         Raises UnavailableAction, before anything is stepped, naming the agent and what it could have done."""
         actions = self._checked(actions, self._scene, self.available_actions)
         parallel = self._units.size >= PARALLEL_UNITS and may_share_work()
-        if self._rival is None and enemy_actions is None:
+        if self._opponent_side is None and opponent_actions is None:
             self._step(actions, parallel)
             return
-        if enemy_actions is None:
-            raise ValueError("enemy_actions are missing: these battles were made with driven_enemy=True")
-        rival = self._driven()
-        rival.order(self._units, self._battles, self._checked(enemy_actions, rival.scene, rival.available_actions))
+        if opponent_actions is None:
+            raise ValueError("opponent_actions are missing: these battles were made with with_opponent=True")
+        side = self._opponents()
+        side.order(self._units, self._battles, self._checked(opponent_actions, side.scene, side.available_actions))
         self._step(actions, parallel)
-        self._show(rival, (self.terminated | self.truncated) & self.auto_reset)
+        self._show(side, (self.terminated | self.truncated) & self.auto_reset)
 
-    def _driven(self) -> Rival:
-        if self._rival is None:
-            raise ValueError("these battles' enemies follow their script; make them with driven_enemy=True")
-        return self._rival
+    def _opponents(self) -> OpponentSide:
+        if self._opponent_side is None:
+            raise ValueError("these battles' enemies follow their script; make them by with_opponent=True")
+        return self._opponent_side
 
     def _checked(self, actions: np.ndarray, scene: Scene, available: np.ndarray) -> np.ndarray:
         """The actions of the team that is allied in that scene, as int64, if it can take them."""
-        name, axes = ("actions", "[E, N]") if scene is self._scene else ("enemy_actions", "[E, M]")
+        name, axes = ("actions", "[E, N]") if scene is self._scene else ("opponent_actions", "[E, M]")
         actions = checked_actions(actions, available.shape[:2], name, axes)
         e, agent = first_refused(self._battles, actions, available)
         if e >= 0:
@@ -267,7 +269,7 @@ class VectorBattle:
         return actions
 
     def _step(self, actions: np.ndarray, parallel: bool) -> None:
-        battles = (self._units, self._battles, self._scene, self._roster)
+        battles = (self._units, self._battles, self._scene, self._lineup)
         rest = (actions, self.shuffle_units, self.auto_reset, self._views, self._scratch)
         if parallel:
             step_all(*battles, *rest)
@@ -306,18 +308,20 @@ class VectorBattle:
             "units": self._units.view(np.uint8).reshape(self.num_battles, -1).copy(),
             "battles": self._battles.view(np.uint8).reshape(self.num_battles, -1).copy(),
             **{name: getattr(views, name).copy() for name in views._fields},
-            **({} if self._rival is None else {"enemy_actions": self._rival.actions.copy()}),
-            **{name: getattr(self._roster, name).copy() for name in self._drawn()},
+            **({} if self._opponent_side is None else {"opponent_actions": self._opponent_side.actions.copy()}),
+            **{name: getattr(self._lineup, name).copy() for name in self._drawn()},
         }
 
     def _drawn(self) -> list[str]:
-        """Fields of the roster that change from battle to battle and from which the others follow."""
-        return ["cast", "starts"] * (self.scenario.family is not None) + ["facing"] * (self._roster.facing.size > 0)
+        """Fields of the lineup that change from battle to battle and from which the others follow."""
+        return ["pair_types", "starts"] * (self.scenario.family is not None) + ["facing"] * (
+            self._lineup.facing.size > 0
+        )
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         """Restores ``state_dict`` of battles of the same scenario and number.
 
-        If the enemies there were driven and here are not, or the other way round, they change hands."""
+        If one has an opponent and the other has not, the enemies change hands."""
         check_saved(state, self.state_dict(), f"{self.num_battles} battles of {self.scenario.name}")
         self._check_indices(state)
         self._units.view(np.uint8).reshape(self.num_battles, -1)[:] = state["units"]
@@ -325,15 +329,15 @@ class VectorBattle:
         for name in self._views._fields:
             getattr(self._views, name)[:] = state[name]
         for name in self._drawn():
-            getattr(self._roster, name)[:] = state[name]
+            getattr(self._lineup, name)[:] = state[name]
         if self.scenario.family is not None:
             for e in range(self.num_battles):
-                dress(self._scene, self._roster, e)
-        if self._rival is None:
+                complete_lineup(self._scene, self._lineup, e)
+        if self._opponent_side is None:
             self._units.order[:, self._scene.enemies] = ATTACK_MOVE
         else:
-            self._rival.actions[:] = state.get("enemy_actions", 0)
-            self._rival.observe(self._units, self._battles)
+            self._opponent_side.actions[:] = state.get("opponent_actions", 0)
+            self._opponent_side.observe(self._units, self._battles)
 
     def _check_indices(self, state: Mapping[str, np.ndarray]) -> None:
         """Raises ValueError for indices out of bounds, at which kernels would write anywhere."""
@@ -341,9 +345,9 @@ class VectorBattle:
         last = units.shape[1] - 1
         bounds = [(units[name], -1, last) for name in ("order_target", "target", "previous_target", "shoots_at")]
         if self.scenario.family is not None:
-            bounds.append((state["cast"], 0, len(self._roster.types) - 1))
-        if "enemy_actions" in state:
-            bounds.append((state["enemy_actions"], 0, self.spec.n_actions - 1))
+            bounds.append((state["pair_types"], 0, len(self._lineup.types) - 1))
+        if "opponent_actions" in state:
+            bounds.append((state["opponent_actions"], 0, self.spec.n_actions - 1))
         if any((index < least).any() or (index > most).any() for index, least, most in bounds):
             raise ValueError("battle state is damaged: it names units, types or actions that do not exist")
 

@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the run's configuration (default: config.yaml, above the checkpoint's folder or in it)",
     )
     parser.add_argument(
-        "--enemy",
+        "--opponent",
         type=path_argument,
         metavar="FILE",
         help="checkpoint of the enemies' policy (default: they follow a script)",
@@ -97,12 +97,12 @@ def play_and_draw(options: argparse.Namespace) -> str:
 
     allow_only(options.allow_code)
     module, scenario = load_player(options.ckpt_path, options.config)
-    enemy, title = None, f"{type(module).__name__} · {options.ckpt_path.name}"
-    if options.enemy is not None:
-        enemy = load_opponent(options.enemy, scenario)
-        title += f" against {type(enemy).__name__} · {options.enemy.name}"
+    opponent, title = None, f"{type(module).__name__} · {options.ckpt_path.name}"
+    if options.opponent is not None:
+        opponent = load_opponent(options.opponent, scenario)
+        title += f" against {type(opponent).__name__} · {options.opponent.name}"
     actor = ActionRecorder(module)
-    recording = Recording(*record_battle(actor, scenario, options.seed, options.battle, enemy))
+    recording = Recording(*record_battle(actor, scenario, options.seed, options.battle, opponent))
     title += f" · battle {options.battle} of seed {options.seed}"
     _write(recording, actor.chosen(), options.out, title)
     return f"{recording.outcome} after {recording.steps} steps ({recording.steps * STEP_SECONDS:.1f} s)"

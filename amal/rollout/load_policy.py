@@ -10,7 +10,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from lightning import LightningModule
 
 from amal.battle.battlefield import Scenario
-from amal.battle.rival import check_equal_teams
+from amal.battle.opponent_side import check_equal_teams
 from amal.battle.scenario import check_same_content, load_scenario, with_random_delay
 from amal.runtime.checkpoints import CheckpointError, check_fits, check_is_file, read_checkpoint
 from amal.runtime.configuration import DIMENSIONS, check_parsed

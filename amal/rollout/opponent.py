@@ -22,12 +22,12 @@ class OpponentBattle(VectorBattle):
     """
 
     def __init__(self, opponent: Actor, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options | {"driven_enemy": True})
+        super().__init__(*arguments, **options | {"with_opponent": True})
         self.opponent = opponent
         self._hidden: Tensor | None = None
 
-    def step(self, actions: np.ndarray, enemy_actions: np.ndarray | None = None) -> None:
-        super().step(actions, self._chosen() if enemy_actions is None else enemy_actions)
+    def step(self, actions: np.ndarray, opponent_actions: np.ndarray | None = None) -> None:
+        super().step(actions, self._chosen() if opponent_actions is None else opponent_actions)
 
     def _chosen(self) -> np.ndarray:
         """[E, M] int64, the enemies' next actions."""
@@ -36,7 +36,7 @@ class OpponentBattle(VectorBattle):
             self._hidden = self.opponent.initial_hidden(self.num_battles)
         elif begins.any():
             self._hidden[begins] = self.opponent.initial_hidden(int(begins.sum()))
-        obs, available = torch.from_numpy(self.enemy_obs), torch.from_numpy(self.enemy_available_actions)
+        obs, available = torch.from_numpy(self.opponent_obs), torch.from_numpy(self.opponent_available_actions)
         device = self.opponent.device
         actions, _, self._hidden = self.opponent.act(obs.to(device), available.to(device), self._hidden, None, 1.0)
         return actions.cpu().numpy()

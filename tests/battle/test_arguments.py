@@ -62,9 +62,13 @@ REFUSED: list[tuple[str, Callable[[VectorBattle], object], str]] = [
         lambda b: load(b, obs=b.obs.astype(float)),
         "'obs' is of float64, but 4 battles of 3m have float32",
     ),
-    ("an extra array", lambda b: load(b, cast=np.zeros(4)), "battle state has 'cast', but 4 battles of 3m have none"),
+    (
+        "an extra array",
+        lambda b: load(b, pair_types=np.zeros(4)),
+        "battle state has 'pair_types', but 4 battles of 3m have none",
+    ),
     ("wild units", lambda b: load(b, units=np.full_like(b.state_dict()["units"], 77)), BAD_STATE),
-    ("wild actions", lambda b: load(b, enemy_actions=np.full((4, 3), 9)), BAD_STATE),
+    ("wild actions", lambda b: load(b, opponent_actions=np.full((4, 3), 9)), BAD_STATE),
 ]
 
 
@@ -104,7 +108,7 @@ NAMES_AND_VALUES = [
     ("first_battle", -1, "first_battle must be at least 0, got -1"),
     ("auto_reset", "no", "auto_reset must be True or False, got 'no'"),
     ("shuffle_units", 1, "shuffle_units must be True or False, got 1"),
-    ("driven_enemy", None, "driven_enemy must be True or False, got None"),
+    ("with_opponent", None, "with_opponent must be True or False, got None"),
     ("episode_limit", 1.5, "episode_limit must be a whole number, got 1.5"),
     ("episode_limit", math.nan, "episode_limit must be a whole number, got nan"),
     ("episode_limit", 10**20, "episode_limit must be at most 100000, got 100000000000000000000"),

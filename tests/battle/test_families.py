@@ -24,7 +24,7 @@ from amal.battle.scenario import (
     terrains,
     unit_types,
 )
-from amal.battle.state import build_roster, build_scene
+from amal.battle.state import build_lineup, build_scene
 
 FAMILIES = [name for name in scenario_names() if load_scenario(name).family is not None]
 TERRAN: dict[str, Any] = {
@@ -188,7 +188,7 @@ def test_a_flawless_victory_is_worth_twenty_whoever_was_drawn() -> None:
 def test_families_and_limited_views_need_no_kernels_of_their_own() -> None:
     def kinds_of_arguments(scenario: Scenario) -> list[str]:
         scene = build_scene(scenario, 5)
-        return [str(numba.typeof(value)) for value in (*scene, *build_roster(scenario, scene, 3))]
+        return [str(numba.typeof(value)) for value in (*scene, *build_lineup(scenario, scene, 3))]
 
     for other in (load_scenario("zerg_5_vs_5"), replace(load_scenario("3m"), view_angle=90.0)):
         assert kinds_of_arguments(other) == kinds_of_arguments(load_scenario("3m"))

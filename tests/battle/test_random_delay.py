@@ -200,11 +200,11 @@ def test_loaded_state_goes_on_as_the_saved_battles_did(driven: bool) -> None:
     def play(battle: VectorBattle, steps: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng(2)
         for _ in range(steps):
-            enemies = battle.enemy_available_actions.argmax(axis=2) if driven else None
+            enemies = battle.opponent_available_actions.argmax(axis=2) if driven else None
             battle.step(random_actions(battle, rng), enemies)
         return snapshot(battle)
 
-    saved, loaded = (VectorBattle("8m", 3, seed, driven_enemy=driven, random_delay=True) for seed in (1, 99))
+    saved, loaded = (VectorBattle("8m", 3, seed, with_opponent=driven, random_delay=True) for seed in (1, 99))
     play(saved, 12)
     loaded.load_state_dict(saved.state_dict())
     assert_same(play(saved, 100), play(loaded, 100))

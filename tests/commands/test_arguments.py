@@ -17,7 +17,7 @@ from tests.conftest import ROOT
         (["bench", "--out", ""], "--out"),
         (["replay", "--ckpt_path", "x.ckpt", "--out", ""], "--out"),
         (["replay", "--ckpt_path", "", "--out", "a.gif"], "--ckpt_path"),
-        (["replay", "--ckpt_path", "x.ckpt", "--out", "a.gif", "--enemy", " "], "--enemy"),
+        (["replay", "--ckpt_path", "x.ckpt", "--out", "a.gif", "--opponent", " "], "--opponent"),
         (["replay", "--ckpt_path", "x.ckpt", "--out", "a.gif", "--config", ""], "--config"),
         (["report", "runs/x", "--out", ""], "--out"),
         (["report", ""], "STUDY"),

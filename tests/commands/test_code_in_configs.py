@@ -111,7 +111,7 @@ class Trap:
             ours = ("fit", "--config", "configs/mappo.yaml", "--data.env_steps=100", "--out", self.folder / "run")
             args = {
                 "replay": (*replay, theirs),
-                "enemy": (*replay, self.checkpoint, "--enemy", theirs),
+                "enemy": (*replay, self.checkpoint, "--opponent", theirs),
                 "opponent": (*ours, "--data.opponent", theirs),
             }[loader]
         code = None

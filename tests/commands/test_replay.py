@@ -206,7 +206,7 @@ def test_values_are_shown_as_values(q_run: Path, tmp_path: Path) -> None:
 
 def test_films_and_opponents_need_no_policy(q_run: Path, tmp_path: Path) -> None:
     best = str(q_run / "checkpoints" / "best.ckpt")
-    replay(["--ckpt_path", best, "--enemy", best, "--out", str(tmp_path / "battle.gif"), *TRUST])
+    replay(["--ckpt_path", best, "--opponent", best, "--out", str(tmp_path / "battle.gif"), *TRUST])
     assert (tmp_path / "battle.gif").read_bytes()[:4] == b"GIF8"
 
 

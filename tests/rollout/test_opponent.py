@@ -100,8 +100,8 @@ def test_the_opponents_memory_starts_anew_with_each_episode() -> None:
 
 
 def test_enemies_without_an_opponent_are_an_error() -> None:
-    with pytest.raises(ValueError, match="enemy_actions are missing"):
-        EpisodeRecorder(VectorBattle("3m", 1, auto_reset=False, driven_enemy=True), 1).play(Charger(), 1)
+    with pytest.raises(ValueError, match="opponent_actions are missing"):
+        EpisodeRecorder(VectorBattle("3m", 1, auto_reset=False, with_opponent=True), 1).play(Charger(), 1)
 
 
 def data_module(opponent: Path | None, seed: int = 0) -> RolloutDataModule:
@@ -236,7 +236,11 @@ def test_replays_show_a_battle_against_a_checkpoint(
 ) -> None:
     best = run / "checkpoints" / "best.ckpt"
     endings = []
-    for name, enemy in (("script.html", ()), ("battle.html", ("--enemy", best)), ("battle.gif", ("--enemy", best))):
+    for name, enemy in (
+        ("script.html", ()),
+        ("battle.html", ("--opponent", best)),
+        ("battle.gif", ("--opponent", best)),
+    ):
         capsys.readouterr()
         cli("replay", "--ckpt_path", best, *enemy, "--out", tmp_path / name)
         endings.append(capsys.readouterr().out.strip().partition(": ")[2])
@@ -259,7 +263,7 @@ def test_a_replay_with_an_enemy_that_cannot_play_is_one_line(
     trained(tmp_path / "run")
     ours = trained(tmp_path / "ours", scenario)
     with pytest.raises(SystemExit) as stop:
-        cli("replay", "--ckpt_path", ours, "--enemy", tmp_path / enemy, "--out", tmp_path / "battle.gif")
+        cli("replay", "--ckpt_path", ours, "--opponent", tmp_path / enemy, "--out", tmp_path / "battle.gif")
     message = capsys.readouterr().err
     assert stop.value.code == 2 and words in message and message.count("\n") == 1
     assert not (tmp_path / "battle.gif").exists()

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import ROOT
-from tests.study.report.test_report import write_run
+from tests.study.studies import write_run
 
 
 def test_the_script_tells_distribution_and_spread_of_each_cell(

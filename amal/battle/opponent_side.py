@@ -89,7 +89,7 @@ def turned_scene(scenario: Scenario, scene: Scene) -> Scene:
     )
 
 
-class Rival:
+class OpponentSide:
     """The enemy team of E battles, for whoever drives it.
 
     Args:

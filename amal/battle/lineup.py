@@ -9,20 +9,20 @@ from amal.battle.state import HEAL, KAMIKAZE, Scene
 
 
 @kernel
-def scene_of(scene, roster, e):  # type: ignore[no-untyped-def]
+def scene_of(scene, lineup, e):  # type: ignore[no-untyped-def]
     """The scene with what is battle e's own."""
-    b = min(e, len(roster.kinds) - 1)
+    b = min(e, len(lineup.kinds) - 1)
     return Scene(
-        roster.kinds[b],
-        roster.damage[b],
+        lineup.kinds[b],
+        lineup.damage[b],
         scene.allies,
         scene.enemies,
         scene.walls,
         scene.ground,
-        roster.attack_points[b, 0],
-        roster.attack_points[b, 1],
+        lineup.attack_points[b, 0],
+        lineup.attack_points[b, 1],
         scene.max_radius,
-        roster.reward_scales[b],
+        lineup.reward_scales[b],
         scene.n_actions,
         scene.n_types,
         scene.ally_shields,
@@ -34,46 +34,50 @@ def scene_of(scene, roster, e):  # type: ignore[no-untyped-def]
         scene.view_cosine,
         scene.least_delay,
         scene.n_delays,
-        roster.facing[min(e, len(roster.facing) - 1)],
+        lineup.facing[min(e, len(lineup.facing) - 1)],
     )
 
 
 @kernel(inline=False)
-def cast_battle(battle, scene, roster, e):  # type: ignore[no-untyped-def]
+def draw_lineup(battle, scene, lineup, e):  # type: ignore[no-untyped-def]
     """Draws the units of battle e and where they start. Ally i and enemy i are of the same type. A team that has
     nothing but healers and kamikazes is drawn again."""
-    pairs = roster.cast.shape[1]
+    pairs = lineup.pair_types.shape[1]
     shared = min(len(scene.allies), len(scene.enemies))
     can_win = False
     while not can_win:
         for i in range(pairs):
             share, k = draw_share(battle), 0
-            while k < len(roster.weights) - 1 and share >= roster.weights[k]:
+            while k < len(lineup.weights) - 1 and share >= lineup.weights[k]:
                 k += 1
-            roster.cast[e, i] = k
-            weapon = roster.types[k].weapon
+            lineup.pair_types[e, i] = k
+            weapon = lineup.types[k].weapon
             can_win |= i < shared and weapon != HEAL and weapon != KAMIKAZE
-    if draw_share(battle) < roster.surrounded:
-        surround(battle, scene, roster, e)
+    if draw_share(battle) < lineup.surrounded:
+        surround(battle, scene, lineup, e)
     else:
-        reflect(battle, scene, roster, e)
-    dress(scene, roster, e)
+        reflect(battle, scene, lineup, e)
+    complete_lineup(scene, lineup, e)
 
 
 @kernel
-def reflect(battle, scene, roster, e):  # type: ignore[no-untyped-def]
+def reflect(battle, scene, lineup, e):  # type: ignore[no-untyped-def]
     """Allies anywhere in the left half, enemies where a mirror on the vertical midline shows them."""
     n, m = len(scene.allies), len(scene.enemies)
-    starts, more = roster.starts[e], 0 if n >= m else n  # where the side with more units begins
+    starts, more = lineup.starts[e], 0 if n >= m else n  # where the side with more units begins
     for i in range(max(n, m)):
         x, y, free = 0.0, 0.0, False
         while not free:  # families.cells_needed promises room
-            cell = draw_below(battle, len(roster.cells))
-            x, y = roster.cells[cell, 0] + draw_share(battle), roster.cells[cell, 1] + draw_share(battle)
+            cell = draw_below(battle, len(lineup.cells))
+            x, y = lineup.cells[cell, 0] + draw_share(battle), lineup.cells[cell, 1] + draw_share(battle)
             here = x if n >= m else FIELD_SIZE - x
             free = True
             for j in range(i):
-                apart = roster.types[roster.cast[e, i]].radius + roster.types[roster.cast[e, j]].radius + UNIT_GAP
+                apart = (
+                    lineup.types[lineup.pair_types[e, i]].radius
+                    + lineup.types[lineup.pair_types[e, j]].radius
+                    + UNIT_GAP
+                )
                 dx, dy = here - starts[more + j, 0], y - starts[more + j, 1]
                 free &= dx * dx + dy * dy >= apart * apart
         if i < n:
@@ -83,19 +87,19 @@ def reflect(battle, scene, roster, e):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def surround(battle, scene, roster, e):  # type: ignore[no-untyped-def]
+def surround(battle, scene, lineup, e):  # type: ignore[no-untyped-def]
     """Allies as a block in the middle, enemies as equal blocks at random distances on all four diagonals."""
     n, m = len(scene.allies), len(scene.enemies)
-    starts = roster.starts[e]
+    starts = lineup.starts[e]
     for i in range(n):
-        put_in_block(starts, i, i, roster.block_columns, roster.pitch, MIDDLE, MIDDLE)
+        put_in_block(starts, i, i, lineup.block_columns, lineup.pitch, MIDDLE, MIDDLE)
     turn = draw_below(battle, ARMS)
     for arm in range(ARMS):
-        offset = roster.least_offset + draw_share(battle) * (roster.greatest_offset - roster.least_offset)
+        offset = lineup.least_offset + draw_share(battle) * (lineup.greatest_offset - lineup.least_offset)
         x = MIDDLE + (offset if arm % 2 == 0 else -offset)
         y = MIDDLE + (offset if arm < 2 else -offset)
         for i in range((arm + turn) % ARMS, m, ARMS):
-            put_in_block(starts, n + i, i // ARMS, roster.arm_columns, roster.pitch, x, y)
+            put_in_block(starts, n + i, i // ARMS, lineup.arm_columns, lineup.pitch, x, y)
 
 
 @kernel
@@ -106,13 +110,13 @@ def put_in_block(starts, i, place, columns, pitch, x, y):  # type: ignore[no-unt
 
 
 @kernel(inline=False)
-def dress(scene, roster, e):  # type: ignore[no-untyped-def]
-    """Makes battle e's part of the roster from its cast and starts."""
+def complete_lineup(scene, lineup, e):  # type: ignore[no-untyped-def]
+    """Fills in what follows from the types and starts that were drawn for battle e."""
     n, m = len(scene.allies), len(scene.enemies)
-    kinds, cast, starts = roster.kinds[e], roster.cast[e], roster.starts[e]
+    kinds, drawn, starts = lineup.kinds[e], lineup.pair_types[e], lineup.starts[e]
     health, x, y = 0.0, 0.0, 0.0
     for i in range(n + m):
-        kinds[i] = roster.types[cast[i if i < n else i - n]]
+        kinds[i] = lineup.types[drawn[i if i < n else i - n]]
         kinds[i].side, kinds[i].id_in_side = scene.kinds[i].side, scene.kinds[i].id_in_side
         kinds[i].spawn_x, kinds[i].spawn_y = starts[i, 0], starts[i, 1]
         if i < n:
@@ -120,6 +124,6 @@ def dress(scene, roster, e):  # type: ignore[no-untyped-def]
         else:
             health += kinds[i].max_hp + kinds[i].max_shield
         for j in range(n + m):
-            roster.damage[e, i, j] = roster.type_damage[cast[i if i < n else i - n], cast[j if j < n else j - n]]
-    roster.attack_points[e, 0], roster.attack_points[e, 1] = x / n, y / n
-    roster.reward_scales[e] = reward_scale(m, health)
+            lineup.damage[e, i, j] = lineup.type_damage[drawn[i if i < n else i - n], drawn[j if j < n else j - n]]
+    lineup.attack_points[e, 0], lineup.attack_points[e, 1] = x / n, y / n
+    lineup.reward_scales[e] = reward_scale(m, health)

@@ -23,7 +23,7 @@ EQUAL = [
 
 
 def driven(scenario: str | Scenario, num_battles: int = 2, **options: bool) -> VectorBattle:
-    return VectorBattle(scenario, num_battles, **{"auto_reset": False, "driven_enemy": True, **options})
+    return VectorBattle(scenario, num_battles, **{"auto_reset": False, "with_opponent": True, **options})
 
 
 def counterparts(battle: VectorBattle) -> np.ndarray:
@@ -63,8 +63,8 @@ def test_an_enemy_sees_what_its_counterpart_sees_when_sides_are_exchanged(scenar
     twin = exchanged(battle, starts)
     assert (battle.obs != twin.obs).any(), "positions at random were meant to differ"
     for name in VIEWS:
-        np.testing.assert_array_equal(getattr(battle, f"enemy_{name}"), getattr(twin, name), name)
-        np.testing.assert_array_equal(getattr(battle, name), getattr(twin, f"enemy_{name}"), name)
+        np.testing.assert_array_equal(getattr(battle, f"opponent_{name}"), getattr(twin, name), name)
+        np.testing.assert_array_equal(getattr(battle, name), getattr(twin, f"opponent_{name}"), name)
 
 
 @pytest.mark.parametrize("scenario", EQUAL)
@@ -72,7 +72,7 @@ def test_at_the_start_an_enemy_sees_the_world_as_in_an_allys_training(scenario: 
     battle = driven(scenario, 1)
     battle.reset(positions=place(battle.scenario)[None])
     for name in VIEWS:
-        ours, theirs = (getattr(battle, prefix + name).astype(np.float64) for prefix in ("", "enemy_"))
+        ours, theirs = (getattr(battle, prefix + name).astype(np.float64) for prefix in ("", "opponent_"))
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
@@ -88,14 +88,14 @@ def test_orders_to_move_have_the_same_effect_on_either_side(scenario: str) -> No
     for _ in range(3):
         ours, theirs = (
             (rng.random(view[..., :6].shape) * view[..., :6]).argmax(axis=-1)
-            for view in (battle.available_actions, battle.enemy_available_actions)
+            for view in (battle.available_actions, battle.opponent_available_actions)
         )
         battle.step(ours, theirs)
         twin.step(theirs, ours)
         turned = battle.units[:, other]
         np.testing.assert_allclose(FIELD_SIZE - turned[..., :2], twin.units[..., :2], atol=1e-9)
-        np.testing.assert_allclose(battle.enemy_obs, twin.obs, atol=1e-6)
-        np.testing.assert_allclose(battle.enemy_state, twin.state, atol=1e-6)  # the last actions are in it
+        np.testing.assert_allclose(battle.opponent_obs, twin.obs, atol=1e-6)
+        np.testing.assert_allclose(battle.opponent_state, twin.state, atol=1e-6)  # the last actions are in it
 
 
 def test_driven_enemies_hit_as_hard_as_the_allies() -> None:
@@ -123,7 +123,7 @@ def test_a_driven_healer_heals_its_own_side() -> None:
     health = battle.units[0, battle.scene.enemies, HP] / [unit.hp for unit in battle.scenario.of_side("enemy")]
     hurt = battle.scene.enemies[health.argmin()]
     medivac, before = battle.scene.enemies[0], battle.units[0, hurt, HP]
-    available, patient = battle.enemy_available_actions[0, 0], 6 + health.argmin()
+    available, patient = battle.opponent_available_actions[0, 0], 6 + health.argmin()
     assert available[patient] and not available[6], "never itself"
     heal = stop.copy()
     heal[0, 0] = patient
@@ -135,26 +135,26 @@ def test_a_driven_healer_heals_its_own_side() -> None:
 def test_enemies_that_are_driven_can_be_saved_and_reset_as_others() -> None:
     rng = np.random.default_rng(3)
     battle, twin = driven("8m", 3, auto_reset=True), driven("8m", 3, auto_reset=True)
-    fresh = {name: getattr(battle, f"enemy_{name}")[0].copy() for name in VIEWS}
+    fresh = {name: getattr(battle, f"opponent_{name}")[0].copy() for name in VIEWS}
     ends = 0
     for step in range(150):
-        actions = [charge(battle.available_actions), charge(battle.enemy_available_actions)]
+        actions = [charge(battle.available_actions), charge(battle.opponent_available_actions)]
         for team in actions:
             team[rng.random(team.shape) < 0.1] = 1
-        dead = [battle.available_actions[..., 0], battle.enemy_available_actions[..., 0]]
+        dead = [battle.available_actions[..., 0], battle.opponent_available_actions[..., 0]]
         actions = [np.where(gone, 0, team) for gone, team in zip(dead, actions, strict=True)]
         battle.step(*actions)
         if step >= 20:
             twin.step(*actions)
         if step == 19:
             twin.load_state_dict(battle.state_dict())
-        for name in (*VIEWS, *(f"enemy_{name}" for name in VIEWS)):
+        for name in (*VIEWS, *(f"opponent_{name}" for name in VIEWS)):
             if step >= 19:
                 np.testing.assert_array_equal(getattr(battle, name), getattr(twin, name), name)
         for e in np.flatnonzero(battle.terminated | battle.truncated):
             ends += 1
             for name, view in fresh.items():
-                np.testing.assert_allclose(getattr(battle, f"enemy_{name}")[e].astype(float), view, atol=0.01)
+                np.testing.assert_allclose(getattr(battle, f"opponent_{name}")[e].astype(float), view, atol=0.01)
     assert ends > 3
 
 
@@ -169,7 +169,7 @@ def test_driven_battles_start_a_little_off_their_places_each_in_its_own_way() ->
     twin = driven("2s3z", 3)
     np.testing.assert_array_equal(twin.units[..., :2], starts[0])
     twin.reset(positions=battle.units[..., :2])
-    for name in (*VIEWS, *(f"enemy_{name}" for name in VIEWS)):
+    for name in (*VIEWS, *(f"opponent_{name}" for name in VIEWS)):
         np.testing.assert_array_equal(getattr(battle, name), getattr(twin, name), name)
 
 
@@ -211,19 +211,19 @@ def test_enemies_of_which_one_scene_does_not_tell_all_are_refused() -> None:
 def test_enemies_of_a_changed_scenario_are_driven_by_its_rules() -> None:
     battle = driven(replace(load_scenario("3m"), sight=30.0))
     own = battle.scenario.obs_features().index("enemy0.distance")
-    assert (battle.enemy_obs[:, :, own] > 0).all(), "everybody is in sight"
+    assert (battle.opponent_obs[:, :, own] > 0).all(), "everybody is in sight"
 
 
 def test_whoever_confuses_driven_and_scripted_enemies_is_told() -> None:
     scripted, battle, stop = VectorBattle("3m", 2), driven("3m", 2), np.ones((2, 3), int)
-    with pytest.raises(ValueError, match="make them with driven_enemy=True"):
+    with pytest.raises(ValueError, match="make them by with_opponent=True"):
         scripted.step(stop, stop)
-    with pytest.raises(ValueError, match="make them with driven_enemy=True"):
-        scripted.enemy_obs  # noqa: B018
-    with pytest.raises(ValueError, match="enemy_actions are missing"):
+    with pytest.raises(ValueError, match="make them by with_opponent=True"):
+        scripted.opponent_obs  # noqa: B018
+    with pytest.raises(ValueError, match="opponent_actions are missing"):
         battle.step(stop)
     with pytest.raises(
-        ValueError, match=r"enemy_actions must be integers of shape \[E, M\] = \(2, 3\), got int64 \(3,"
+        ValueError, match=r"opponent_actions must be integers of shape \[E, M\] = \(2, 3\), got int64 \(3,"
     ):
         battle.step(stop, stop[0])
 
