@@ -10,7 +10,7 @@ from typing import Any
 
 from amal.battle.battlefield import delay_in_words
 from amal.battle.entries import nearest
-from amal.study.analysis.scores import FINAL_EVALUATIONS, EvaluationProtocol, FloatArray, Run, final_scores, read_run
+from amal.study.analysis.scores import FINAL_EVALUATIONS, EvaluationProtocol, Run, read_run
 from amal.study.grid.runs import BASELINE, family, read_record
 
 _Cell = tuple[str, str, int]
@@ -77,11 +77,6 @@ class Comparison:
     def one_battle(self) -> float:
         """What one battle of an evaluation is of a final score."""
         return 1 / (FINAL_EVALUATIONS * min(protocol.episodes for protocol in self.protocols()))
-
-
-def cell_scores(runs: Sequence[Run], metric: str = "win_rate") -> FloatArray:
-    """Final scores of the finished runs of one cell, [run]."""
-    return final_scores(runs, metric)[runs[0].algorithm][:, 0]
 
 
 def read_comparison(study: Path, baseline: str | None = None, only: Sequence[str] = ()) -> Comparison:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from amal.study.analysis.comparison import Comparison, cell_scores
-from amal.study.analysis.scores import Axis, Run, steps_to_threshold
+from amal.study.analysis.comparison import Comparison
+from amal.study.analysis.scores import Axis, Run, final_scores, steps_to_threshold
 from amal.study.analysis.statistics import ADDED, Interval, enclosing_interval
 from amal.study.analysis.survival import (
     Durations,
@@ -30,7 +30,7 @@ def threshold(comparison: Comparison, scenario: str) -> float:
     """90 % of the baseline's mean final win rate. NaN where the baseline has no runs, and where it wins less than one
     battle of an evaluation: the target would measure luck."""
     runs = comparison.cell(comparison.baseline, scenario)
-    win_rate = cell_scores(runs).mean() if runs else float("nan")
+    win_rate = final_scores(runs).mean() if runs else float("nan")
     return float(TARGET * win_rate) if runs and win_rate >= 1 / _episodes(runs) else float("nan")
 
 
@@ -69,7 +69,7 @@ def _note(comparison: Comparison, scenario: str) -> str:
         return f"no run of {comparison.baseline} yet"
     if np.isnan(threshold(comparison, scenario)):
         runs = comparison.cell(comparison.baseline, scenario)
-        how_often = "never wins" if cell_scores(runs).max() == 0 else f"wins less than 1 battle in {_episodes(runs)}"
+        how_often = "never wins" if final_scores(runs).max() == 0 else f"wins less than 1 battle in {_episodes(runs)}"
         return f"not applicable: {comparison.baseline} {how_often}"
     return ""
 

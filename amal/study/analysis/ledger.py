@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from amal.study.analysis.comparison import Comparison, cell_scores
+from amal.study.analysis.comparison import Comparison
 from amal.study.analysis.efficiency import threshold
-from amal.study.analysis.scores import Axis, Run, area_under_curve, read_metrics, steps_to_threshold
+from amal.study.analysis.scores import Axis, Run, area_under_curve, final_score, read_metrics, steps_to_threshold
 from amal.study.analysis.tables import METRICS, Bootstrap, budget, with_interval
 
 TOTALS = ["wall_seconds", "env_steps", "episodes", "env_steps_per_second", "peak_memory_mb"]
@@ -70,7 +70,7 @@ def _policy_steps(run: Run) -> pd.Series | None:
 
 def _win_rate_by(run: Run, axis: Axis, end: float) -> float:
     rows = run.evaluations[run.evaluations[axis] <= end]
-    return float(cell_scores([replace(run, evaluations=rows)])[0]) if len(rows) else 0.0
+    return final_score(replace(run, evaluations=rows)) if len(rows) else 0.0
 
 
 def runs(comparison: Comparison) -> pd.DataFrame:
@@ -91,7 +91,7 @@ def _run_row(comparison: Comparison, run: Run) -> dict[str, Any]:
     row |= {"in_statistics": comparison.is_used(run), "evaluations": len(run.evaluations), "folder": run.path}
     row |= {name: run.record["totals"].get(name) for name in TOTALS}
     if run.finished:
-        row |= {f"final_{name}": float(cell_scores([run], column)[0]) for name, column in METRICS.items()}
+        row |= {f"final_{name}": final_score(run, column) for name, column in METRICS.items()}
         until = budget(comparison, run.scenario) if comparison.is_used(run) else None
         row["auc"] = area_under_curve(run, until=until)
     target = threshold(comparison, run.scenario)

@@ -144,35 +144,21 @@ def _read_evaluations(path: Path, required: bool) -> pd.DataFrame:
     return rows
 
 
-def scenarios_and_seeds(runs: Sequence[Run]) -> tuple[list[str], list[int]]:
-    """The two axes of ``final_scores``: scenarios by name, and the seeds of any run in order."""
-    return sorted({run.scenario for run in runs}), sorted({run.seed for run in runs})
+def final_score(run: Run, metric: str = "win_rate") -> float:
+    """Mean of a run's last ``FINAL_EVALUATIONS`` evaluations, or of all if it has fewer.
 
-
-def final_scores(runs: Sequence[Run], metric: str = "win_rate", last: int = FINAL_EVALUATIONS) -> dict[str, FloatArray]:
-    """Final scores per algorithm, ``scores[run, scenario]``: each the mean over a run's last evaluations.
-
-    The mean over the last few is what the last one estimates, with less noise, and unlike the best one without bias.
-    Rows and columns are those of ``scenarios_and_seeds``, the same for all algorithms.
+    It estimates the same as the last evaluation with less noise. The best evaluation would be biased.
 
     Args:
-        runs: any selection of a study's runs.
+        run: with at least one evaluation.
         metric: a column of evaluations.csv.
-        last: so many evaluations; a run that has fewer counts with those it has.
-
-    Returns:
-        By algorithm, in the order of their names, [run, scenario]; NaN where no finished run is.
     """
-    if last < 1:
-        raise ValueError(f"last is {last}; it takes at least 1 evaluation")
-    scenarios, seeds = scenarios_and_seeds(runs)
-    shape = len(seeds), len(scenarios)
-    scores = {algorithm: np.full(shape, np.nan) for algorithm in sorted({run.algorithm for run in runs})}
-    for run in runs:
-        if run.finished:
-            score = run.evaluations[metric].iloc[-last:].mean()
-            scores[run.algorithm][seeds.index(run.seed), scenarios.index(run.scenario)] = round(score, _DECIMALS)
-    return scores
+    return float(round(run.evaluations[metric].iloc[-FINAL_EVALUATIONS:].mean(), _DECIMALS))
+
+
+def final_scores(runs: Sequence[Run], metric: str = "win_rate") -> FloatArray:
+    """``final_score`` of several runs, [run]."""
+    return np.array([final_score(run, metric) for run in runs])
 
 
 def common_grid(runs: Sequence[Run], points: int = 101) -> FloatArray:

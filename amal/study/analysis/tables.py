@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 
 from amal.study.analysis import statistics
-from amal.study.analysis.comparison import Comparison, cell_scores
-from amal.study.analysis.scores import Axis, FloatArray, Run, area_under_curve
+from amal.study.analysis.comparison import Comparison
+from amal.study.analysis.scores import Axis, FloatArray, Run, area_under_curve, final_scores
 from amal.study.analysis.statistics import Bounds, Interval
 
 METRICS = {
@@ -75,7 +75,7 @@ def summary(comparison: Comparison, bootstrap: Bootstrap) -> pd.DataFrame:
 
 def _scores(comparison: Comparison, scenario: str, algorithm: str, bootstrap: Bootstrap) -> dict[str, float]:
     runs = comparison.cell(algorithm, scenario)
-    values = {name: cell_scores(runs, column) for name, column in METRICS.items()}
+    values = {name: final_scores(runs, column) for name, column in METRICS.items()}
     values["auc"] = np.array([area_under_curve(run, until=budget(comparison, scenario)) for run in runs])
     tests = [run.final_test for run in runs if run.final_test is not None]
     if len(tests) == len(runs):
@@ -106,7 +106,7 @@ def budget(comparison: Comparison, scenario: str, axis: Axis = "env_steps") -> f
 def _against_baseline(comparison: Comparison, scenario: str, algorithm: str, bootstrap: Bootstrap) -> dict[str, float]:
     if algorithm == comparison.baseline or comparison.baseline not in comparison.compared(scenario):
         return {}
-    x, y = (cell_scores(comparison.cell(name, scenario)) for name in (algorithm, comparison.baseline))
+    x, y = (final_scores(comparison.cell(name, scenario)) for name in (algorithm, comparison.baseline))
     names = algorithm, comparison.baseline, scenario
     groups = [x[:, None], y[:, None]]
     d = bootstrap.interval(lambda x, y: statistics.cohens_d(x[..., 0], y[..., 0]), groups, "d", *names)
@@ -122,7 +122,7 @@ def _against_baseline(comparison: Comparison, scenario: str, algorithm: str, boo
 def counted_scores(comparison: Comparison, algorithm: str, metric: str = "win_rate") -> FloatArray:
     """Final scores of the runs that enter aggregates, [run, scenario]."""
     cells = comparison.counted_runs(algorithm).values()
-    return np.stack([cell_scores(runs, metric) for runs in cells], axis=1)
+    return np.stack([final_scores(runs, metric) for runs in cells], axis=1)
 
 
 def aggregates(comparison: Comparison, bootstrap: Bootstrap) -> pd.DataFrame:

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from amal.study.analysis.comparison import Comparison, cell_scores
-from amal.study.analysis.scores import FloatArray, Run, common_grid, curve
+from amal.study.analysis.comparison import Comparison
+from amal.study.analysis.scores import FloatArray, Run, common_grid, curve, final_score
 from amal.study.analysis.tables import METRICS
 
 ENVIRONMENT = "smac"
@@ -60,4 +60,4 @@ def _steps(run: Run, grid: FloatArray) -> dict[str, Any]:
 def _absolute(run: Run, tested: bool) -> dict[str, list[float]]:
     if tested and run.final_test is not None:
         return {name: [float(run.final_test[column]["best"])] for name, column in METRICS.items()}
-    return {name: [float(cell_scores([run], column)[0])] for name, column in METRICS.items()}
+    return {name: [final_score(run, column)] for name, column in METRICS.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,13 @@ from amal.study.analysis.comparison import read_comparison
 from amal.study.analysis.scores import (
     COLUMNS,
     Axis,
+    EvaluationProtocol,
     Run,
     area_under_curve,
     common_grid,
     curve,
     final_scores,
     read_run,
-    scenarios_and_seeds,
     steps_to_threshold,
 )
 
@@ -64,7 +65,6 @@ def test_reads_the_grid_in_order_and_flags_what_is_unfinished(tmp_path: Path) ->
     assert runs[0].evaluations["win_rate"].tolist() == [0.25] and runs[1].evaluations.empty
     assert list(runs[1].evaluations) == COLUMNS and (runs[1].evaluations.dtypes == np.float64).all()
     assert runs[2].path == tmp_path / "amal" / "3m" / "seed_2" and runs[2].record["algorithm"] == "AMAL"
-    assert scenarios_and_seeds(runs) == (["2s3z", "3m"], [2, 10])
 
 
 @pytest.mark.parametrize(
@@ -127,26 +127,22 @@ def test_a_study_without_runs_is_an_error(tmp_path: Path, study: str, complaint:
         read_comparison(tmp_path / study)
 
 
-def test_final_scores_are_means_over_the_last_evaluations_on_axes_common_to_all() -> None:
-    runs = [
-        run([0.9, 0.0, 0.5, 1.0, 1.0, 0.5], "amal", "3m", 1),
-        run([0.2, 0.4], "amal", "2s3z", 0),
-        run([0.3], "mappo", "3m", 0),
-        run([1.0], "mappo", "3m", 1, done=False),
-    ]
-    scores = final_scores(runs)
-    assert list(scores) == ["amal", "mappo"]
-    np.testing.assert_array_equal(scores["amal"], [[0.3, np.nan], [np.nan, 0.6]])
-    np.testing.assert_array_equal(scores["mappo"], [[np.nan, 0.3], [np.nan, np.nan]])
-    np.testing.assert_array_equal(final_scores(runs, "return_mean", last=1)["amal"], [[8.0, np.nan], [np.nan, 10.0]])
-    with pytest.raises(ValueError, match="at least 1"):
-        final_scores(runs, last=0)
+def test_the_evaluation_protocol_is_the_recorded_one_or_that_of_the_time_before() -> None:
+    assert run([1.0]).protocol == EvaluationProtocol(32, 320, None)
+    recorded = {"every_n_episodes": 50, "episodes": 64, "test_episodes": 100}
+    assert replace(run([1.0]), record={"evaluation": recorded}).protocol == EvaluationProtocol(64, 100, 50)
+
+
+def test_final_scores_are_means_over_the_last_five_evaluations() -> None:
+    runs = [run([0.9, 0.0, 0.5, 1.0, 1.0, 0.5]), run([0.2, 0.4]), run([0.3])]
+    np.testing.assert_array_equal(final_scores(runs), [0.6, 0.3, 0.3])
+    np.testing.assert_array_equal(final_scores(runs, "return_mean"), [12.0, 6.0, 6.0])
 
 
 def test_equal_evaluations_in_another_order_are_a_tie() -> None:
     a, b = [0.1, 0.2, 0.3, 0.6, 0.7], [0.7, 0.6, 0.3, 0.2, 0.1]
     assert sum(a) != sum(b)
-    first, second = final_scores([run(a, seed=0), run(b, seed=1)])["amal"][:, 0]
+    first, second = final_scores([run(a), run(b)])
     assert first == second
 
 

@@ -205,6 +205,7 @@ def test_one_seed_has_no_interval() -> None:
     assert np.isnan(bootstrap_band(profile_of, [one], generator())).all()
     for x, y in ((one, five), (five, one), (one, one)):
         assert np.isnan(bootstrap_band(probability_of_improvement, [x, y], generator())).all()
+        assert np.isnan(bootstrap_band(d_of_columns, [x, y], generator())).all()
         assert isnan(welch(x[:, 0], y[:, 0]))
     assert isnan(cohens_d(one[:, 0], one[:, 0]))
     assert cohens_d(np.array([1.0]), np.array([0.0, 2.0, 4.0])) == pytest.approx(-1 / 2), "s of the second alone is 2"
