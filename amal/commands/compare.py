@@ -25,7 +25,7 @@ from amal.study.grid.launchers import CellInUse, Launcher, LocalLauncher, RayLau
 from amal.study.grid.runs import Grid, StudyError, write_record
 
 TICK_SECONDS = 0.2
-MOST_RUNS = 100_000  # of a study; listing more cells than anybody can run takes minutes and gigabytes
+MOST_RUNS = 100_000  # of a study; to list far more cells than anybody can run takes minutes and gigabytes
 EVALUATIONS = "evaluation.every_n_episodes"
 GRIDS_OWN = (
     *("config", "ckpt_path", "out", "allow_code", "seed_everything"),
@@ -73,13 +73,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--env_steps", type=whole_number, required=True, metavar="N", help="budget of every run")
     parser.add_argument("--out", type=path_argument, required=True, metavar="FOLDER", help="the study's folder")
-    parser.add_argument("--baseline", metavar="NAME", help="whom report compares the others with (default mappo)")
+    parser.add_argument(
+        "--baseline", metavar="NAME", help="the algorithm that report compares the others with (default mappo)"
+    )
     parser.add_argument(
         "--tuned_on",
         nargs="+",
         default=[],
         metavar="NAME",
-        help="scenarios used for tuning: shown, but not concluded on",
+        help="scenarios used for tuning: shown, but without conclusions",
     )
     parser.add_argument("--protocol", metavar="FILE", help="YAML file with these settings, fixed before the first run")
     parser.add_argument(
@@ -133,7 +135,7 @@ def grid_of(options: argparse.Namespace) -> Grid:
 
 
 def _refuse_without_evaluations(algorithms: Mapping[str, Sequence[Path]], overrides: Sequence[str]) -> None:
-    """Raises StudyError if runs of an algorithm would not be evaluated: all that a report reads."""
+    """Raise StudyError if runs of an algorithm would have no evaluations, which a report needs."""
     for override in overrides:
         key, _, value = override.partition("=")
         if key.rstrip("+") in ("evaluation", "checkpoint"):
@@ -154,7 +156,7 @@ def _refuse_without_evaluations(algorithms: Mapping[str, Sequence[Path]], overri
 
 
 def _evaluation_of(config: Path) -> str | None:
-    """evaluation.every_n_episodes of a file, as it is written; None if it does not say, or no ``fit`` could read it."""
+    """evaluation.every_n_episodes of a file, as written; None if it is not set or the file cannot be read."""
     try:
         section = read_yaml(config)["evaluation"]
         return str(section["every_n_episodes"] if isinstance(section, dict) else section)
@@ -190,7 +192,7 @@ def _refuse_repeated(option: str, values: Sequence[object]) -> None:
 
 
 def run(grid: Grid, options: argparse.Namespace) -> int:
-    """Runs all cells that are not finished; the exit code."""
+    """Run all unfinished cells. Returns the exit code."""
     launcher = RayLauncher(options.parallel) if options.launcher == "ray" else LocalLauncher(options.parallel)
     board = Board(grid.cells(options.out), grid.env_steps, launcher.parallel, Console())
     for cell in board.of_state("waiting"):
@@ -229,7 +231,7 @@ def _run_until(is_stopped: Callable[[], bool], launcher: Launcher, board: Board)
 
 @contextmanager
 def received_signals() -> Iterator[list[int]]:
-    """A list that the signals which ask to stop are appended to, instead of what they do otherwise."""
+    """Within the context, signals to stop are appended to the list and have no other effect."""
     received: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores one

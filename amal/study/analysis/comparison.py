@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from amal.battle.battlefield import delay_in_words
 from amal.battle.entries import nearest
 from amal.study.analysis.scores import FINAL_EVALUATIONS, EvaluationProtocol, Run, read_run
 from amal.study.grid.runs import BASELINE, family, read_record
@@ -117,50 +117,34 @@ def read_comparison(study: Path, baseline: str | None = None, only: Sequence[str
 
 def _read_cells(study: Path, record: Mapping[str, Any]) -> tuple[list[Run], dict[_Cell, str]]:
     """The runs, and the states of the other cells: folders without run.json, broken files and missing folders."""
-    runs, absent = [], {}
-    for path in sorted(path for path in study.glob("*/*/seed_*") if path.is_dir()):
+    runs: list[Run] = []
+    absent: dict[_Cell, str] = {}
+    for path in sorted(study.glob("*/*/seed_*")):
         match = re.fullmatch(r"seed_(\d+)", path.name)
-        if match and (path / "run.json").exists():
-            try:
-                runs.append(read_run(path, int(match[1])))
-            except ValueError as error:
-                words = " ".join(str(error).split())
-                absent[path.parent.parent.name, path.parent.name, int(match[1])] = f"broken: {words}"
-        elif match:
-            absent[path.parent.parent.name, path.parent.name, int(match[1])] = "no run.json yet"
+        if match is None or not path.is_dir():
+            continue
+        cell = path.parent.parent.name, path.parent.name, int(match[1])
+        try:
+            if (path / "run.json").exists():
+                runs.append(read_run(path, cell[2]))
+            else:
+                absent[cell] = "no run.json yet"
+        except ValueError as error:
+            absent[cell] = f"broken: {' '.join(str(error).split())}"
     if not runs:
         begun = f"; {len(absent)} are there that cannot be used ({next(iter(absent.values()))})" if absent else ""
         raise ValueError(f"{study}: no run in it{begun}; runs are looked for in ALGORITHM/SCENARIO/seed_K")
-    runs.sort(key=lambda run: (run.algorithm, run.scenario, run.seed))
-    present = {(run.algorithm, run.scenario, run.seed) for run in runs} | absent.keys()
-    for cell in _planned(present, record):
-        absent.setdefault(cell, "missing")
-    return runs, {cell: absent[cell] for cell in sorted(absent) if cell not in {_key(run) for run in runs}}
+    runs.sort(key=_key)
+    present = {*map(_key, runs), *absent}
+    absent |= {cell: "missing" for cell in _planned(present, record) if cell not in present}
+    return runs, dict(sorted(absent.items()))
 
 
 def _planned(present: Iterable[_Cell], record: Mapping[str, Any]) -> list[_Cell]:
     """The grid of study.yaml; without one, the grid that the existing folders span."""
     axes = [list(dict.fromkeys(axis)) for axis in zip(*present, strict=True)]
-    algorithms, scenarios, seeds = (record.get(key) or axis for key, axis in zip(_AXES, axes, strict=True))
-    return [(algorithm, scenario, seed) for algorithm in algorithms for scenario in scenarios for seed in seeds]
-
-
-def _check_same_battles(study: Path, runs: Sequence[Run]) -> None:
-    """Raises ValueError unless all runs have the same random delay: win rates with and without do not compare."""
-    kinds: dict[str, list[str]] = {}
-    for run in runs:
-        kind = delay_in_words(run.record.get("random_delay"))
-        kinds.setdefault(kind, []).append(f"{run.algorithm} {run.scenario} seed_{run.seed}")
-    if len(kinds) > 1:
-        others = {kind: f" and {len(cells) - 1} more" if len(cells) > 1 else "" for kind, cells in kinds.items()}
-        named = (f"{kind} {cells[0]}{others[kind]}" for kind, cells in kinds.items())
-        raise ValueError(
-            f"{study}: these runs fought different battles, whose win rates do not compare: {'; '.join(named)}; "
-            "report an algorithm alone with --baseline NAME --algorithms NAME"
-        )
-
-
-_AXES = ("algorithms", "scenarios", "seeds")
+    names = "algorithms", "scenarios", "seeds"
+    return list(product(*(record.get(name) or axis for name, axis in zip(names, axes, strict=True))))
 
 
 def _key(run: Run) -> _Cell:
