@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import amal  # noqa: F401  before torch, as on the command line
+from amal.battle import VectorBattle
 from amal.battle.scenario import load_scenario, scenario_names
 
 os.environ["WANDB_MODE"] = "offline"
@@ -18,6 +19,12 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 ROOT = Path(__file__).parent.parent
 SMAC = [name for name in scenario_names() if load_scenario(name).family is None]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compiles the simulator before several workers of pytest-xdist do, who would say so where tests read stderr."""
+    if config.getoption("numprocesses", default=None) and not hasattr(config, "workerinput"):
+        VectorBattle("3m", 1)
 
 
 def run_cli(*args: object) -> None:
