@@ -24,7 +24,7 @@ slow: $(VENV)/installed
 	$(BIN)/pytest -m slow
 
 mutants: $(VENV)/installed
-	$(BIN)/python tests/mutants.py
+	$(BIN)/python tests/tools/mutants.py
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .

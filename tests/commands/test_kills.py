@@ -21,8 +21,8 @@ import pandas as pd
 import pytest
 import torch
 
+from tests.commands.phased_fit import PHASES
 from tests.conftest import ROOT
-from tests.phased_fit import PHASES
 
 BUDGET = ("--data.scenario=3m", "--data.env_steps=5000", "--data.episodes_per_update=8", "--seed_everything=3")
 OFTEN = ("--evaluation.every_n_episodes=24", "--checkpoint.every_seconds=0", "--checkpoint.every_n_episodes=64")
@@ -43,7 +43,12 @@ def start(config: str, run: Path, cache: Path) -> subprocess.Popen[bytes]:
     else:
         shutil.rmtree(run, ignore_errors=True)
         arguments = ["--config", config, *BUDGET, *OFTEN, "--out", str(run)]
-    command = [sys.executable, str(ROOT / "tests" / "phased_fit.py"), str(run.with_suffix(".phase")), *arguments]
+    command = [
+        sys.executable,
+        str(ROOT / "tests" / "commands" / "phased_fit.py"),
+        str(run.with_suffix(".phase")),
+        *arguments,
+    ]
     environment = os.environ | {"NUMBA_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1"}
     with run.with_suffix(".log").open("ab") as log:
         run.with_suffix(".phase").write_bytes(bytes([0]))

@@ -263,7 +263,7 @@ def test_a_run_names_its_files_so_that_they_are_found_from_any_folder(cli: Cli, 
     out = tmp_path / "run"
     cli("fit", "--config", "configs/mappo.yaml", *TINY, "--data.opponent", relative, "--out", out)
     assert yaml.safe_load((out / "config.yaml").read_text())["data"]["opponent"] == str(best.resolve())
-    source = Path(os.path.relpath(ROOT / "tests" / "epymarl_critics.py", ROOT))
+    source = Path(os.path.relpath(ROOT / "tests" / "networks" / "epymarl_critics.py", ROOT))
     critic = ("--model.critic", "amal.networks.EPyMARLCritic", "--model.critic.init_args.source")
     theirs = ("--config", "configs/mappo.yaml", *critic, f"{source}:CentralVCritic")
     cli("fit", *theirs, *TINY, "--allow_code", source, "--out", tmp_path / "theirs")

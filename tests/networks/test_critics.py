@@ -20,7 +20,7 @@ from amal.networks.critics import (
 from tests.conftest import ROOT
 
 STATE_DIM, OBS_DIM, N_AGENTS = 11, 7, 3
-CENTRAL_V = f"{ROOT}/tests/epymarl_critics.py:CentralVCritic"
+CENTRAL_V = f"{ROOT}/tests/networks/epymarl_critics.py:CentralVCritic"
 
 Factory = Callable[[int, int, int], Critic]
 CRITICS: dict[str, tuple[Factory, str, str]] = {  # and whether it sees the state, and whose observations

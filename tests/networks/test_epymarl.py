@@ -9,7 +9,7 @@ from amal.networks.critics import EPyMARLCritic
 from amal.runtime.source_files import load_class
 
 STATE_DIM, OBS_DIM, N_AGENTS = 11, 7, 3
-FILE = "tests/epymarl_critics.py"
+FILE = "tests/networks/epymarl_critics.py"
 
 
 Cli = Callable[..., None]
@@ -76,7 +76,7 @@ def test_two_files_of_one_name_do_not_mix(tmp_path: Path) -> None:
         ("no_such_module:C", "no_such_module cannot be imported: ModuleNotFoundError: No module named"),
         (
             f"{FILE}:CentralCritic",
-            "tests/epymarl_critics.py has no class 'CentralCritic' (did you mean CentralVCritic?)",
+            "tests/networks/epymarl_critics.py has no class 'CentralCritic' (did you mean CentralVCritic?)",
         ),
         (f"{FILE}:xyz", "has no class 'xyz' (its classes: CentralVCritic, DecentralVCritic, QCritic"),
         (f"{FILE}:NOT_A_CLASS", "has no class 'NOT_A_CLASS'"),

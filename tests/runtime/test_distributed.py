@@ -21,7 +21,7 @@ TWO = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.acceler
 # 8 episodes in each of 2 processes, 3 times, and 3 more that are rounded up to 4
 SHORT = ("--data.scenario", "3m", "--data.episodes_per_update", "8", "--data.episodes", "51")
 SETTINGS = (*TWO, *SHORT, "--evaluation.every_n_episodes", "16", "--checkpoint.every_n_episodes", "32")
-WATCHED = ("--trainer.callbacks+=tests.fingerprints.Fingerprints", "--allow_code", "tests.fingerprints")
+WATCHED = ("--trainer.callbacks+=tests.runtime.fingerprints.Fingerprints", "--allow_code", "tests.runtime.fingerprints")
 LITTLE_WORK = ("--model.world_model_steps", "2", "--model.replay_batch_size", "32", "--model.imagination_starts", "2")
 RANKS = (0, 1)
 ALGORITHMS = ("mappo", "mappo_gru", "amal")
@@ -42,7 +42,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Each algorithm's run, uninterrupted and resumed from its checkpoint, one after the other in two processes that
     were not started by Lightning, as a cluster would start them."""
     folder = tmp_path_factory.mktemp("runs")
-    sums = f"from tests.fingerprints import save_sums\nsave_sums({str(folder)!r})"
+    sums = f"from tests.runtime.fingerprints import save_sums\nsave_sums({str(folder)!r})"
     run_in_two([fit(name, folder / name) for name in ALGORITHMS], sums)
     earlier = {name: folder / name / "checkpoints" / "episode_32.ckpt" for name in ALGORITHMS}
     run_in_two([fit(name, folder / f"{name}_resumed", "--ckpt_path", str(earlier[name])) for name in ALGORITHMS])

@@ -1,6 +1,6 @@
 """Damaged and hostile files, thrown at the command line for a while: what comes of each is counted.
 
-python tests/fuzz.py --minutes 30 --seed 0
+python tests/tools/fuzz.py --minutes 30 --seed 0
 
 Each case changes a shipped or freshly made file (a config, a checkpoint, a scenario file, a study's record) in a few
 places and runs one command on it, in a process of its own. Good ends are a success, and one line with exit code 2, or
@@ -34,7 +34,7 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 SECONDS = 120.0  # for one case

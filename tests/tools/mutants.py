@@ -1,6 +1,6 @@
 """Changes the pure functions one spot at a time, and runs their tests: a change that none of them notices is a hole.
 
-    make mutants        or        python tests/mutants.py amal/ops/bonus.py …
+    make mutants        or        python tests/tools/mutants.py amal/ops/bonus.py …
 
 A mutant is a function with one operator, constant, sign, comparison, name, argument or call changed. Each is put into a
 fork of a process that has collected the tests already, so it costs little more than the tests. Survivors that cannot be
@@ -27,7 +27,7 @@ import pytest
 import yaml
 from hypothesis import settings
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 EQUIVALENT = Path(__file__).with_name("equivalent_mutants.yaml")
 TESTS = {  # by the beginnings of their names, the quickest first: the first failure ends it
     "amal/algorithms/minibatches.py": [

@@ -4,7 +4,7 @@ import ast
 
 import yaml
 
-from tests.mutants import EQUIVALENT, ROOT, TESTS, functions_of, mutants_of, put_in
+from tests.tools.mutants import EQUIVALENT, ROOT, TESTS, functions_of, mutants_of, put_in
 
 SOURCE = '''
 LIMIT = 2

@@ -1,7 +1,7 @@
 """Long runs, to see that memory stays flat and nothing warns.
 
-python tests/soak.py random --steps 10000000                    random battles of every scenario, shared out evenly
-python tests/soak.py train --scenario 2s3z --steps 1000000      a training run by the command line
+python tests/tools/soak.py random --steps 10000000                   random battles of every scenario, shared out evenly
+python tests/tools/soak.py train --scenario 2s3z --steps 1000000     a training run by the command line
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 BATTLES = 256

@@ -1,6 +1,6 @@
 """``fit`` as shipped, which tells what it is doing in a file of one byte, so that it can be killed while it does it.
 
-Usage: python tests/phased_fit.py FILE ARGUMENTS-OF-FIT…
+Usage: python tests/commands/phased_fit.py FILE ARGUMENTS-OF-FIT…
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 PHASES = ("start", "compile", "play", "update", "evaluate", "write", "between")
 _file = -1
