@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from amal.battle.battlefield import delay_in_words
 from amal.battle.entries import nearest
 from amal.study.analysis.scores import FINAL_EVALUATIONS, EvaluationProtocol, Run, read_run
 from amal.study.grid.runs import BASELINE, family, read_record
@@ -145,6 +146,21 @@ def _planned(present: Iterable[_Cell], record: Mapping[str, Any]) -> list[_Cell]
     axes = [list(dict.fromkeys(axis)) for axis in zip(*present, strict=True)]
     names = "algorithms", "scenarios", "seeds"
     return list(product(*(record.get(name) or axis for name, axis in zip(names, axes, strict=True))))
+
+
+def _check_same_battles(study: Path, runs: Sequence[Run]) -> None:
+    """Raises ValueError unless all runs have the same random delay: win rates with and without do not compare."""
+    kinds: dict[str, list[str]] = {}
+    for run in runs:
+        kind = delay_in_words(run.record.get("random_delay"))
+        kinds.setdefault(kind, []).append(f"{run.algorithm} {run.scenario} seed_{run.seed}")
+    if len(kinds) > 1:
+        others = {kind: f" and {len(cells) - 1} more" if len(cells) > 1 else "" for kind, cells in kinds.items()}
+        named = (f"{kind} {cells[0]}{others[kind]}" for kind, cells in kinds.items())
+        raise ValueError(
+            f"{study}: these runs fought different battles, whose win rates do not compare: {'; '.join(named)}; "
+            "report an algorithm alone with --baseline NAME --algorithms NAME"
+        )
 
 
 def _key(run: Run) -> _Cell:
