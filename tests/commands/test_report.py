@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import time
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
@@ -18,14 +19,19 @@ from tests.conftest import ROOT
 from tests.study.studies import Cli, of, write_run, write_study
 
 
-def test_the_command_writes_everything(tmp_path: Path, cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
-    study = write_study(tmp_path / "study")
-    cli("report", study, "--resamples", 50)
-    printed = capsys.readouterr().out
-    assert (
-        printed.startswith("Preliminary (5 seeds, 10 needed): amal is ahead of mappo")
-        and f"{study / 'report' / 'report.html'}" in printed
-    )
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A study with its report, and what the command printed."""
+    study = write_study(tmp_path_factory.mktemp("reported") / "study")
+    with redirect_stdout(StringIO()) as printed:
+        main(["--resamples", "50", str(study)])
+    return study, printed.getvalue()
+
+
+def test_the_command_writes_everything(reported: tuple[Path, str]) -> None:
+    study, printed = reported
+    assert printed.startswith("Preliminary (5 seeds, 10 needed): amal is ahead of mappo")
+    assert f"{study / 'report' / 'report.html'}" in printed
     figures = ["aggregate", "profile", "sample_efficiency", "win_rate_3m", "win_rate_MMM"]
     names = {f"{name}.{kind}" for name in figures for kind in ("png", "svg")}
     names |= {f"{name}.csv" for name in ("summary", "aggregates", "sample_efficiency", "cost", "runs", "diagnostics")}
@@ -44,13 +50,12 @@ def test_the_command_writes_everything(tmp_path: Path, cli: Cli, capsys: pytest.
     assert mean == pytest.approx(pd.read_csv(study / "report" / "summary.csv")["win_rate"][1])
 
 
-def test_equal_seeds_give_equal_files(tmp_path: Path, cli: Cli) -> None:
-    study = write_study(tmp_path / "study", scenarios=["3m"])
-    for name in ("a", "b"):
-        cli("report", study, "--out", tmp_path / name, "--resamples", 50, "--seed", 1)
-    same = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
-    assert same == {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}
-    tables = [make_tables(of(study), Bootstrap(50, seed))["summary"].to_csv(index=False).encode() for seed in (1, 2)]
+def test_equal_seeds_give_equal_files(reported: tuple[Path, str], tmp_path: Path, cli: Cli) -> None:
+    study, _ = reported
+    cli("report", study, "--out", tmp_path / "again", "--resamples", 50, "--seed", 0)
+    same = {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()}
+    assert same == {path.name: path.read_bytes() for path in (study / "report").iterdir()}
+    tables = [make_tables(of(study), Bootstrap(50, seed))["summary"].to_csv(index=False).encode() for seed in (0, 1)]
     assert same["summary.csv"] == tables[0] != tables[1]
 
 
@@ -110,16 +115,11 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert stop.value.code == 2 and error.count("\n") == 1 and error.startswith("error: ") and complaint in error
 
 
-def test_help_answers_at_once_and_without_the_heavy_libraries() -> None:
-    code = "import sys, cli\ntry: cli.main(['report', '--help'])\nexcept SystemExit: pass\n"
-    code += "print([name for name in ('torch', 'pandas', 'scipy', 'matplotlib') if name in sys.modules])"
-    start = time.perf_counter()
+def test_help_answers_at_once_and_the_report_needs_neither_torch_nor_lightning() -> None:
+    code = "import time\nstart = time.perf_counter()\nimport sys, cli\n"
+    code += "try: cli.main(['report', '--help'])\nexcept SystemExit: pass\n"
+    code += "loaded = lambda *names: [name for name in names if name in sys.modules]\n"
+    code += "print(time.perf_counter() - start < 10, loaded('torch', 'pandas', 'scipy', 'matplotlib'))\n"
+    code += "import amal.study.report.report\nprint(loaded('torch', 'lightning'))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "--baseline NAME" in done.stdout and done.stdout.endswith("[]\n") and time.perf_counter() - start < 10
-
-
-def test_the_report_needs_neither_torch_nor_lightning() -> None:
-    code = "import sys, amal.commands.report, amal.study.report.report\n"
-    code += "print([name for name in ('torch', 'lightning') if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.endswith("[]\n")
+    assert "--baseline NAME" in done.stdout and done.stdout.endswith("True []\n[]\n")
