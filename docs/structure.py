@@ -151,6 +151,8 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parents[1])
     parser.add_argument("--out", type=Path, required=True, metavar="PNG")
     given = parser.parse_args()
+    if not (given.folder / f"{ENTRY}.py").is_file():
+        parser.error(f"{given.folder}: no {ENTRY}.py in it, so no checkout")
     imports = module_imports(given.folder.resolve())
     between = [(room_of(module), room_of(other)) for module in imports for other in imports[module]]
     arrows = Arrows((high, low) for high, low in between if high != low and low != "amal")
