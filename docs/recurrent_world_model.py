@@ -41,7 +41,7 @@ class RecurrentWorldModel(WorldModel):
     """The shipped one, with a GRU of 256 behind an encoder of 256-256."""
 
     def __init__(self, n_agents: int, n_actions: int, obs_dim: int, state_dim: int) -> None:
-        super().__init__(n_agents, n_actions, obs_dim, state_dim, encoder_sizes=(256, 256))
+        super().__init__(n_agents, n_actions, obs_dim, state_dim, hidden_dims=(256, 256))
         self.memory = Memory(256)
         self.memory.n_agents = n_agents
         self.encoder.append(self.memory)
@@ -76,7 +76,7 @@ class LargerSingleSteps(SingleSteps):
     """As many layers and parameters as the one with a memory, or more."""
 
     def __init__(self, n_agents: int, n_actions: int, obs_dim: int, state_dim: int) -> None:
-        super().__init__(n_agents, n_actions, obs_dim, state_dim, encoder_sizes=(256, 512, 512, 256))
+        super().__init__(n_agents, n_actions, obs_dim, state_dim, hidden_dims=(256, 512, 512, 256))
 
 
 def _padded(column: Tensor, length: int) -> Tensor:
@@ -90,7 +90,7 @@ def _some(prediction: Prediction, rows: Tensor) -> Prediction:
 
 def lived(checkpoint: Path) -> list[RealExperience]:
     """The episodes that a run's replay buffer holds, in the order in which they were played."""
-    state = of_this_process(torch.load(checkpoint, weights_only=True, mmap=True)["amal"])["replay"]
+    state = of_this_process(torch.load(checkpoint, weights_only=True, mmap=True)["learning_state"])["replay"]
     if state["written"][0] > state["sizes"]["capacity"]:
         raise SystemExit(f"error: the run of {checkpoint} was longer than its replay buffer: its episodes are cut")
     steps = RealExperience(**{name: column[: state["written"][0]] for name, column in state["rows"].items()})

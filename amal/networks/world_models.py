@@ -107,7 +107,7 @@ def combined(parts: Mapping[str, Tensor]) -> Tensor:
     return torch.stack(list(parts.values())).sum()
 
 
-def imagine(prediction: Prediction, alive: Tensor, generator: Generator | None = None) -> ImaginedStep:
+def sample_step(prediction: Prediction, alive: Tensor, generator: Generator | None = None) -> ImaginedStep:
     """One outcome of a predicted step: drawn from the distributions, or without a generator their means and modes.
 
     The outcome is made one that the simulator could report. Views lie in [−1, 1]. The dead stay dead, an agent whose
@@ -145,8 +145,8 @@ class WorldModel(nn.Module):
 
     Args:
         n_agents, n_actions, obs_dim, state_dim: N, A, O, S.
-        encoder_sizes: width of each layer of the encoder.
-        decoder_sizes: width of each layer between encoding and heads, in a decoder for agents and one for the team.
+        hidden_dims: width of each layer of the encoder.
+        decoder_dims: width of each layer between encoding and heads, in a decoder for agents and one for the team.
     """
 
     def __init__(
@@ -155,21 +155,21 @@ class WorldModel(nn.Module):
         n_actions: int,
         obs_dim: int,
         state_dim: int,
-        encoder_sizes: Sequence[int] = (256, 256, 128),
-        decoder_sizes: Sequence[int] = (),
+        hidden_dims: Sequence[int] = (256, 256, 128),
+        decoder_dims: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        if len(encoder_sizes) == 0 or min(*encoder_sizes, *decoder_sizes, 1) < 1:
-            sizes = f"{list(encoder_sizes)} and {list(decoder_sizes)}"
-            raise ValueError(f"encoder_sizes must not be empty, and all sizes at least 1, got {sizes}")
+        if len(hidden_dims) == 0 or min(*hidden_dims, *decoder_dims, 1) < 1:
+            sizes = f"{list(hidden_dims)} and {list(decoder_dims)}"
+            raise ValueError(f"hidden_dims must not be empty, and all sizes at least 1, got {sizes}")
         self.n_agents, self.n_actions, self.obs_dim, self.state_dim = n_agents, n_actions, obs_dim, state_dim
         in_features = obs_dim + n_actions + state_dim + n_agents * n_actions
-        self.first = AgentLinear(in_features, n_agents, encoder_sizes[0])
-        self.encoder = _relu_layers(encoder_sizes)
-        decoder_sizes = (encoder_sizes[-1], *decoder_sizes)
-        self.agent_decoder, self.team_decoder = _relu_layers(decoder_sizes), _relu_layers(decoder_sizes)
-        self.agent_head = orthogonal_linear(decoder_sizes[-1], 2 * obs_dim + n_actions, HEAD_GAIN)
-        self.team_head = orthogonal_linear(decoder_sizes[-1], 2 * state_dim + 2, HEAD_GAIN)
+        self.first = AgentLinear(in_features, n_agents, hidden_dims[0])
+        self.encoder = _relu_layers(hidden_dims)
+        decoder_dims = (hidden_dims[-1], *decoder_dims)
+        self.agent_decoder, self.team_decoder = _relu_layers(decoder_dims), _relu_layers(decoder_dims)
+        self.agent_head = orthogonal_linear(decoder_dims[-1], 2 * obs_dim + n_actions, HEAD_GAIN)
+        self.team_head = orthogonal_linear(decoder_dims[-1], 2 * state_dim + 2, HEAD_GAIN)
         nn.init.constant_(self.agent_head.bias[2 * obs_dim + NO_OP], NO_OP_BIAS)
 
     def forward(self, obs: Tensor, state: Tensor, actions: Tensor, alive: Tensor) -> Prediction:
@@ -189,8 +189,8 @@ class WorldModel(nn.Module):
     def predict(
         self, obs: Tensor, state: Tensor, actions: Tensor, alive: Tensor, generator: Generator | None = None
     ) -> ImaginedStep:
-        """One outcome of a step; arguments as of ``forward`` and ``imagine``."""
-        return imagine(self(obs, state, actions, alive), alive, generator)
+        """One outcome of a step; arguments as of ``forward`` and ``sample_step``."""
+        return sample_step(self(obs, state, actions, alive), alive, generator)
 
     def log_likelihood_by_action(
         self, obs: Tensor, state: Tensor, actions: Tensor, next_obs: Tensor, wanted: Tensor
@@ -285,13 +285,13 @@ class WorldModelEnsemble(nn.Module):
         average prediction. Arguments as a member's."""
         if generator is None:
             every = [member(obs, state, actions, alive) for member in self.members]
-            return imagine(_merge(every, lambda parts: torch.stack(parts).mean(dim=0)), alive)
+            return sample_step(_merge(every, lambda parts: torch.stack(parts).mean(dim=0)), alive)
         who = torch.randint(len(self.members), (len(obs),), generator=generator, device=obs.device)
         theirs = [(who == e).nonzero().squeeze(-1) for e in range(len(self.members))]
         chosen = zip(self.members, theirs, strict=True)
         some = [member(obs[rows], state[rows], actions[rows], alive[rows]) for member, rows in chosen]
         back = torch.cat(theirs).argsort()
-        return imagine(_merge(some, lambda parts: torch.cat(parts).index_select(0, back)), alive, generator)
+        return sample_step(_merge(some, lambda parts: torch.cat(parts).index_select(0, back)), alive, generator)
 
 
 def _merge(predictions: Sequence[Prediction], merge: Callable[[list[Tensor]], Tensor]) -> Prediction:

@@ -100,8 +100,8 @@ def ensemble_information(means: Tensor, log_vars: Tensor) -> Tensor:
     return 0.5 * excess.log1p().sum(dim=-1)
 
 
-class Experience(Protocol):
-    """Transitions, as much of them as the estimators read."""
+class ObservedSteps(Protocol):
+    """M real steps, as much of them as the estimators read."""
 
     @property
     def obs(self) -> Tensor:
@@ -128,7 +128,7 @@ class Experience(Protocol):
         """[M, N] bool: the agent acted. Of the others nothing is used, and the observations may hold anything."""
 
 
-class WorldModel(Protocol):
+class OutcomeModel(Protocol):
     """What the estimators ask of a world model."""
 
     def log_likelihood_by_action(
@@ -159,8 +159,8 @@ class WorldModel(Protocol):
 
 
 @dataclass(frozen=True)
-class _Observed:
-    """The experience that ``estimate_mi`` is given in pieces."""
+class _Steps:
+    """``ObservedSteps`` from the pieces that ``estimate_mi`` is given."""
 
     obs: Tensor
     state: Tensor
@@ -184,12 +184,12 @@ class InformationEstimator(ABC):
         self.n_samples = n_samples
 
     @abstractmethod
-    def per_transition(self, world_model: WorldModel, policy: Policy, experience: Experience) -> Tensor:
+    def per_transition(self, world_model: OutcomeModel, policy: Policy, steps: ObservedSteps) -> Tensor:
         """Information in each transition, the mean over its living agents: [M], 0 without any; without gradient."""
 
     def estimate_mi(
         self,
-        world_model: WorldModel,
+        world_model: OutcomeModel,
         policy: Policy,
         observations: Tensor,
         actions: Tensor,
@@ -215,7 +215,7 @@ class InformationEstimator(ABC):
         n_used = min(self.n_samples, n_given)
         used = torch.arange(n_used, device=observations.device) * n_given // n_used
         available = available_actions[used]
-        experience = _Observed(
+        steps = _Steps(
             obs=observations[used],
             state=states[used],
             actions=actions[used],
@@ -223,8 +223,8 @@ class InformationEstimator(ABC):
             next_obs=next_observations[used],
             alive=available[..., 1:].any(dim=-1),
         )
-        information = self.per_transition(world_model, policy, experience)
-        return float(masked_mean(information, experience.alive.any(dim=-1)))
+        information = self.per_transition(world_model, policy, steps)
+        return float(masked_mean(information, steps.alive.any(dim=-1)))
 
 
 class MutualInformationEstimator(InformationEstimator):
@@ -253,19 +253,19 @@ class MutualInformationEstimator(InformationEstimator):
         self._noise = torch.empty(n_policies, 0)
 
     @torch.no_grad()
-    def per_transition(self, world_model: WorldModel, policy: Policy, experience: Experience) -> Tensor:
-        alive, available = experience.alive, experience.available_actions
-        obs = _of_the_living(experience.obs, alive)
+    def per_transition(self, world_model: OutcomeModel, policy: Policy, steps: ObservedSteps) -> Tensor:
+        alive, available = steps.alive, steps.available_actions
+        obs = _of_the_living(steps.obs, alive)
         parameters = flat_parameters(policy)
         perturbed = parameters + self.perturbation_std * self._perturbations(parameters)
         logits = population_logits(policy, torch.cat([parameters.unsqueeze(0), perturbed]), obs, shared=True)
         log_probs = masked_log_softmax(logits, available)
         if not self.exact:
-            information = realised_action_information(log_probs[0], log_probs[1:], experience.actions)
+            information = realised_action_information(log_probs[0], log_probs[1:], steps.actions)
             return _mean_over_agents(information, alive)
         wanted = available & alive.unsqueeze(-1)
-        next_obs = _of_the_living(experience.next_obs, alive)
-        likelihoods = world_model.log_likelihood_by_action(obs, experience.state, experience.actions, next_obs, wanted)
+        next_obs = _of_the_living(steps.next_obs, alive)
+        likelihoods = world_model.log_likelihood_by_action(obs, steps.state, steps.actions, next_obs, wanted)
         # the best action's likelihood cancels; kept, its hundreds of nats would round away the thousandths that count
         best = torch.where(wanted, likelihoods, -torch.inf).amax(dim=-1, keepdim=True)
         mixtures = mixture_log_likelihood(log_probs, torch.where(wanted, likelihoods - best, 0.0))
@@ -292,10 +292,10 @@ class EnsembleInformationGain(InformationEstimator):
     least_members = 2  # one cannot disagree
 
     @torch.no_grad()
-    def per_transition(self, world_model: WorldModel, policy: Policy, experience: Experience) -> Tensor:
-        alive = experience.alive
-        obs = _of_the_living(experience.obs, alive)
-        means, log_vars = world_model.outcomes(obs, experience.state, experience.actions, alive)
+    def per_transition(self, world_model: OutcomeModel, policy: Policy, steps: ObservedSteps) -> Tensor:
+        alive = steps.alive
+        obs = _of_the_living(steps.obs, alive)
+        means, log_vars = world_model.outcomes(obs, steps.state, steps.actions, alive)
         if len(means) < 2:
             raise ValueError(f"the world model's ensemble must have at least 2 members to disagree, got {len(means)}")
         return _mean_over_agents(ensemble_information(means, log_vars), alive)

@@ -65,7 +65,7 @@ AMAL_OPTIONS: dict[str, tuple[Any, Any]] = {
     "distance_band": ((0.2, 0.3), (0.0, 9.0)),
 }
 NETWORKS: dict[str, Any] = {"policy": SMALL_MLP, "critic": SMALL_CRITIC}
-WORLD_MODEL = {"world_model": partial(WorldModel, encoder_sizes=(16, 16))}
+WORLD_MODEL = {"world_model": partial(WorldModel, hidden_dims=(16, 16))}
 
 
 def used(options: dict[str, tuple[Any, Any]]) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from amal.networks.world_models import (
     bounded_log_var,
     combined,
     gaussian_log_likelihood,
-    imagine,
     open_loop_errors,
+    sample_step,
     world_model_losses,
 )
 from amal.replay import Experience
@@ -34,7 +34,7 @@ def seed() -> None:
 
 def small_model(*sizes: int) -> WorldModel:
     """With heads as large as the other layers, so that nothing in it is near zero."""
-    model = WorldModel(*sizes, encoder_sizes=(32, 16), decoder_sizes=(24,))
+    model = WorldModel(*sizes, hidden_dims=(32, 16), decoder_dims=(24,))
     for head in (model.agent_head, model.team_head):
         torch.nn.init.normal_(head.weight, std=0.3)
         torch.nn.init.normal_(head.bias, std=0.3)
@@ -141,9 +141,9 @@ def test_an_untrained_model_says_that_nothing_changes() -> None:
     torch.testing.assert_close(prediction.state_mean, experience.state, atol=0.02, rtol=0)
 
 
-@pytest.mark.parametrize("decoder_sizes", [(), (8, 9)])
-def test_gradients_reach_every_parameter(decoder_sizes: tuple[int, ...]) -> None:
-    model, experience = WorldModel(*SIZES, decoder_sizes=decoder_sizes), random_experience(20)
+@pytest.mark.parametrize("decoder_dims", [(), (8, 9)])
+def test_gradients_reach_every_parameter(decoder_dims: tuple[int, ...]) -> None:
+    model, experience = WorldModel(*SIZES, decoder_dims=decoder_dims), random_experience(20)
     combined(world_model_losses(model(*inputs(experience), experience.alive), experience)).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
@@ -179,10 +179,10 @@ def test_nothing_wanted() -> None:
 
 
 def test_refuses_sizes_that_make_no_network() -> None:
-    with pytest.raises(ValueError, match="encoder_sizes"):
-        WorldModel(*SIZES, encoder_sizes=())
+    with pytest.raises(ValueError, match="hidden_dims"):
+        WorldModel(*SIZES, hidden_dims=())
     with pytest.raises(ValueError, match="at least 1"):
-        WorldModel(*SIZES, decoder_sizes=(0,))
+        WorldModel(*SIZES, decoder_dims=(0,))
     with pytest.raises(ValueError, match="ensemble_size"):
         WorldModelEnsemble(small_model, 0, *SIZES)
 
@@ -212,7 +212,7 @@ def toy_dynamics(experience: Experience) -> Experience:
 
 def trained(steps: int) -> WorldModel:
     torch.manual_seed(1)
-    model = WorldModel(*SIZES, encoder_sizes=(64, 64))
+    model = WorldModel(*SIZES, hidden_dims=(64, 64))
     optimizer = torch.optim.Adam(model.parameters(), 3e-3, fused=True)
     for _ in range(steps):
         experience = toy_dynamics(random_experience(128, dead=0.0))
@@ -271,16 +271,16 @@ def test_imagined_steps_are_possible(sampled: bool) -> None:
     logits = torch.tensor([[[1.0, 1.0, 1.0, 1.0], [-1.0, -1.0, -1.0, -1.0], [-1.0, 1.0, 1.0, 1.0]]])
     alive = torch.tensor([[True, True, False]])
     generator = torch.Generator().manual_seed(0) if sampled else None
-    step = imagine(certain(logits), alive, generator)
+    step = sample_step(certain(logits), alive, generator)
     assert step.next_available.tolist() == [
         [[True, False, False, False], [False, True, False, False], [True, False, False, False]]
     ]
     assert not step.next_obs[0, [0, 2]].any() and step.next_obs[0, 1].all()
     assert not step.done.any()
-    assert imagine(certain(logits), torch.tensor([[True, False, False]]), generator).done.all()  # nobody lives on
+    assert sample_step(certain(logits), torch.tensor([[True, False, False]]), generator).done.all()  # nobody lives on
     for limit in (-9.0, 9.0):
         far = certain(logits, obs_mean=torch.full((1, N_AGENTS, 2), limit), state_mean=torch.full((1, 2), limit))
-        step = imagine(far, alive, generator)
+        step = sample_step(far, alive, generator)
         assert step.next_obs[0, 1].tolist() == step.next_state[0].tolist() == [math.copysign(1, limit)] * 2
 
 
@@ -290,12 +290,12 @@ def test_imagined_steps_are_draws_of_the_prediction() -> None:
     alive = torch.ones(size, N_AGENTS, dtype=torch.bool)
     small = {"obs_log_var": torch.full((size, N_AGENTS, 2), -6.0), "state_log_var": torch.full((size, 2), -4.0)}
     prediction = certain(logits, **small, done_logit=torch.full((size,), -math.log(3.0)))
-    step = imagine(prediction, alive, torch.Generator().manual_seed(0))
+    step = sample_step(prediction, alive, torch.Generator().manual_seed(0))
     assert step.done.float().mean().item() == pytest.approx(0.25, abs=0.03)
     for drawn, std in ((step.next_obs, math.exp(-3)), (step.next_state, math.exp(-2))):
         assert drawn.mean().item() == pytest.approx(0.5, abs=0.01)
         assert drawn.std().item() == pytest.approx(std, rel=0.05)
-    expected = imagine(prediction, alive)
+    expected = sample_step(prediction, alive)
     assert torch.equal(expected.next_obs, prediction.obs_mean) and not expected.done.any()
 
 

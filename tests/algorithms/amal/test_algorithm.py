@@ -27,7 +27,7 @@ from tests.algorithms.episodes import (
     train,
 )
 
-SMALL_MODEL = partial(WorldModel, encoder_sizes=(16, 16))
+SMALL_MODEL = partial(WorldModel, hidden_dims=(16, 16))
 OFF: dict[str, Any] = {"lambda_info": 0.0, "num_auxiliary_agents": 0, "replay_coef": 0.0}
 
 

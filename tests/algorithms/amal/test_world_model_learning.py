@@ -45,7 +45,7 @@ def trajectory(contents: list[tuple[int, int, float | None]], draws: list[int], 
         isolation: False opens the gate.
     """
     torch.manual_seed(0)
-    model = WorldModelEnsemble(partial(WorldModel, encoder_sizes=(8, 8)), 1, N_AGENTS, N_ACTIONS, OBS_DIM, STATE_DIM)
+    model = WorldModelEnsemble(partial(WorldModel, hidden_dims=(8, 8)), 1, N_AGENTS, N_ACTIONS, OBS_DIM, STATE_DIM)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     replay = AsymmetricReplayBuffer(300, N_AGENTS, OBS_DIM, STATE_DIM, N_ACTIONS, N_AUXILIARY, auxiliary_capacity=50)
     draw = replay.sample_primary if isolation else lambda n: RealExperience.passing_off(replay.sample_mixed(n))
