@@ -65,7 +65,7 @@ from tests.runs import Cli, fit
         (("--model.lr", "fast"), "lr"),
         (("--model.lr", "nan"), "Got value: nan"),
         (("--model.lr", "1e400"), "lr must be a finite number, got inf"),
-        (("--model.lr", "null"), "\"lr\": Expected a <class 'float'>. Got value: None"),
+        (("--model.lr", "null"), "model.lr: Expected a <class 'float'>. Got value: None"),
         (("--model.gamma", "1.5"), "gamma must be in [0, 1], got 1.5"),
         (("--model.gae_lambda", "-0.5"), "gae_lambda must be in [0, 1], got -0.5"),
         (("--model.clip_param", "0"), "clip_param must be in (0, 1), got 0"),
