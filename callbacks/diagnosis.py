@@ -49,8 +49,10 @@ class Diagnosis(Callback):
     @staticmethod
     def check(module: LightningModule, source: EpisodeSource, processes: int) -> None:
         """Raise ValueError for a module without the parts that are diagnosed, and for battles that cannot be played."""
-        if not isinstance(module, AMAL):
-            raise ValueError(f"callbacks.Diagnosis is for AMAL; {type(module).__name__} has nothing that it measures")
+        if not isinstance(module, AMAL) or module.world_model is None:
+            without = " without a world model" if isinstance(module, AMAL) else ""
+            what = f"{type(module).__name__}{without} has nothing that it measures"
+            raise ValueError(f"callbacks.Diagnosis is for AMAL; {what}")
         if source.backend != "embedded":
             raise ValueError(f"callbacks.Diagnosis needs battles of the embedded simulator, not {source.backend}'s")
         if processes > 1:  # advantages are standardised over all of them
@@ -71,7 +73,7 @@ class Diagnosis(Callback):
 
     def _measure(self, trainer: Trainer, module: AMAL) -> dict[str, float]:
         source = source_of(trainer)
-        assert source.scenario is not None
+        assert source.scenario is not None and module.world_model is not None
         seeds = np.random.SeedSequence([source.seed, STREAM, len(self._rows)]).generate_state(3).tolist()
         generator = torch.Generator(module.device).manual_seed(seeds[0])
         number = source.episodes_per_update + self.reference_episodes
@@ -80,10 +82,10 @@ class Diagnosis(Callback):
         fresh, reference = played[: source.episodes_per_update], played[source.episodes_per_update :]
         judged = reference[:JUDGED_EPISODES]
         few = EpisodeRecorder(VectorBattle(source.scenario, BATTLES, seeds[2], auto_reset=False), BATTLES)
-        known = module.replay.sample_primary(KNOWN_STATES, np.random.default_rng(seeds)).to(module.device)
+        known = module.replay_buffer.sample_primary(KNOWN_STATES, np.random.default_rng(seeds)).to(module.device)
         return {
             **gradient_alignment(module, fresh, reference),
-            **model_errors(module, judged),
+            **model_errors(module.world_model, judged),
             **coverage(module, few, reference, generator, known),
             "surprise_correlation": surprise_correlation(module, judged),
         }

@@ -7,41 +7,29 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from amal.algorithms.amal.algorithm import AMAL
-from amal.runtime.argument_checks import check_at_least
 from amal.types import EpisodeBatch
 
 
 class Evolution(Callback):
-    """Evolves the auxiliary agents of AMAL before the first update and then every so many.
+    """Evolves the auxiliary agents of AMAL before the first update and then every ``evolution_frequency`` updates.
 
-    Args:
-        evolution_frequency: updates between two generations.
+    The command line adds it to every run. It does nothing for a module without auxiliary agents.
     """
 
-    def __init__(self, evolution_frequency: int = 10) -> None:
-        check_at_least(1, evolution_frequency=evolution_frequency)
-        self.evolution_frequency = evolution_frequency
+    def __init__(self) -> None:
         self._updates = 0
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.check(pl_module)
-
-    @staticmethod
-    def check(module: LightningModule) -> None:
-        """Raise ValueError for a module that has nothing to evolve."""
-        if not isinstance(module, AMAL):
-            raise ValueError(f"callbacks.Evolution is for AMAL; {type(module).__name__} has no auxiliary agents")
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: EpisodeBatch, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, AMAL)
-        if self._updates % self.evolution_frequency == 0:
+        if not isinstance(pl_module, AMAL) or pl_module.auxiliaries is None:
+            return
+        if self._updates % pl_module.auxiliaries.evolution_frequency == 0:
             pl_module.evolve(batch)
         self._updates += 1
 
     def state_dict(self) -> dict[str, Any]:
-        return {"updates": self._updates}
+        return {"updates": self._updates} if self._updates else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._updates = state_dict["updates"]

@@ -90,7 +90,7 @@ def _some(prediction: Prediction, rows: Tensor) -> Prediction:
 
 def lived(checkpoint: Path) -> list[RealExperience]:
     """The episodes that a run's replay buffer holds, in the order in which they were played."""
-    state = of_this_process(torch.load(checkpoint, weights_only=True, mmap=True)["learning_state"])["replay"]
+    state = of_this_process(torch.load(checkpoint, weights_only=True, mmap=True)["learning_state"])["replay_buffer"]
     if state["written"][0] > state["sizes"]["capacity"]:
         raise SystemExit(f"error: the run of {checkpoint} was longer than its replay buffer: its episodes are cut")
     steps = RealExperience(**{name: column[: state["written"][0]] for name, column in state["rows"].items()})

@@ -42,7 +42,7 @@ def test_configs_that_nothing_else_here_runs_start(cli: Cli, tmp_path: Path, nam
 
 def test_amal_with_its_parts_switched_off_is_mappo(cli: Cli, tmp_path: Path) -> None:
     mappo = fit(cli, tmp_path / "mappo", "--model.lr", "3e-4")
-    off = ("--model.lambda_info", "0", "--model.num_auxiliary_agents", "0", "--model.replay_coef", "0")
+    off = [f"--model.{part}=null" for part in ("information", "auxiliaries", "replay")]
     amal = fit(cli, tmp_path / "amal", *off, config="configs/amal.yaml")
     ours, theirs = parameters(amal), parameters(mappo)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

@@ -20,7 +20,6 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from amal.algorithms.amal.algorithm import AMAL
 from amal.algorithms.base import Algorithm, NonFiniteLoss
 from amal.battle.scenario import check_same_content, load_scenario, name_of
 from amal.commands.faults import fault
@@ -56,7 +55,7 @@ from amal.commands.trainer_options import (
 from amal.runtime.argument_checks import LARGEST_SEED
 from amal.runtime.atomic import remove_unfinished, replacing
 from amal.runtime.checkpoints import CheckpointError, WholeCheckpoints, check_fits, check_is_file, read_checkpoint
-from amal.runtime.configuration import DIMENSIONS, check_files, check_parsed, files_first
+from amal.runtime.configuration import DIMENSIONS, check_files, check_parsed, files_first, spell_out_parts
 from amal.runtime.distributed import check_processes, leave_group, rank
 from amal.runtime.locks import FolderNotOurs, locked
 from amal.runtime.machine import keep_freed_memory
@@ -158,6 +157,7 @@ class TrainingCLI(LightningCLI):
             fail(f"trainer must be the trainer's arguments by name, got {config.trainer!r}")
         try:
             check_parsed(self._parser(self.config.subcommand), config)
+            spell_out_parts(config)
         except (TypeError, ValueError) as error:
             fail(str(error))
         seed = config.seed_everything
@@ -262,18 +262,10 @@ class TrainingCLI(LightningCLI):
         return trainer
 
     def _check_callbacks(self, callbacks: list[Callback]) -> None:
-        """Raises ValueError if a callback is of no use to the model, or the model needs one that is missing."""
+        """Raises ValueError if a callback is of no use to the model."""
         for callback in callbacks:
             if isinstance(callback, Diagnosis):
                 callback.check(self.model, self.datamodule.source, self.trainer.world_size)
-            elif isinstance(callback, Evolution):
-                callback.check(self.model)
-        evolves = any(isinstance(callback, Evolution) for callback in callbacks)
-        if isinstance(self.model, AMAL) and self.model.imagines and not evolves:
-            raise ValueError(
-                "trainer.callbacks: AMAL's auxiliary agents need callbacks.Evolution; a later file replaces an earlier "
-                "one's list, so name it there too"
-            )
 
     def validate(self, **kwargs: Any) -> None:
         """The trainer's, without a checkpoint: its weights, all of it that playing needs, are loaded already."""
@@ -346,7 +338,10 @@ def main(args: list[str]) -> None:
             subclass_mode_model=True,
             save_config_callback=ConfigOfRun,
             seed_everything_default=0,
-            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": [Telemetry(), TrainingProgress(), Tracking()]},
+            trainer_defaults={
+                **TRAINER_DEFAULTS,
+                "callbacks": [Telemetry(), TrainingProgress(), Tracking(), Evolution()],
+            },
             parser_kwargs={**PARSER_OPTIONS, args[0]: PARSER_OPTIONS},
             auto_configure_optimizers=False,
         )

@@ -19,8 +19,8 @@ def name_files_absolutely(config: Namespace) -> None:
         config.data.opponent = _absolute(config.data.opponent)
     _name_sources_absolutely(config.model)
     arguments = config.model.get("init_args") or Namespace()
-    if arguments.get("replay_folder") is not None:
-        arguments.replay_folder = _absolute(arguments.replay_folder)
+    if arguments.get("world_model.buffer_folder") is not None:
+        arguments.world_model.buffer_folder = _absolute(arguments.world_model.buffer_folder)
 
 
 def _name_sources_absolutely(value: Any) -> None:

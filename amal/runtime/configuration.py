@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
@@ -28,6 +31,7 @@ def check_parsed(parser: ArgumentParser, config: Namespace) -> None:
     Raises:
         ForeignCode: it names code that is not allowed.
         TypeError: it has null where a value is needed. jsonargparse takes null for "not set" and checks no further.
+        ValueError: an argument of one of the model's parts has a value that is not allowed.
     """
     check_code(config)
     whole = config.clone()
@@ -40,6 +44,39 @@ def check_parsed(parser: ArgumentParser, config: Namespace) -> None:
         parser.validate(whole)
     finally:
         set_parsing_settings(unset_sentinel=False)
+    for name, kind, part in _model_parts(config):
+        try:
+            kind(**vars(part))
+        except ValueError as error:  # a part does not know which argument it is
+            raise ValueError(f"model.{name}.{error}") from None
+
+
+def spell_out_parts(config: Namespace) -> None:
+    """Writes the default classes of the model's parts as class_path and init_args.
+
+    jsonargparse does so only in parts of which something is set. A configuration that it wrote and read again would not
+    be the same."""
+    for _, kind, part in _model_parts(config):
+        for name, value in vars(part).items():
+            if inspect.isclass(value):
+                parser = ArgumentParser(exit_on_error=False)
+                parser.add_argument("--value", type=get_type_hints(kind)[name], default=value)
+                part[name] = parser.parse_object({}).value
+
+
+def _model_parts(config: Namespace) -> Iterator[tuple[str, type, Namespace]]:
+    """The model's arguments that are dataclasses: name, class and what is configured."""
+    module, _, name = config.model.class_path.rpartition(".")
+    for base in inspect.getmro(getattr(sys.modules[module], name)):
+        try:
+            hints = get_type_hints(base.__dict__.get("__init__", object.__init__))
+        except NameError:  # of a type that is imported for type checkers only
+            continue
+        for argument, hint in hints.items():
+            value = config.model.get(f"init_args.{argument}")
+            if isinstance(value, Namespace):
+                kinds = (kind for kind in get_args(hint) or (hint,) if inspect.isclass(kind) and is_dataclass(kind))
+                yield from ((argument, kind, value) for kind in kinds)
 
 
 def files_first(args: Sequence[str]) -> list[str]:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from amal.algorithms.amal.algorithm import AMAL
-from amal.algorithms.amal.auxiliaries import evolve
 from amal.algorithms.amal.imagination import imagine
 from amal.algorithms.mappo import MAPPO
 from amal.networks.world_models import open_loop_errors, world_model_losses
@@ -217,22 +216,24 @@ def at(rows: Rows) -> tuple[Tensor, ...]:
 
 
 class PlainAMAL(PlainMAPPO):
-    """The same of AMAL, which is evolved before each update."""
+    """The same of AMAL with all its parts, which is evolved before each update."""
 
     def __init__(self, module: AMAL, **options: Any) -> None:
         super().__init__(module, **{**defaults(AMAL), **options})
         o, seed = self.options, torch.initial_seed()
         self.world_model = copy.deepcopy(module.world_model)
-        self.model_adam = torch.optim.Adam(self.world_model.parameters(), lr=o.world_model_lr)
-        self.information = copy.deepcopy(module.information)
-        sizes = (N_AGENTS, OBS_DIM, STATE_DIM, N_ACTIONS, o.num_auxiliary_agents, o.auxiliary_capacity)
-        self.replay = AsymmetricReplayBuffer(o.replay_capacity, *sizes, seed=seed)
+        self.model_adam = torch.optim.Adam(self.world_model.parameters(), lr=o.world_model.learning_rate)
+        self.estimator = copy.deepcopy(module.estimator)
+        imagined = (o.auxiliaries.num_auxiliary_agents, o.auxiliaries.auxiliary_buffer_size)
+        sizes = (N_AGENTS, OBS_DIM, STATE_DIM, N_ACTIONS, *imagined)
+        self.replay = AsymmetricReplayBuffer(o.world_model.buffer_size, *sizes, seed=seed)
         n_parameters = sum(parameter.numel() for parameter in self.policy.parameters())
-        elites = (o.cem_population_size, o.cem_elite_fraction)
-        self.search = CrossEntropyMethod(n_parameters, *elites, o.cem_initial_std, o.cem_min_std)
+        elites = (o.auxiliaries.cem_population_size, o.auxiliaries.cem_elite_fraction)
+        spread = (o.auxiliaries.cem_initial_std, o.auxiliaries.cem_min_std)
+        self.search = CrossEntropyMethod(n_parameters, *elites, *spread)
         self.evolution_stream = torch.Generator().manual_seed(stream_seed(seed, "evolution"))
         self.imagination_stream = torch.Generator().manual_seed(stream_seed(seed, "imagination", 0))
-        self.auxiliary = torch.empty(0)
+        self.population = torch.empty(0)
 
     def update(self, batch: EpisodeBatch, bonus: Tensor | None = None) -> dict[str, float]:
         self.evolve(batch)
@@ -244,12 +245,10 @@ class PlainAMAL(PlainMAPPO):
         return super().update(batch, bonus) | told | self.told_later
 
     def evolve(self, batch: EpisodeBatch) -> None:
-        o = self.options
         steps = batch.mask.nonzero()
         b, t = steps[[i * (len(steps) - 1) // 63 for i in range(64)]].unbind(dim=1)  # evenly spaced
         views = (batch.obs[b, t], batch.available_actions[b, t])
-        wanted = (o.num_auxiliary_agents, o.distance_weight, o.distance_band)
-        self.auxiliary, _ = evolve(self.search, self.policy, *views, *wanted, self.evolution_stream)
+        self.population, _ = self.options.auxiliaries.evolve(self.search, self.policy, *views, self.evolution_stream)
 
     def judge(self, batch: EpisodeBatch) -> dict[str, float]:
         """The model's errors on the first eighth of the episodes, as it is before it learns from them."""
@@ -264,45 +263,46 @@ class PlainAMAL(PlainMAPPO):
         }
 
     def learn_world_model(self) -> dict[str, float]:
-        o, losses = self.options, []
-        for _ in range(o.world_model_steps):
+        o, losses = self.options.world_model, []
+        for _ in range(o.steps):
             steps = []
             for member in self.world_model.members:
                 if o.isolation:
-                    real = self.replay.sample_primary(o.world_model_batch_size)
+                    real = self.replay.sample_primary(o.batch_size)
                 else:
-                    mixed = self.replay.sample_mixed(o.world_model_batch_size, o.aux_ratio)
+                    mixed = self.replay.sample_mixed(o.batch_size, self.options.replay.aux_ratio)
                     real = RealExperience.passing_off(mixed)
                 steps.append(world_model_losses(member(real.obs, real.state, real.actions, real.alive), real))
-            descend(self.world_model, self.model_adam, [x for parts in steps for x in parts.values()], o.max_grad_norm)
+            parts = [part for each in steps for part in each.values()]
+            descend(self.world_model, self.model_adam, parts, self.options.max_grad_norm)
             losses += steps
         return {f"model_{name}_loss": sum(x[name].item() for x in losses) / len(losses) for name in losses[0]}
 
     def bonus(self, batch: EpisodeBatch) -> Tensor:
         """λ · î of each step, [B, T]."""
-        o = self.options
+        o = self.options.information
         lived = RealExperience.of_episodes(batch)
-        information = self.information.per_transition(self.world_model, self.policy, lived).double()
+        information = self.estimator.per_transition(self.world_model, self.policy, lived).double()
         bonus = torch.zeros(batch.mask.shape, dtype=torch.float64)
-        if o.information_bonus == "raw":
+        if o.form == "raw":
             bonus[batch.mask] = o.lambda_info * information
             return bonus
-        weight = o.lambda_info * max(0.0, 1 - batch.progress / o.lambda_decay)
-        spread = max(float(information.std(correction=0)), o.bonus_std_floor)
+        weight = o.lambda_info * max(0.0, 1 - batch.progress / o.decay)
+        spread = max(float(information.std(correction=0)), o.std_floor)
         bonus[batch.mask] = weight * (information - information.mean()) / spread
-        most = o.bonus_cap * float(batch.returns.abs().mean())
+        most = o.cap * float(batch.returns.abs().mean())
         for episode in bonus:
             episode *= min(1.0, most / float(episode.abs().sum()))
         return bonus
 
     def further_losses(self, n_minibatch: int) -> Callable[[int], list[Tensor]]:
         """Of each minibatch's share of the replayed steps, which are judged once, before the policy learns."""
-        o = self.options
-        starts = self.replay.sample_mixed(o.num_auxiliary_agents * o.imagination_starts, aux_ratio=0.0)
-        lives = (self.auxiliary, starts, o.imagination_horizon, self.imagination_stream)
+        o, agents = self.options.replay, self.options.auxiliaries
+        starts = self.replay.sample_mixed(agents.num_auxiliary_agents * agents.imagination_starts, aux_ratio=0.0)
+        lives = (self.population, starts, agents.imagination_horizon, self.imagination_stream)
         imagined = imagine(self.world_model, self.policy, *lives)
         self.replay.add_auxiliary_batch(imagined)
-        drawn = self.replay.sample_mixed(n_minibatch * o.replay_batch_size, o.aux_ratio)
+        drawn = self.replay.sample_mixed(n_minibatch * o.batch_size, o.aux_ratio)
         now, advantages, weights = self.in_hindsight(drawn)
         living = drawn.alive.nonzero().tolist()
         squared = (weights.sum() ** 2, weights.square().sum() * len(living))
@@ -316,7 +316,7 @@ class PlainAMAL(PlainMAPPO):
         def loss(k: int) -> list[Tensor]:
             rows = at([(m, n) for m, n in living if m % n_minibatch == k])
             log_ratio = self.chosen(drawn)[rows] - now[rows]
-            return [-o.replay_coef * surrogate(log_ratio, advantages[rows].float(), o.clip_param)]
+            return [-o.coef * surrogate(log_ratio, advantages[rows].float(), self.options.clip_param)]
 
         return loss
 
@@ -341,4 +341,4 @@ class PlainAMAL(PlainMAPPO):
         delta = rewards + o.gamma * torch.where(drawn.done.unsqueeze(-1), 0.0, after) - value
         advantages = torch.zeros_like(delta)
         advantages[drawn.alive] = standardized(delta[drawn.alive])
-        return now, ratio.clamp(max=o.importance_cap) * advantages, ratio[drawn.alive]
+        return now, ratio.clamp(max=o.replay.importance_cap) * advantages, ratio[drawn.alive]

@@ -1,5 +1,6 @@
 """Whole updates against plain ones, and every option's effect on them."""
 
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from lightning import seed_everything
 
-from amal.algorithms.amal.algorithm import AMAL
+from amal.algorithms.amal import AMAL, Auxiliaries, InformationBonus, OffPolicyReplay, WorldModelLearning
 from amal.algorithms.mappo import MAPPO
 from amal.networks.critics import IPPOCritic
 from amal.networks.world_models import WorldModel
@@ -36,45 +37,68 @@ MAPPO_OPTIONS: dict[str, tuple[Any, Any]] = {
     "n_epochs": (2, 3),
     "n_minibatch": (3, 2),
 }
-AMAL_OPTIONS: dict[str, tuple[Any, Any]] = {
-    "lr": (1e-2, 2e-2),
-    "ensemble_size": (2, 1),
-    "world_model_lr": (3e-3, 1e-3),
-    "world_model_steps": (3, 2),
-    "world_model_batch_size": (12, 8),
-    "isolation": (True, False),
-    "lambda_info": (0.8, 0.4),
-    "information_bonus": ("shaped", "raw"),
-    "lambda_decay": (0.9, 0.6),
-    "bonus_std_floor": (1e-5, 0.1),
-    "bonus_cap": (0.5, 0.25),
-    "replay_coef": (0.7, 0.3),
-    "replay_batch_size": (10, 7),
-    "aux_ratio": (0.4, 0.2),
-    "importance_cap": (0.9, 0.7),
-    "replay_capacity": (50, 40),
-    "auxiliary_capacity": (8, 5),
-    "num_auxiliary_agents": (3, 2),
-    "imagination_starts": (4, 3),
-    "imagination_horizon": (3, 2),
-    "cem_population_size": (8, 9),
-    "cem_elite_fraction": (0.5, 0.75),
-    "cem_initial_std": (0.3, 0.2),
-    "cem_min_std": (0.05, 0.2),
-    "distance_weight": (2.0, 0.0),
-    "distance_band": ((0.2, 0.3), (0.0, 9.0)),
+AMAL_OPTIONS: dict[str, tuple[Any, Any]] = {"lr": (1e-2, 2e-2)}
+PARTS: dict[str, type] = {
+    "world_model": WorldModelLearning,
+    "information": InformationBonus,
+    "auxiliaries": Auxiliaries,
+    "replay": OffPolicyReplay,
+}
+PART_OPTIONS: dict[str, dict[str, tuple[Any, Any]]] = {
+    "world_model": {
+        "ensemble_size": (2, 1),
+        "learning_rate": (3e-3, 1e-3),
+        "steps": (3, 2),
+        "batch_size": (12, 8),
+        "isolation": (True, False),
+        "buffer_size": (50, 40),
+    },
+    "information": {
+        "lambda_info": (0.8, 0.4),
+        "form": ("shaped", "raw"),
+        "decay": (0.9, 0.6),
+        "std_floor": (1e-5, 0.1),
+        "cap": (0.5, 0.25),
+    },
+    "auxiliaries": {
+        "num_auxiliary_agents": (3, 2),
+        "evolution_frequency": (1, 2),
+        "auxiliary_buffer_size": (8, 5),
+        "imagination_starts": (4, 3),
+        "imagination_horizon": (3, 2),
+        "cem_population_size": (8, 9),
+        "cem_elite_fraction": (0.5, 0.75),
+        "cem_initial_std": (0.3, 0.2),
+        "cem_min_std": (0.05, 0.2),
+        "distance_weight": (2.0, 0.0),
+        "distance_band": ((0.2, 0.3), (0.0, 9.0)),
+    },
+    "replay": {
+        "coef": (0.7, 0.3),
+        "batch_size": (10, 7),
+        "aux_ratio": (0.4, 0.2),
+        "importance_cap": (0.9, 0.7),
+    },
 }
 NETWORKS: dict[str, Any] = {"policy": SMALL_MLP, "critic": SMALL_CRITIC}
-WORLD_MODEL = {"world_model": partial(WorldModel, hidden_dims=(16, 16))}
+CLASSES: dict[str, dict[str, Any]] = {"world_model": {"model": partial(WorldModel, hidden_dims=(16, 16))}}
 
 
 def used(options: dict[str, tuple[Any, Any]]) -> dict[str, Any]:
     return {name: value for name, (value, _) in options.items()}
 
 
+def parts(**changes: dict[str, Any]) -> dict[str, Any]:
+    """AMAL's, with other values of some of their options."""
+    return {
+        name: part(**{**CLASSES.get(name, {}), **used(PART_OPTIONS[name]), **changes.get(name, {})})
+        for name, part in PARTS.items()
+    }
+
+
 def built(algorithm: type[MAPPO], **options: Any) -> MAPPO:
     seed_everything(0, verbose=False)
-    return algorithm(**{**SIZES, **NETWORKS, **(WORLD_MODEL if algorithm is AMAL else {}), **options})
+    return algorithm(**{**SIZES, **NETWORKS, **options})
 
 
 def batch_of(i: int) -> EpisodeBatch:
@@ -84,7 +108,7 @@ def batch_of(i: int) -> EpisodeBatch:
 
 def after_two(module: MAPPO) -> dict[str, float]:
     """The second update's metrics; two are enough for all running statistics and momenta."""
-    callbacks = {"callbacks": [Evolution(1)]} if isinstance(module, AMAL) else {}
+    callbacks = {"callbacks": [Evolution()]}
     metrics = train(module, batch_of, n_batches=2, trainer=callbacks).logged_metrics
     return {name.removeprefix("train/"): float(value) for name, value in metrics.items()}
 
@@ -117,12 +141,18 @@ def test_two_updates_of_mappo_are_the_plain_ones(options: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{}, {"information_bonus": "raw", "isolation": False, "standardise_rewards": False, "target_critic_tau": None}],
+    ("options", "changes"),
+    [
+        ({}, {}),
+        (
+            {"standardise_rewards": False, "target_critic_tau": None},
+            {"information": {"form": "raw"}, "world_model": {"isolation": False}},
+        ),
+    ],
     ids=["shaped, isolated", "raw, open gate"],
 )
-def test_two_updates_of_amal_are_the_plain_ones(options: dict[str, Any]) -> None:
-    options = {**used(MAPPO_OPTIONS), **used(AMAL_OPTIONS), **options}
+def test_two_updates_of_amal_are_the_plain_ones(options: dict[str, Any], changes: dict[str, Any]) -> None:
+    options = {**used(MAPPO_OPTIONS), **used(AMAL_OPTIONS), **options, **parts(**changes)}
     module = built(AMAL, **options)
     assert_equal_to_plain(module, PlainAMAL(module, **options))
 
@@ -130,7 +160,7 @@ def test_two_updates_of_amal_are_the_plain_ones(options: dict[str, Any]) -> None
 @pytest.fixture(scope="module")
 def learned() -> dict[type[MAPPO], dict[str, torch.Tensor]]:
     """What the algorithms know after two updates with the options above."""
-    modules = [built(MAPPO, **used(MAPPO_OPTIONS)), built(AMAL, **used(AMAL_OPTIONS))]
+    modules = [built(MAPPO, **used(MAPPO_OPTIONS)), built(AMAL, **used(AMAL_OPTIONS), **parts())]
     return {type(module): known(module) for module in modules}
 
 
@@ -140,25 +170,31 @@ def known(module: MAPPO) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in parameters(module).items() if name.startswith(networks)}
 
 
-OPTIONS = {MAPPO: MAPPO_OPTIONS, AMAL: AMAL_OPTIONS}
-
-
-@pytest.mark.parametrize(
-    ("algorithm", "name"),
-    [(algorithm, name) for algorithm, options in OPTIONS.items() for name in options],
-    ids=lambda x: x if isinstance(x, str) else x.__name__,
-)
-def test_every_option_has_an_effect(
-    learned: dict[type[MAPPO], dict[str, torch.Tensor]], algorithm: type[MAPPO], name: str
-) -> None:
+def assert_another(ours: dict[str, torch.Tensor], module: MAPPO) -> None:
     """So that the plain updates above, which have that of their definition, tell any other."""
-    options = OPTIONS[algorithm]
-    other = known(built(algorithm, **used(options) | {name: options[name][1]}))
-    ours = learned[algorithm]
+    other = known(module)
     assert any(not torch.equal(ours[name], other[name]) for name in ours.keys() & other.keys())
 
 
-@pytest.mark.parametrize("algorithm", [MAPPO, AMAL], ids=["MAPPO", "AMAL"])
-def test_no_option_is_left_out(algorithm: type[MAPPO]) -> None:
-    classes = {"policy", "critic", "share_parameters", "world_model", "information"}
-    assert set(OPTIONS[algorithm]) == set(defaults(algorithm)) - classes - {"replay_folder"}
+@pytest.mark.parametrize("name", MAPPO_OPTIONS)
+def test_every_option_of_mappo_has_an_effect(learned: dict[type[MAPPO], dict[str, torch.Tensor]], name: str) -> None:
+    assert_another(learned[MAPPO], built(MAPPO, **used(MAPPO_OPTIONS) | {name: MAPPO_OPTIONS[name][1]}))
+
+
+@pytest.mark.parametrize(
+    ("part", "name"), [("", "lr"), *((part, name) for part, options in PART_OPTIONS.items() for name in options)]
+)
+def test_every_option_of_amal_has_an_effect(
+    learned: dict[type[MAPPO], dict[str, torch.Tensor]], part: str, name: str
+) -> None:
+    other = {name: (PART_OPTIONS[part] if part else AMAL_OPTIONS)[name][1]}
+    options = used(AMAL_OPTIONS) | ({} if part else other)
+    assert_another(learned[AMAL], built(AMAL, **options, **parts(**({part: other} if part else {}))))
+
+
+def test_no_option_is_left_out() -> None:
+    assert set(MAPPO_OPTIONS) == set(defaults(MAPPO)) - {"policy", "critic", "share_parameters"}
+    assert set(AMAL_OPTIONS) == set(defaults(AMAL)) - set(PARTS)
+    classes = {"model", "estimator", "buffer_folder"}
+    for name, part in PARTS.items():
+        assert set(PART_OPTIONS[name]) == {field.name for field in fields(part)} - classes

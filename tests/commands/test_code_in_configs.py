@@ -140,7 +140,6 @@ def placed(bait: Any, place: str) -> Spec:
     section, _, rest = place.partition(" ")
     if section == "AMAL":
         model["class_path"] = "amal.algorithms.amal.AMAL"
-        trainer["callbacks"] = ["callbacks.Evolution"]
     if section in ("MAPPO", "AMAL"):
         model["init_args"] = _at(rest, bait)
     elif section == "trainer":
@@ -174,11 +173,13 @@ PLAYED = (  # places of what is played too, in a configuration beside a checkpoi
     "MAPPO critic amal.networks.MAPPOCritic hidden_sizes []",
     "MAPPO lr",
     "AMAL world_model",
+    "AMAL world_model model",
     "AMAL information",
+    "AMAL information estimator",
     "AMAL critic",
     "AMAL unheard_of",
 )
-CALLED = ("MAPPO critic", "MAPPO policy", "AMAL world_model", "AMAL information")
+CALLED = ("MAPPO critic", "MAPPO policy", "AMAL world_model model", "AMAL information estimator")
 BUILT = (
     *PLAYED,
     "trainer callbacks",

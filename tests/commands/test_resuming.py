@@ -257,12 +257,29 @@ def test_a_finished_run_says_so_and_keeps_its_record(cli: Cli, run: Path, capsys
     assert (run / "run.json").read_bytes() == before
 
 
+def test_the_configuration_that_a_run_of_amal_writes_is_its_own(
+    cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also of parts of which nothing was set."""
+    run = tmp_path / "run"
+    cli("fit", "--config", "configs/amal.yaml", "--model.world_model.steps", "1", *TINY, "--out", run)
+    resume(cli, run)
+    assert f"{run} has met its budget; nothing is left to train" in capsys.readouterr().err
+    parts = yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]
+    assert parts["world_model"]["model"]["init_args"]["hidden_dims"] == [256, 256, 128]
+    assert parts["information"]["estimator"]["init_args"]["n_policies"] == 10
+
+
 def test_a_run_names_its_files_so_that_they_are_found_from_any_folder(cli: Cli, finished: Path, tmp_path: Path) -> None:
     best = finished / "checkpoints" / "best.ckpt"
     relative = Path(os.path.relpath(best, ROOT))
     out = tmp_path / "run"
     cli("fit", "--config", "configs/mappo.yaml", *TINY, "--data.opponent", relative, "--out", out)
     assert yaml.safe_load((out / "config.yaml").read_text())["data"]["opponent"] == str(best.resolve())
+    amal = ("--config", "configs/amal.yaml", "--model.world_model.buffer_folder", os.path.relpath(tmp_path, ROOT))
+    cli("fit", *amal, *TINY, "--out", tmp_path / "amal")
+    model = yaml.safe_load((tmp_path / "amal" / "config.yaml").read_text())["model"]
+    assert model["init_args"]["world_model"]["buffer_folder"] == str(tmp_path.resolve())
     source = Path(os.path.relpath(ROOT / "tests" / "networks" / "epymarl_critics.py", ROOT))
     critic = ("--model.critic", "amal.networks.EPyMARLCritic", "--model.critic.init_args.source")
     theirs = ("--config", "configs/mappo.yaml", *critic, f"{source}:CentralVCritic")

@@ -50,6 +50,23 @@ def test_what_is_typed_wins_over_files_wherever_it_stands(
         assert (learning["gamma"], learning["clip_param"], learning["lr"]) == (0.6, 0.3, 0.2)
 
 
+def test_files_change_single_values_of_a_part_or_take_it_away(
+    cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    part = "model: {init_args: {information: {%s}}}\n"
+    first.write_text(part % "lambda_info: 0.1, form: raw")
+    second.write_text(part % "cap: 0.2")
+    files = ("--config", "configs/amal.yaml", "--config", first, "--config", second)
+    parts = printed(cli, capsys, "fit", *files, "--model.information.decay", "0.4")["model"]["init_args"]
+    assert {name: parts["information"][name] for name in ("lambda_info", "form", "cap", "decay", "std_floor")} == {
+        **{"lambda_info": 0.1, "form": "raw", "cap": 0.2, "decay": 0.4, "std_floor": 0.1}
+    }
+    assert parts["auxiliaries"]["num_auxiliary_agents"] == 16
+    without = printed(cli, capsys, "fit", *files, "--config", "configs/ablations/no_information.yaml")
+    assert without["model"]["init_args"]["information"] is None
+
+
 def test_what_is_typed_wins_over_files_of_parts(cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, critic = tmp_path / "data.yaml", tmp_path / "critic.yaml"
     data.write_text("scenario: 8m\nenv_steps: 5\nnum_envs: 2\n")

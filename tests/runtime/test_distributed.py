@@ -22,14 +22,17 @@ TWO = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.acceler
 SHORT = ("--data.scenario", "3m", "--data.episodes_per_update", "8", "--data.episodes", "51")
 SETTINGS = (*TWO, *SHORT, "--evaluation.every_n_episodes", "16", "--checkpoint.every_n_episodes", "32")
 WATCHED = ("--trainer.callbacks+=tests.runtime.fingerprints.Fingerprints", "--allow_code", "tests.runtime.fingerprints")
-LITTLE_WORK = ("--model.world_model_steps", "2", "--model.replay_batch_size", "32", "--model.imagination_starts", "2")
+LITTLE_WORK = (
+    *("--model.world_model.steps", "2", "--model.replay.batch_size", "32"),
+    *("--model.auxiliaries.imagination_starts", "2", "--model.auxiliaries.evolution_frequency", "3"),
+)
 RANKS = (0, 1)
 ALGORITHMS = ("mappo", "mappo_gru", "amal")
 
 
 def fit(algorithm: str, out: Path, *args: str) -> list[str]:
     # AMAL's second generation, and the audit after it, come after the checkpoint that is resumed
-    amal = ("--trainer.callbacks.evolution_frequency", "3", *LITTLE_WORK) if algorithm == "amal" else ()
+    amal = LITTLE_WORK if algorithm == "amal" else ()
     return ["fit", "--config", f"configs/{algorithm}.yaml", *SETTINGS, *amal, *WATCHED, "--out", str(out), *args]
 
 

@@ -16,11 +16,11 @@ from amal.algorithms.amal.algorithm import AMAL
 THREADS = 3  # divides few sizes, so that a thread's share ends somewhere in a vector register
 # a replay buffer would be compared as a whole, whenever something is drawn from it
 LESS_OF_AMAL = (
-    "--model.replay_capacity",
+    "--model.world_model.buffer_size",
     "3000",
-    "--model.auxiliary_capacity",
+    "--model.auxiliaries.auxiliary_buffer_size",
     "100",
-    "--model.world_model_steps",
+    "--model.world_model.steps",
     "2",
 )
 

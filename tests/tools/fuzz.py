@@ -275,8 +275,8 @@ def outcome_of(case: Case, code: int | None, log: Path) -> tuple[str, str]:
 def prepared(folder: Path) -> Path:
     """A finished run and a study, to be damaged."""
     run = folder / "run"
-    fit = ["fit", "--config", "configs/amal.yaml", *TINY, "--model.replay_capacity=500", "--out", str(run)]
-    fit += ["--model.auxiliary_capacity=50", "--evaluation.every_n_episodes=4"]
+    fit = ["fit", "--config", "configs/amal.yaml", *TINY, "--model.world_model.buffer_size=500", "--out", str(run)]
+    fit += ["--model.auxiliaries.auxiliary_buffer_size=50", "--evaluation.every_n_episodes=4"]
     compare = ["compare", "--algorithms", "mappo", "--scenarios", "3m", "--seeds", "2", "--env_steps", "50"]
     compare += ["--out", str(folder / "study"), "--parallel", "1"]
     for args in (fit, compare):

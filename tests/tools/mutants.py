@@ -37,8 +37,13 @@ TESTS = {  # by the beginnings of their names, the quickest first: the first fai
     "amal/algorithms/amal/off_policy.py": [
         *("tests/algorithms/amal/test_off_policy.py", "tests/algorithms/test_updates.py::test_two_updates_of_amal"),
     ],
-    "amal/algorithms/amal/auxiliaries.py": ["tests/algorithms/amal/test_auxiliaries.py"],
+    "amal/algorithms/amal/auxiliaries.py": [
+        *("tests/algorithms/amal/test_auxiliaries.py", "tests/algorithms/test_updates.py::test_two_updates_of_amal"),
+    ],
     "amal/algorithms/amal/imagination.py": ["tests/algorithms/amal/test_imagination.py"],
+    "amal/algorithms/amal/information.py": [
+        *("tests/algorithms/amal/test_information.py", "tests/algorithms/test_updates.py::test_two_updates_of_amal"),
+    ],
     "amal/ops/bonus.py": ["tests/ops/test_bonus.py"],
     "amal/ops/cem.py": ["tests/ops/test_cem.py"],
     "amal/ops/divergence.py": ["tests/ops/test_divergence.py"],

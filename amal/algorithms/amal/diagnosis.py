@@ -18,7 +18,7 @@ from amal.algorithms.amal.algorithm import AMAL
 from amal.algorithms.amal.off_policy import in_hindsight
 from amal.algorithms.minibatches import Transitions, rows_of
 from amal.networks.policies import Policy
-from amal.networks.world_models import gaussian_log_likelihood, open_loop_errors
+from amal.networks.world_models import WorldModelEnsemble, gaussian_log_likelihood, open_loop_errors
 from amal.ops.losses import chosen_log_probs, masked_moments, mean, standardize
 from amal.ops.populations import flat_parameters
 from amal.replay import REAL, Experience, RealExperience
@@ -42,15 +42,16 @@ def gradient_alignment(module: AMAL, fresh: EpisodeBatch, reference: EpisodeBatc
         for episodes in (reference, reference[:half], reference[half:], fresh)
     )
     found = {"fresh": own}
-    if module.replay_coef > 0:
-        drawn = module.replay.sample_mixed(REPLAYED, module.aux_ratio).to(module.device)
+    if module.replay is not None:
+        replay, replay_buffer = module.replay, module.replay_buffer
+        drawn = replay_buffer.sample_mixed(REPLAYED, replay.aux_ratio).to(module.device)
         kinds = {"replayed": drawn.provenance == REAL, "imagined": drawn.provenance != REAL}
         for name, which in kinds.items():
             if which.any():
-                steps, _ = in_hindsight(module, drawn[which.nonzero().squeeze(-1)], module.importance_cap)
+                steps, _ = in_hindsight(module, drawn[which.nonzero().squeeze(-1)], replay.importance_cap)
                 found[name] = policy_gradient(module, steps)
-        mixed, _ = module.replayed_transitions(n_minibatch=REPLAYED // module.replay_batch_size)
-        found["update"] = own + module.replay_coef * policy_gradient(module, mixed)
+        mixed, _ = replay.draw(module, replay_buffer, n_minibatch=REPLAYED // replay.batch_size)
+        found["update"] = own + replay.coef * policy_gradient(module, mixed)
     names = ("fresh", "replayed", "imagined", "update")
     cosines = {f"gradient_{name}": _cosine(found[name], ours) if name in found else float("nan") for name in names}
     return {**cosines, "gradient_ceiling": _cosine(first, second)}
@@ -76,12 +77,12 @@ def policy_gradient(module: AMAL, transitions: Transitions) -> Tensor:
     return torch.cat([gradient.flatten() for gradient in gradients])
 
 
-def model_errors(module: AMAL, episodes: EpisodeBatch) -> dict[str, float]:
-    """Errors of the observations that the world model expects, and of expecting no change, by horizon."""
+def model_errors(world_model: WorldModelEnsemble, episodes: EpisodeBatch) -> dict[str, float]:
+    """Errors of the observations that a world model expects, and of expecting no change, by horizon."""
     views = (episodes.obs, episodes.state, episodes.available_actions, episodes.actions)
     table: dict[str, float] = {}
     for horizon in (h for h in HORIZONS if h <= episodes.mask.shape[1]):
-        errors = open_loop_errors(module.world_model, *views, horizon, episodes.mask)
+        errors = open_loop_errors(world_model, *views, horizon, episodes.mask)
         table |= {f"model_{horizon}": errors["obs"].item(), f"nothing_changes_{horizon}": errors["obs_trivial"].item()}
     return table
 
@@ -89,9 +90,11 @@ def model_errors(module: AMAL, episodes: EpisodeBatch) -> dict[str, float]:
 @torch.no_grad()
 def surprise_correlation(module: AMAL, episodes: EpisodeBatch) -> float:
     """Spearman's correlation over steps between the information î and the world model's surprise, −log p(o' | o, a):
-    1 if the bonus points at what the model does not know yet."""
+    1 if the bonus points at what the model does not know yet, NaN without a bonus."""
+    if module.estimator is None or module.world_model is None:
+        return float("nan")
     lived = RealExperience.of_episodes(episodes)
-    information = module.information.per_transition(module.world_model, module.policy, lived)
+    information = module.estimator.per_transition(module.world_model, module.policy, lived)
     means, log_vars = module.world_model.outcomes(lived.obs, lived.state, lived.actions, lived.alive)
     surprise = -gaussian_log_likelihood(lived.next_obs, means.mean(dim=0), log_vars.mean(dim=0))
     per_step = torch.where(lived.alive, surprise, 0.0).sum(dim=-1) / lived.alive.sum(dim=-1).clamp_min(1)
@@ -107,12 +110,12 @@ def coverage(
     number of the state measured in its standard deviation over the known ones; "policy_reach" that of the policy's.
     "auxiliary_return" is the mean return of theirs, "policy_return" of the policy's.
     """
-    if module.num_auxiliary_agents == 0:
+    if module.auxiliaries is None:
         return {f"{who}_{what}": float("nan") for who in ("auxiliary", "policy") for what in ("reach", "return")}
     scale = known.state.std(dim=0).clamp_min(1e-2)
     stored = known.state / scale
     distances, returns = [], []
-    for parameters in module.auxiliary:
+    for parameters in module.population:
         with playing_as(module.policy, parameters):
             played = recorder.play(module, recorder.battle.num_battles, generator)
         returns.append(played.returns.mean().item())
@@ -142,12 +145,12 @@ def playing_as(policy: Policy, parameters: Tensor) -> Iterator[None]:
 @contextmanager
 def undisturbed(module: AMAL) -> Iterator[None]:
     """Whatever is drawn from the module's random streams inside is drawn again afterwards."""
-    minibatches, mixed = module.generator.get_state(), module.replay.mixed_stream.bit_generator.state
+    minibatches, mixed = module.generator.get_state(), module.replay_buffer.mixed_stream.bit_generator.state
     try:
         yield
     finally:
         module.generator.set_state(minibatches)
-        module.replay.mixed_stream.bit_generator.state = mixed
+        module.replay_buffer.mixed_stream.bit_generator.state = mixed
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:

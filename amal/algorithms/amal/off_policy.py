@@ -1,18 +1,93 @@
-"""Steps that other policies took, as the learner sees them now.
+"""Replay: the policy learns from steps that other policies took, as it sees them now.
 
 Letters: M transitions, N agents.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from amal.algorithms.mappo import MAPPO
-from amal.algorithms.minibatches import Transitions, at_rows, rows_of
-from amal.ops.losses import chosen_log_probs, masked_moments, standardize, truncated_importance
-from amal.replay import Experience
+from amal.algorithms.minibatches import Minibatch, Transitions, at_rows, every_nth, rows_of
+from amal.ops.losses import (
+    chosen_log_probs,
+    clipped_surrogate,
+    effective_sample_share,
+    masked_mean,
+    masked_moments,
+    mean,
+    standardize,
+    truncated_importance,
+)
+from amal.replay import REAL, AsymmetricReplayBuffer, Experience
+from amal.runtime.argument_checks import check_at_least, check_positive, check_share
 from amal.runtime.distributed import pooled
+
+
+@dataclass(frozen=True)
+class OffPolicyReplay:
+    """The off-policy part of the policy's loss, on replayed and imagined steps. The critic does not learn from them.
+
+    Args:
+        coef: weight of that part.
+        batch_size: transitions beside each minibatch of fresh ones.
+        aux_ratio: share of them that are imagined.
+        importance_cap: ρ̄, where importance weights are truncated.
+    """
+
+    coef: float = 1.0
+    batch_size: int = 256
+    aux_ratio: float = 0.3
+    importance_cap: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_positive(coef=self.coef, importance_cap=self.importance_cap)
+        check_at_least(1, batch_size=self.batch_size)
+        check_share(aux_ratio=self.aux_ratio)
+
+    def losses(
+        self, learner: MAPPO, replay_buffer: AsymmetricReplayBuffer, n_minibatch: int
+    ) -> tuple[Iterator[Tensor], dict[str, Tensor]]:
+        """What the policy's steps minimise beside their fresh minibatches.
+
+        Args:
+            learner: whose policy learns, as it is when a loss is asked for.
+            replay_buffer: D_P and D_A.
+            n_minibatch: how many steps there will be.
+
+        Returns:
+            A loss for each step, and what the replayed steps are like.
+        """
+        replayed, metrics = self.draw(learner, replay_buffer, n_minibatch)
+        shares = every_nth(replayed.alive, n_minibatch)  # real ones come first: a fair share for each
+        return (self.loss(learner, replayed, share) for share in shares), metrics
+
+    def draw(
+        self, learner: MAPPO, replay_buffer: AsymmetricReplayBuffer, n_minibatch: int
+    ) -> tuple[Transitions, dict[str, Tensor]]:
+        """Real and then imagined steps for all minibatches, in hindsight, and what they are like; arguments as of
+        ``losses``."""
+        drawn = replay_buffer.sample_mixed(n_minibatch * self.batch_size, self.aux_ratio).to(learner.device)
+        transitions, log_ratio = in_hindsight(learner, drawn, self.importance_cap)
+        truncated = log_ratio > math.log(self.importance_cap)
+        return transitions, {
+            "train/importance_truncated": masked_mean(truncated, transitions.alive),
+            "train/replay_effective_share": effective_sample_share(log_ratio, transitions.alive),
+            "train/replay_imagined_share": (drawn.provenance != REAL).float().mean(),
+        }
+
+    def loss(self, learner: MAPPO, replayed: Transitions, minibatch: Minibatch) -> Tensor:
+        """Clipped surrogate on some of the replayed steps, to be minimised."""
+        chosen = replayed[minibatch.steps]
+        logits = learner.policy.at_rows(chosen.obs, minibatch.rows)
+        lived = chosen.at_rows(minibatch.rows)
+        log_ratio = chosen_log_probs(logits, lived.available_actions, lived.actions) - lived.log_probs
+        return -self.coef * mean(clipped_surrogate(log_ratio, lived.advantages, learner.clip_param))
 
 
 @torch.no_grad()

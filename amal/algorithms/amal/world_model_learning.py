@@ -1,57 +1,122 @@
-"""Isolation: the world model learns from real transitions only, and an audit that measures whether it did."""
+"""The world model's part: it learns from real transitions only, and an audit measures whether it did.
+
+Letters: B episodes, T time, N agents, O observation size, S state size, A actions.
+"""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
-from amal.networks.world_models import WorldModel, WorldModelEnsemble, combined, world_model_losses
+from amal.networks.world_models import WorldModel, WorldModelEnsemble, combined, open_loop_errors, world_model_losses
 from amal.ops.divergence import gaussian_kl
 from amal.ops.losses import masked_mean
 from amal.replay import AsymmetricReplayBuffer, RealExperience
+from amal.runtime.argument_checks import check_at_least, check_positive
 from amal.runtime.distributed import average_gradients
+from amal.types import EpisodeBatch
+
+HELD_OUT = 8  # one in so many episodes of a fresh rollout: there the world model is judged before it learns from them
+OPEN_LOOP_HORIZONS = (1, 5)
 
 
-def fit_world_model(
-    world_model: WorldModelEnsemble,
-    optimizer: LightningOptimizer | torch.optim.Optimizer,
-    draw: Callable[[int], RealExperience],
-    n_steps: int,
-    batch_size: int,
-    max_grad_norm: float,
-) -> dict[str, Tensor]:
-    """θ ← θ − η ∇ L(D_P; θ), some steps of it; each member of the ensemble learns from batches of its own.
+@dataclass(frozen=True)
+class WorldModelLearning:
+    """θ ← θ − η ∇ L(D_P; θ): the world model, and the real transitions D_P that it learns from.
 
     Args:
-        world_model: θ.
-        optimizer: of all members' parameters.
-        draw: real transitions, that many. Its type leaves no way in for others.
-        n_steps: optimizer steps.
-        batch_size: transitions of each step and member.
-        max_grad_norm: gradients are scaled down to this norm.
+        model: class of the world model's members.
+        ensemble_size: members of the world model; each learns from batches of its own.
+        learning_rate: η of Adam, constant.
+        steps: optimizer steps per update.
+        batch_size: real transitions per step and member.
+        isolation: learn from real transitions only. False opens the gate to imagined ones, for ablation.
+        buffer_size: real transitions that are kept, the newest; replay draws from them too.
+        buffer_folder: where the files of the replay buffer go; by default it is in memory, unless it exceeds 2 GiB.
+    """
+
+    model: Callable[[int, int, int, int], WorldModel] = WorldModel
+    ensemble_size: int = 1
+    learning_rate: float = 3e-4
+    steps: int = 8
+    batch_size: int = 256
+    isolation: bool = True
+    buffer_size: int = 100_000
+    buffer_folder: str | None = None
+
+    def __post_init__(self) -> None:
+        check_at_least(1, ensemble_size=self.ensemble_size, batch_size=self.batch_size, buffer_size=self.buffer_size)
+        check_at_least(0, steps=self.steps)
+        check_positive(learning_rate=self.learning_rate)
+
+    def build(self, n_agents: int, n_actions: int, obs_dim: int, state_dim: int) -> WorldModelEnsemble:
+        """A world model with fresh weights."""
+        return WorldModelEnsemble(self.model, self.ensemble_size, n_agents, n_actions, obs_dim, state_dim)
+
+    def optimizer(self, world_model: WorldModelEnsemble) -> torch.optim.Optimizer:
+        """Adam of all members' parameters."""
+        return torch.optim.Adam(world_model.parameters(), lr=self.learning_rate, fused=True)
+
+    def fit(
+        self,
+        world_model: WorldModelEnsemble,
+        optimizer: LightningOptimizer | torch.optim.Optimizer,
+        draw: Callable[[int], RealExperience],
+        max_grad_norm: float,
+    ) -> dict[str, Tensor]:
+        """The optimizer steps of one update; each member of the ensemble learns from batches of its own.
+
+        Args:
+            world_model: θ.
+            optimizer: of all members' parameters.
+            draw: real transitions, that many. Its type leaves no way in for others.
+            max_grad_norm: gradients are scaled down to this norm.
+
+        Returns:
+            The mean of each part of the loss, as "train/model_…_loss"; nothing without steps.
+        """
+        device = next(world_model.parameters()).device
+        losses: list[dict[str, Tensor]] = []
+        for _ in range(self.steps):
+            optimizer.zero_grad()
+            for member in world_model.members:
+                real = draw(self.batch_size).to(device)
+                assert isinstance(member, WorldModel)
+                parts = world_model_losses(member(real.obs, real.state, real.actions, real.alive), real)
+                combined(parts).backward()
+                losses.append({name: part.detach() for name, part in parts.items()})
+            average_gradients(world_model)
+            nn.utils.clip_grad_norm_(world_model.parameters(), max_grad_norm)
+            optimizer.step()
+        names = losses[0] if losses else {}
+        return {f"train/model_{name}_loss": torch.stack([x[name] for x in losses]).mean() for name in names}
+
+
+def prediction_errors(world_model: WorldModelEnsemble, batch: EpisodeBatch) -> dict[str, Tensor]:
+    """The world model's errors on some of the episodes, beside those of the trivial prediction.
+
+    Args:
+        world_model: judged.
+        batch: episodes that it has not learned from yet.
 
     Returns:
-        The mean of each part of the loss, as "train/model_…_loss".
+        Mean squared errors as "train/model_…_error_HORIZON"; NaN if no episode is long enough.
     """
-    device = next(world_model.parameters()).device
-    losses: list[dict[str, Tensor]] = []
-    for _ in range(n_steps):
-        optimizer.zero_grad()
-        for member in world_model.members:
-            real = draw(batch_size).to(device)
-            assert isinstance(member, WorldModel)
-            parts = world_model_losses(member(real.obs, real.state, real.actions, real.alive), real)
-            combined(parts).backward()
-            losses.append({name: part.detach() for name, part in parts.items()})
-        average_gradients(world_model)
-        nn.utils.clip_grad_norm_(world_model.parameters(), max_grad_norm)
-        optimizer.step()
-    return {f"train/model_{name}_loss": torch.stack([x[name] for x in losses]).mean() for name in losses[0]}
+    some = batch[: math.ceil(len(batch.mask) / HELD_OUT)]
+    views = (some.obs, some.state, some.available_actions, some.actions)
+    errors = {
+        horizon: open_loop_errors(world_model, *views, horizon, some.mask)
+        for horizon in OPEN_LOOP_HORIZONS
+        if horizon <= batch.mask.shape[1]
+    }
+    return {f"train/model_{name}_error_{h}": error for h, named in errors.items() for name, error in named.items()}
 
 
 class IsolationAudit:
@@ -60,25 +125,30 @@ class IsolationAudit:
     Args:
         world_model: as it is before the update.
         optimizer: its own.
-        replay: what the update will draw from.
+        replay_buffer: what the update will draw from.
     """
 
     def __init__(
-        self, world_model: WorldModelEnsemble, optimizer: LightningOptimizer, replay: AsymmetricReplayBuffer
+        self, world_model: WorldModelEnsemble, optimizer: LightningOptimizer, replay_buffer: AsymmetricReplayBuffer
     ) -> None:
         self.audited = world_model
         self.control = copy.deepcopy(world_model)
         self.optimizer = torch.optim.Adam(self.control.parameters())
         self.optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-        self.replay = replay
-        self.stream = copy.deepcopy(replay.primary_stream)
+        self.replay_buffer = replay_buffer
+        self.stream = copy.deepcopy(replay_buffer.primary_stream)
 
-    def divergence(self, n_steps: int, batch_size: int, max_grad_norm: float) -> Tensor:
-        """Mean KL between what the two world models, with and without auxiliary agents, expect to be seen next."""
-        draw = partial(self.replay.sample_primary, stream=self.stream)
-        fit_world_model(self.control, self.optimizer, draw, n_steps, batch_size, max_grad_norm)
+    def divergence(self, learning: WorldModelLearning, max_grad_norm: float) -> Tensor:
+        """Mean KL between what the two world models, with and without auxiliary agents, expect to be seen next.
+
+        Args:
+            learning: as of the update.
+            max_grad_norm: the same.
+        """
+        draw = partial(self.replay_buffer.sample_primary, stream=self.stream)
+        learning.fit(self.control, self.optimizer, draw, max_grad_norm)
         with torch.no_grad():
-            probe = draw(batch_size).to(next(self.control.parameters()).device)
+            probe = draw(learning.batch_size).to(next(self.control.parameters()).device)
             seen = (probe.obs, probe.state, probe.actions, probe.alive)
             ours, theirs = self.audited.outcomes(*seen), self.control.outcomes(*seen)
             divergence = gaussian_kl(*ours, *theirs).mean(dim=0)

@@ -1,5 +1,6 @@
 """AMAL's parts together: learning, resuming, the switches, and what it tells."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 from lightning import Trainer, seed_everything
 from torch.utils.data import DataLoader
 
-from amal.algorithms.amal.algorithm import AMAL
+from amal.algorithms.amal import AMAL, Auxiliaries, InformationBonus, OffPolicyReplay, WorldModelLearning
 from amal.algorithms.mappo import MAPPO
 from amal.networks.policies import GRUPolicy
 from amal.networks.world_models import WorldModel
@@ -27,23 +28,36 @@ from tests.algorithms.episodes import (
     train,
 )
 
-SMALL_MODEL = partial(WorldModel, hidden_dims=(16, 16))
-OFF: dict[str, Any] = {"lambda_info": 0.0, "num_auxiliary_agents": 0, "replay_coef": 0.0}
+SMALL: dict[str, Any] = {
+    "world_model": WorldModelLearning(
+        model=partial(WorldModel, hidden_dims=(16, 16)), steps=2, batch_size=16, buffer_size=500
+    ),
+    "information": InformationBonus(),
+    "auxiliaries": Auxiliaries(
+        num_auxiliary_agents=4,
+        evolution_frequency=2,
+        auxiliary_buffer_size=100,
+        imagination_starts=4,
+        cem_population_size=10,
+        cem_elite_fraction=0.4,
+    ),
+    "replay": OffPolicyReplay(batch_size=16),
+}
+ALONE: dict[str, Any] = {"information": None, "auxiliaries": None, "replay": None}  # the world model, of no use
 
 
 def small(seed: int = 0, **options: Any) -> AMAL:
+    """Of small parts; options of a part are given as a dict."""
     seed_everything(seed, verbose=False)
-    defaults = {
-        **{"policy": SMALL_MLP, "critic": SMALL_CRITIC, "world_model": SMALL_MODEL, "n_minibatch": 2},
-        **{"world_model_steps": 2, "world_model_batch_size": 16, "replay_batch_size": 16, "imagination_starts": 4},
-        **{"num_auxiliary_agents": 4, "cem_population_size": 10, "cem_elite_fraction": 0.4},
-        **{"replay_capacity": 500, "auxiliary_capacity": 100},
-    }
-    return AMAL(**{**SIZES, **defaults, **options})
+    for name, changes in options.items():
+        if name in SMALL and isinstance(changes, dict):
+            options[name] = replace(SMALL[name], **changes)
+    networks = {"policy": SMALL_MLP, "critic": SMALL_CRITIC, "n_minibatch": 2}
+    return AMAL(**{**SIZES, **networks, **SMALL, **options})
 
 
-def evolving(frequency: int = 2) -> dict[str, Any]:
-    return {"callbacks": [Evolution(frequency)]}
+def evolving() -> dict[str, Any]:
+    return {"callbacks": [Evolution()]}
 
 
 def test_learns_to_match_the_sign() -> None:
@@ -57,8 +71,9 @@ def test_learns_to_match_the_sign() -> None:
     assert sum(scores[-10:]) / 10 > 0.95
 
 
-def test_with_everything_off_it_is_mappo_bit_for_bit() -> None:
-    amal = small(**OFF)
+@pytest.mark.parametrize("off", [ALONE, {**ALONE, "world_model": None}], ids=["world model alone", "nothing"])
+def test_with_everything_off_it_is_mappo_bit_for_bit(off: dict[str, Any]) -> None:
+    amal = small(**off)
     seed_everything(0, verbose=False)
     mappo = MAPPO(**SIZES, policy=SMALL_MLP, critic=SMALL_CRITIC, n_minibatch=2, lr=amal.lr)
     for module in (amal, mappo):
@@ -70,8 +85,8 @@ def test_with_everything_off_it_is_mappo_bit_for_bit() -> None:
 def test_the_critic_judges_rewards_and_the_policy_is_paid_the_bonus_too() -> None:
     """Else replayed steps, which come without a bonus, would be judged by values that expect one."""
     learned = []
-    for weight in (0.0, 0.3):
-        module = small(lambda_info=weight, information_bonus="raw", num_auxiliary_agents=0, replay_coef=0.0)
+    for bonus in (None, InformationBonus(form="raw")):
+        module = small(**{**ALONE, "information": bonus})
         train(module, random_batch, n_batches=1)
         learned.append(parameters(module))
     without, paid = learned
@@ -82,12 +97,12 @@ def test_the_critic_judges_rewards_and_the_policy_is_paid_the_bonus_too() -> Non
 @pytest.mark.parametrize(
     "switch",
     [
-        {"lambda_info": 0.0},
-        {"num_auxiliary_agents": 0},
-        {"replay_coef": 0.0},
-        {"information_bonus": "raw"},
-        {"information": EnsembleInformationGain, "ensemble_size": 2},
-        {"isolation": False},
+        {"information": None},
+        {"auxiliaries": None},
+        {"auxiliaries": None, "replay": None},
+        {"information": {"form": "raw"}},
+        {"information": {"estimator": EnsembleInformationGain}, "world_model": {"ensemble_size": 2}},
+        {"world_model": {"isolation": False}},
     ],
     ids=["no information", "no auxiliary agents", "no replay", "raw bonus", "information gain", "open gate"],
 )
@@ -95,7 +110,7 @@ def test_every_switch_changes_what_is_learned(switch: dict[str, Any]) -> None:
     whole, without = small(), small(**switch)
     for module in (whole, without):
         train(module, random_batch, n_batches=3, trainer=evolving())
-    changed = "world_model" if "isolation" in switch else "policy"
+    changed = "world_model" if switch == {"world_model": {"isolation": False}} else "policy"
     ours, theirs = parameters(whole), parameters(without)
     weights = [name for name in theirs if name.startswith(changed) and name in ours]
     assert any(not torch.equal(ours[name], theirs[name]) for name in weights)
@@ -126,7 +141,7 @@ def test_resuming_continues_bit_for_bit(tmp_path: Path) -> None:
     batches = DataLoader(Batches(lambda i: random_batch(i + 3), 3), batch_size=None)
     rest.fit(second, batches, ckpt_path=tmp_path / "half.ckpt")
     assert_identical(parameters(whole), parameters(second))
-    ours, theirs = whole.replay.state_dict(), second.replay.state_dict()
+    ours, theirs = whole.replay_buffer.state_dict(), second.replay_buffer.state_dict()
     assert ours["written"] == theirs["written"] and ours["streams"] == theirs["streams"]
     assert_identical(ours["rows"], theirs["rows"])
 
@@ -140,7 +155,6 @@ def test_metrics_tell_how_every_part_does() -> None:
         *("information", "information_std", "bonus_share", "isolation_kl"),
         *("importance_truncated", "replay_effective_share", "replay_imagined_share"),
         *("auxiliary_diversity", "auxiliary_distance", "auxiliary_diversity_to_first"),
-        *("seconds_world_model", "seconds_information", "seconds_imagination", "seconds_replay", "seconds_policy"),
         *("policy_loss", "value_loss", "entropy", "return", "win_rate"),
     }
     assert 0 < metrics["train/replay_effective_share"] <= 1
@@ -150,9 +164,9 @@ def test_metrics_tell_how_every_part_does() -> None:
 
 
 def test_the_bonus_reaches_the_advantages_but_not_the_memory() -> None:
-    module, batch = small(information_bonus="raw", lambda_info=100.0), random_batch(0)
+    module, batch = small(information={"form": "raw", "lambda_info": 100.0}), random_batch(0)
     train(module, lambda i: batch, n_batches=1, trainer=evolving())
-    remembered = module.replay.sample_primary(200).rewards
+    remembered = module.replay_buffer.sample_primary(200).rewards
     assert torch.isin(remembered, batch.rewards).all()
     assert module.trainer.logged_metrics["train/bonus_share"] > 0
     assert module.trainer.logged_metrics["train/return"] == pytest.approx(batch.returns.mean().item())
@@ -163,40 +177,38 @@ def test_auxiliary_agents_are_evolved_on_schedule() -> None:
 
     class Watched(AMAL):
         def evolve(self, batch: Any) -> None:
-            generations.append(self.replay.primary_size)
+            generations.append(self.replay_buffer.primary_size)
             super().evolve(batch)
 
-    watched = small()
+    watched = small(auxiliaries={"evolution_frequency": 2})
     watched.__class__ = Watched
     per_update = int(random_batch(0).mask.sum())
-    train(watched, random_batch, n_batches=5, trainer=evolving(frequency=2))
+    train(watched, random_batch, n_batches=5, trainer=evolving())
     assert generations == [0, 2 * per_update, 4 * per_update]
-    with pytest.raises(ValueError, match="MAPPO has no auxiliary agents"):
-        train(MAPPO(**SIZES), random_batch, n_batches=1, trainer=evolving())
+
+
+def test_agents_that_were_never_evolved_do_not_act() -> None:
+    with pytest.raises(RuntimeError, match=r"never evolved: the trainer needs callbacks\.Evolution\(\)"):
+        train(small(), random_batch, n_batches=1)
+    for module in (small(auxiliaries=None), MAPPO(**SIZES)):  # without any it makes no difference
+        train(module, random_batch, n_batches=1, trainer=evolving())
 
 
 @pytest.mark.parametrize(
-    ("argument", "value", "allowed"),
+    ("options", "words"),
     [
-        ("num_auxiliary_agents", -1, "at least 0"),
-        ("num_auxiliary_agents", 5, "at most the elites of cem_population_size (4)"),
-        ("replay_batch_size", 0, "at least 1"),
-        ("lambda_info", -0.1, "at least 0"),
-        ("aux_ratio", 1.5, "in [0, 1]"),
-        ("bonus_std_floor", 0.0, "greater than 0"),
-        ("information_bonus", "big", "'shaped' or 'raw'"),
-        ("distance_band", (0.5, 0.1), "the lower one first"),
-        ("policy", GRUPolicy, "feed-forward"),
-        ("ensemble_size", 0, "at least 1"),
+        ({"world_model": None}, "information must be null without a world_model"),
+        ({**ALONE, "world_model": None, "replay": OffPolicyReplay()}, "replay must be null without a world_model"),
+        ({"replay": None}, "auxiliaries must be null without replay"),
+        ({"auxiliaries": None, "world_model": {"isolation": False}}, "isolation must be true without auxiliaries"),
+        (
+            {"information": {"estimator": EnsembleInformationGain}},
+            "world_model.ensemble_size must be at least 2 for EnsembleInformationGain, got 1",
+        ),
+        ({"policy": GRUPolicy}, "policy must be feed-forward for AMAL"),
     ],
 )
-def test_arguments_are_checked(argument: str, value: Any, allowed: str) -> None:
+def test_parts_that_make_no_sense_together_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError) as error:
-        small(**{argument: value})
-    assert str(error.value).startswith(f"{argument} must be")
-    assert allowed in str(error.value)
-
-
-def test_information_gain_needs_an_ensemble() -> None:
-    with pytest.raises(ValueError, match="ensemble_size must be at least 2 for EnsembleInformationGain, got 1"):
-        small(information=EnsembleInformationGain)
+        small(**options)
+    assert words in str(error.value)

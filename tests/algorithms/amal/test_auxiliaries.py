@@ -1,12 +1,13 @@
 """One generation of auxiliary policies, redone candidate by candidate."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from amal.algorithms.amal.auxiliaries import evolve
+from amal.algorithms.amal.auxiliaries import Auxiliaries
 from amal.networks.policies import MLPPolicy
 from amal.ops.cem import CrossEntropyMethod
 from amal.ops.populations import flat_parameters
@@ -21,8 +22,14 @@ def policy() -> MLPPolicy:
     return MLPPolicy(OBS_DIM, N_AGENTS, N_ACTIONS, hidden_sizes=(8, 8))
 
 
-def search_around(policy: MLPPolicy, std: float = 0.5) -> CrossEntropyMethod:
-    search = CrossEntropyMethod(len(flat_parameters(policy)), N_CANDIDATES, N_ELITES / N_CANDIDATES, std, 0.05)
+def auxiliaries(**options: Any) -> Auxiliaries:
+    sizes = {"cem_population_size": N_CANDIDATES, "cem_elite_fraction": N_ELITES / N_CANDIDATES}
+    defaults = {"num_auxiliary_agents": 4, "cem_initial_std": 0.5, "cem_min_std": 0.05, "distance_band": BAND}
+    return Auxiliaries(**{**sizes, **defaults, **options})
+
+
+def search_around(policy: MLPPolicy, **options: Any) -> CrossEntropyMethod:
+    search = auxiliaries(**options).build(len(flat_parameters(policy)))
     search.mean += 0.1  # as if it had moved already
     return search
 
@@ -61,7 +68,7 @@ def test_the_fittest_are_diverse_and_within_the_band_around_the_policy(
 ) -> None:
     search, generator = search_around(policy), torch.Generator().manual_seed(4)
     deltas = search_around(policy).ask(torch.Generator().manual_seed(4))
-    fittest, told = evolve(search, policy, *probe(), 4, distance_weight, BAND, generator)
+    fittest, told = auxiliaries(distance_weight=distance_weight).evolve(search, policy, *probe(), generator)
 
     candidates = flat_parameters(policy) + deltas
     acts, reference = [probabilities(policy, own) for own in candidates], probabilities(policy, flat_parameters(policy))
@@ -80,17 +87,48 @@ def test_the_fittest_are_diverse_and_within_the_band_around_the_policy(
 
 def test_the_search_follows_the_policy(policy: MLPPolicy) -> None:
     """The next generation is drawn around the policy as it is by then, not around what it was."""
-    search, generator = search_around(policy, std=0.05), torch.Generator().manual_seed(0)
-    evolve(search, policy, *probe(), 4, 1.0, BAND, generator)
+    search, generator = search_around(policy, cem_initial_std=0.05), torch.Generator().manual_seed(0)
+    auxiliaries().evolve(search, policy, *probe(), generator)
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter += 1.0
-    fittest, _ = evolve(search, policy, *probe(), 4, 1.0, BAND, generator)
+    fittest, _ = auxiliaries().evolve(search, policy, *probe(), generator)
     assert (fittest - flat_parameters(policy)).abs().mean() < 0.2
 
 
 def test_two_are_diverse_and_a_single_one_is_not(policy: MLPPolicy) -> None:
     for number in (1, 2):
         generator = torch.Generator().manual_seed(0)
-        fittest, told = evolve(search_around(policy), policy, *probe(), number, 1.0, BAND, generator)
+        one_or_two = auxiliaries(num_auxiliary_agents=number)
+        fittest, told = one_or_two.evolve(search_around(policy), policy, *probe(), generator)
         assert len(fittest) == number and (told["diversity"] > 0) == (number == 2) and told["distance"] > 0
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "allowed"),
+    [
+        ("num_auxiliary_agents", 0, "at least 1"),
+        ("num_auxiliary_agents", N_ELITES + 1, r"at most the elites of cem_population_size \(6\)"),
+        ("evolution_frequency", 0, "at least 1"),
+        ("auxiliary_buffer_size", 0, "at least 1"),
+        ("imagination_starts", 0, "at least 1"),
+        ("imagination_horizon", 0, "at least 1"),
+        ("cem_population_size", 0, "at least 1"),
+        ("cem_elite_fraction", 0.0, r"in \(0, 1\]"),
+        ("cem_initial_std", 0.01, r"finite, above 0 and at least min_std \(0.05\)"),
+        ("cem_min_std", -1.0, "finite and at least 0"),
+        ("distance_weight", -0.1, r"at least 0\.0"),
+        ("distance_band", (0.5, 0.1), "two divergences, the lower one first"),
+        ("distance_band", (-0.1, 0.1), "two divergences, the lower one first"),
+    ],
+)
+def test_arguments_are_checked(argument: str, value: Any, allowed: str) -> None:
+    with pytest.raises(ValueError, match=f"^{argument} must be {allowed}, got"):
+        auxiliaries(**{argument: value})
+
+
+def test_the_least_is_allowed() -> None:
+    counts = ("num_auxiliary_agents", "evolution_frequency", "auxiliary_buffer_size", "imagination_starts")
+    ones = dict.fromkeys((*counts, "imagination_horizon", "cem_population_size"), 1)
+    auxiliaries(**ones, cem_elite_fraction=1.0, cem_min_std=0.0, distance_weight=0.0, distance_band=(0.0, 0.0))
+    auxiliaries(num_auxiliary_agents=N_ELITES)

@@ -1,6 +1,6 @@
 """The diagnosis: its gradients, and that nobody notices that it was made."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -18,7 +18,7 @@ from amal.algorithms.amal.diagnosis import (
 )
 from amal.algorithms.minibatches import Transitions
 from amal.ops.populations import flat_parameters
-from tests.algorithms.amal.test_algorithm import evolving, small
+from tests.algorithms.amal.test_algorithm import SMALL, evolving, small
 from tests.algorithms.episodes import N_ACTIONS, N_AGENTS, OBS_DIM, STATE_DIM, random_batch, train
 from tests.runs import assert_equal_parameters, fit
 
@@ -58,7 +58,7 @@ def test_equal_episodes_have_equal_gradients_and_the_update_is_the_sum_of_its_pa
     cosines = gradient_alignment(module, episodes, episodes)
     assert cosines["gradient_fresh"] == pytest.approx(1.0)
     assert all(-1.0 <= cosine <= 1.0 for cosine in cosines.values())
-    alone = gradient_alignment(small(replay_coef=0.0), episodes, episodes)
+    alone = gradient_alignment(small(auxiliaries=None, replay=None), episodes, episodes)
     assert pd.isna(alone["gradient_update"]) and alone["gradient_fresh"] == pytest.approx(1.0)
 
 
@@ -71,20 +71,21 @@ def test_information_that_is_surprise_correlates_with_it(monkeypatch: pytest.Mon
         alive = lived.alive  # type: ignore[attr-defined]
         return torch.where(alive, change, 0.0).sum(dim=-1) / alive.sum(dim=-1).clamp_min(1)
 
-    monkeypatch.setattr(module.information, "per_transition", surprise)
+    monkeypatch.setattr(module.estimator, "per_transition", surprise)
     assert surprise_correlation(module, episodes) > 0.9
+    assert pd.isna(surprise_correlation(small(information=None), episodes))
 
 
 def test_the_policy_and_the_streams_come_back() -> None:
     module = small()
     train(module, random_batch, n_batches=2, trainer=evolving())
     before = flat_parameters(module.policy)
-    with playing_as(module.policy, module.auxiliary[0]):
-        assert torch.equal(flat_parameters(module.policy), module.auxiliary[0])
+    with playing_as(module.policy, module.population[0]):
+        assert torch.equal(flat_parameters(module.policy), module.population[0])
     assert torch.equal(flat_parameters(module.policy), before)
 
     def draws() -> list[torch.Tensor]:
-        return [module.replay.sample_mixed(8).obs, torch.rand(3, generator=module.generator)]
+        return [module.replay_buffer.sample_mixed(8).obs, torch.rand(3, generator=module.generator)]
 
     with undisturbed(module):
         inside = draws()
@@ -93,7 +94,7 @@ def test_the_policy_and_the_streams_come_back() -> None:
 
 def test_training_is_the_same_with_and_without(cli: Callable[..., None], tmp_path: Path) -> None:
     config = yaml.safe_load(Path("configs/diagnosis.yaml").read_text())
-    config["trainer"]["callbacks"][1]["init_args"] = {"every_n_updates": 2, "reference_episodes": 4}
+    config["trainer"]["callbacks"][0]["init_args"] = {"every_n_updates": 2, "reference_episodes": 4}
     often = tmp_path / "often.yaml"
     often.write_text(yaml.safe_dump(config))
     tiny = ("--data.env_steps", "400", "--data.episodes_per_update", "4", "--data.num_envs", "4")
@@ -105,11 +106,18 @@ def test_training_is_the_same_with_and_without(cli: Callable[..., None], tmp_pat
     assert rows.notna().all(axis=None)
 
 
-def test_mappo_has_nothing_to_diagnose(cli: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    callback = tmp_path / "diagnosis.yaml"
-    callback.write_text("trainer: {callbacks: [{class_path: callbacks.Diagnosis}]}")
+@pytest.mark.parametrize(
+    ("config", "args", "who"),
+    [
+        ("configs/mappo.yaml", (), "MAPPO"),
+        ("configs/amal.yaml", [f"--model.{part}=null" for part in SMALL], "AMAL without a world model"),
+    ],
+)
+def test_without_a_world_model_there_is_nothing_to_diagnose(
+    cli: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture, config: str, args: Sequence[str], who: str
+) -> None:
     with pytest.raises(SystemExit) as exit_code:
-        fit(cli, tmp_path / "run", "--config", str(callback))
+        fit(cli, tmp_path / "run", "--trainer.callbacks+=callbacks.Diagnosis", *args, config=config)
     assert exit_code.value.code == 2
-    assert "callbacks.Diagnosis is for AMAL; MAPPO has nothing that it measures" in capsys.readouterr().err
+    assert f"callbacks.Diagnosis is for AMAL; {who} has nothing that it measures" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -1,10 +1,13 @@
 """Old steps in hindsight."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
 import torch
 
-from amal.algorithms.amal.algorithm import AMAL
+from amal.algorithms.amal import AMAL, OffPolicyReplay
 from amal.algorithms.amal.off_policy import in_hindsight
 from amal.ops.losses import chosen_log_probs, masked_moments, standardize
 from amal.replay import RealExperience
@@ -26,7 +29,7 @@ def test_weights_are_truncated_above_one_and_scale_below() -> None:
 
     def advantages(shift: float) -> torch.Tensor:
         shifted = replace(steps, log_probs=steps.log_probs + shift)
-        return in_hindsight(module, shifted, module.importance_cap)[0].advantages
+        return in_hindsight(module, shifted, importance_cap=1.0)[0].advantages
 
     as_it_is, twice, half = map(advantages, (0.0, -0.6931472, 0.6931472))
     alive = steps.alive
@@ -48,3 +51,30 @@ def test_a_single_step_counts_its_reward_and_what_follows_unless_it_was_the_last
     expected = standardize(targets - values, steps.alive, masked_moments(targets - values, steps.alive))
     for found, wanted in ((learned, targets), (seen.advantages, expected)):
         torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_steps_of_the_policy_itself_are_not_truncated_and_count_in_full() -> None:
+    module, steps = small(), RealExperience.of_episodes(random_batch(0))
+    now, _ = in_hindsight(module, steps, importance_cap=1.0)
+    own = replace(steps, log_probs=now.log_probs)
+    remembered: Any = SimpleNamespace(sample_mixed=lambda number, ratio: own)
+    _, told = OffPolicyReplay().draw(module, remembered, n_minibatch=1)
+    assert told["train/importance_truncated"] == 0 and told["train/replay_effective_share"] == 1
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "allowed"),
+    [
+        ("coef", 0.0, "greater than 0"),
+        ("batch_size", 0, "at least 1"),
+        ("aux_ratio", 1.5, r"in \[0, 1\]"),
+        ("importance_cap", 0.0, "greater than 0"),
+    ],
+)
+def test_arguments_are_checked(argument: str, value: float, allowed: str) -> None:
+    with pytest.raises(ValueError, match=f"^{argument} must be {allowed}, got"):
+        OffPolicyReplay(**{argument: value})
+
+
+def test_a_batch_of_one_is_allowed() -> None:
+    OffPolicyReplay(batch_size=1)

@@ -13,15 +13,16 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from amal.algorithms.amal.world_model_learning import IsolationAudit, fit_world_model
-from amal.networks.world_models import WorldModel, WorldModelEnsemble
+from amal.algorithms.amal.world_model_learning import IsolationAudit, WorldModelLearning
+from amal.networks.world_models import WorldModel
 from amal.replay import AsymmetricReplayBuffer, Experience, ProvenanceError, RealExperience
 from tests.algorithms.amal.test_algorithm import evolving, small
 from tests.algorithms.episodes import N_ACTIONS, N_AGENTS, OBS_DIM, STATE_DIM, parameters, random_batch, train
 from tests.conftest import ROOT
 
 N_UPDATES, BATCH_SIZE, N_AUXILIARY = 200, 8, 3
-SETTINGS = (1, BATCH_SIZE, 10.0)  # steps, batch size and gradient norm of one update
+LEARNING = WorldModelLearning(partial(WorldModel, hidden_dims=(8, 8)), steps=1, batch_size=BATCH_SIZE)
+MAX_GRAD_NORM = 10.0
 
 
 def imagined(n: int, seed: int, fill: float | None) -> Experience:
@@ -45,7 +46,7 @@ def trajectory(contents: list[tuple[int, int, float | None]], draws: list[int], 
         isolation: False opens the gate.
     """
     torch.manual_seed(0)
-    model = WorldModelEnsemble(partial(WorldModel, hidden_dims=(8, 8)), 1, N_AGENTS, N_ACTIONS, OBS_DIM, STATE_DIM)
+    model = LEARNING.build(N_AGENTS, N_ACTIONS, OBS_DIM, STATE_DIM)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     replay = AsymmetricReplayBuffer(300, N_AGENTS, OBS_DIM, STATE_DIM, N_ACTIONS, N_AUXILIARY, auxiliary_capacity=50)
     draw = replay.sample_primary if isolation else lambda n: RealExperience.passing_off(replay.sample_mixed(n))
@@ -58,7 +59,7 @@ def trajectory(contents: list[tuple[int, int, float | None]], draws: list[int], 
                 replay.add_auxiliary_batch(imagined(amount, t, fill))
         if t in draws:
             replay.sample_mixed(16)
-        fit_world_model(model, optimizer, draw, *SETTINGS)
+        LEARNING.fit(model, optimizer, draw, MAX_GRAD_NORM)
         thetas.append(torch.cat([p.detach().flatten() for p in model.parameters()]).clone())
     return thetas
 
@@ -95,7 +96,7 @@ def test_in_a_whole_run_the_number_of_auxiliary_agents_does_not_reach_the_world_
     """With the stream of real episodes held fixed; the policy, which does learn from them, differs."""
     runs = []
     for number in (4, n_auxiliary):
-        module = small(num_auxiliary_agents=number)
+        module = small(auxiliaries={"num_auxiliary_agents": number} if number else None)
         train(module, random_batch, n_batches=5, trainer=evolving())
         runs.append(parameters(module))
     ours, theirs = runs
@@ -105,10 +106,10 @@ def test_in_a_whole_run_the_number_of_auxiliary_agents_does_not_reach_the_world_
 
 @pytest.mark.parametrize("isolation", [True, False])
 def test_the_audit_measures_whether_the_gate_is_closed(isolation: bool) -> None:
-    module = small(isolation=isolation)
+    module = small(world_model={"isolation": isolation}, auxiliaries={"evolution_frequency": 1})
     kl = []
     for _ in range(2):  # the first update has nothing imagined yet
-        train(module, random_batch, n_batches=1, trainer=evolving(1))
+        train(module, random_batch, n_batches=1, trainer=evolving())
         kl.append(module.trainer.logged_metrics["train/isolation_kl"].item())
     assert kl[1] == 0 if isolation else kl[1] > 1e-6
 
@@ -116,11 +117,11 @@ def test_the_audit_measures_whether_the_gate_is_closed(isolation: bool) -> None:
 def test_an_audit_leaves_model_and_streams_as_they_are() -> None:
     module = small()
     train(module, random_batch, n_batches=1, trainer=evolving())
-    before, stream = parameters(module), module.replay.primary_stream.bit_generator.state
-    audit = IsolationAudit(module.world_model, module.all_optimizers()[2], module.replay)
-    assert audit.divergence(*SETTINGS) > 0  # it made a step, and the audited model none
+    before, stream = parameters(module), module.replay_buffer.primary_stream.bit_generator.state
+    audit = IsolationAudit(module.world_model, module.all_optimizers()[2], module.replay_buffer)
+    assert audit.divergence(LEARNING, MAX_GRAD_NORM) > 0  # it made a step, and the audited model none
     assert all(torch.equal(before[name], value) for name, value in parameters(module).items())
-    assert module.replay.primary_stream.bit_generator.state == stream
+    assert module.replay_buffer.primary_stream.bit_generator.state == stream
 
 
 def test_imagined_experience_cannot_be_taken_for_real() -> None:
@@ -132,14 +133,37 @@ def test_the_type_checker_refuses_auxiliary_data(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(
         "import torch\n"
-        "from amal.algorithms.amal.world_model_learning import fit_world_model\n"
+        "from amal.algorithms.amal import WorldModelLearning\n"
         "from amal.replay import AsymmetricReplayBuffer\n"
         "from amal.networks.world_models import WorldModelEnsemble\n"
         "def run(model: WorldModelEnsemble, replay: AsymmetricReplayBuffer, adam: torch.optim.Optimizer) -> None:\n"
-        "    fit_world_model(model, adam, replay.sample_primary, 1, 8, 10.0)\n"
-        "    fit_world_model(model, adam, replay.sample_mixed, 1, 8, 10.0)\n"
+        "    WorldModelLearning().fit(model, adam, replay.sample_primary, 10.0)\n"
+        "    WorldModelLearning().fit(model, adam, replay.sample_mixed, 10.0)\n"
     )
     command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), str(program)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     errors = [line for line in result.stdout.splitlines() if "error" in line and "program.py" in line]
     assert len(errors) == 1 and "program.py:7" in errors[0]
+
+
+def test_without_steps_it_stays_as_it_is() -> None:
+    module = small(world_model={"steps": 0})
+    before = parameters(module)
+    metrics = train(module, random_batch, n_batches=1, trainer=evolving()).logged_metrics
+    assert all(torch.equal(value, before[name]) for name, value in parameters(module).items() if "world_model" in name)
+    assert "train/model_obs_error_1" in metrics and "train/model_obs_loss" not in metrics
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "allowed"),
+    [
+        ("ensemble_size", 0, "at least 1"),
+        ("learning_rate", 0.0, "greater than 0"),
+        ("steps", -1, "at least 0"),
+        ("batch_size", 0, "at least 1"),
+        ("buffer_size", 0, "at least 1"),
+    ],
+)
+def test_arguments_are_checked(argument: str, value: float, allowed: str) -> None:
+    with pytest.raises(ValueError, match=f"^{argument} must be {allowed}, got"):
+        WorldModelLearning(**{argument: value})
