@@ -163,5 +163,5 @@ class Algorithm(LightningModule):
             checkpoint["learning_state"] = collected(self.learning_state())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.trainer.training and "learning_state" in checkpoint:
+        if self.trainer.training:
             self.load_learning_state(of_this_process(checkpoint["learning_state"]))

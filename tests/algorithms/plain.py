@@ -303,7 +303,7 @@ class PlainAMAL(PlainMAPPO):
         imagined = imagine(self.world_model, self.policy, *lives)
         self.replay.add_auxiliary_batch(imagined)
         drawn = self.replay.sample_mixed(n_minibatch * o.batch_size, o.aux_ratio)
-        now, advantages, weights = self.in_hindsight(drawn)
+        now, advantages, weights = self.off_policy_targets(drawn)
         living = drawn.alive.nonzero().tolist()
         squared = (weights.sum() ** 2, weights.square().sum() * len(living))
         self.told_later = {
@@ -326,7 +326,7 @@ class PlainAMAL(PlainMAPPO):
         return log_policy(logits, drawn.available_actions).gather(-1, drawn.actions.unsqueeze(-1)).squeeze(-1)
 
     @torch.no_grad()
-    def in_hindsight(self, drawn: Experience) -> tuple[Tensor, Tensor, Tensor]:
+    def off_policy_targets(self, drawn: Experience) -> tuple[Tensor, Tensor, Tensor]:
         """log π_φ as it is now and the weighted advantages, [M, N], and the living's weights π_φ / μ, not truncated."""
         o = self.options
         now = self.chosen(drawn)

@@ -309,7 +309,7 @@ def test_minibatches_cover_the_valid_steps_once_per_epoch(policy: Any) -> None:
     assert not torch.equal(minibatches[0].steps, minibatches[5].steps)
 
 
-def test_lives_are_packed_longest_first() -> None:
+def test_minibatches_pack_lives_longest_first() -> None:
     """Also where only one agent of one episode is left."""
     happened = torch.tensor([[True, True, True], [True, False, False]])
     alive = torch.tensor([[[1, 1], [1, 0], [1, 0]], [[0, 1], [0, 0], [0, 0]]], dtype=torch.bool)

@@ -78,7 +78,7 @@ def test_weights_that_cannot_be_played_are_refused_by_name(
         (lambda c: c.update(optimizer_states=[]), "is for playing and cannot be resumed"),
         (lambda c: c.update(optimizer_states=[1, 2]), "cannot be resumed"),
         (lambda c: c["callbacks"]["Evaluation"].pop("rows"), "it has no Evaluation.rows"),
-        (lambda c: c.pop("minibatch_generator"), "cannot be resumed"),
+        (lambda c: c.pop("learning_state"), "cannot be resumed"),
         (lambda c: c.update(loops={"fit_loop": 3}), "cannot be resumed"),
     ],
 )

@@ -15,7 +15,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from amal.algorithms.amal.algorithm import AMAL
-from amal.algorithms.amal.off_policy import in_hindsight
+from amal.algorithms.amal.off_policy import off_policy_targets
 from amal.algorithms.minibatches import Transitions, rows_of
 from amal.networks.policies import Policy
 from amal.networks.world_models import WorldModelEnsemble, gaussian_log_likelihood, open_loop_errors
@@ -48,7 +48,7 @@ def gradient_alignment(module: AMAL, fresh: EpisodeBatch, reference: EpisodeBatc
         kinds = {"replayed": drawn.provenance == REAL, "imagined": drawn.provenance != REAL}
         for name, which in kinds.items():
             if which.any():
-                steps, _ = in_hindsight(module, drawn[which.nonzero().squeeze(-1)], replay.importance_cap)
+                steps, _ = off_policy_targets(module, drawn[which.nonzero().squeeze(-1)], replay.importance_cap)
                 found[name] = policy_gradient(module, steps)
         mixed, _ = replay.draw(module, replay_buffer, n_minibatch=REPLAYED // replay.batch_size)
         found["update"] = own + replay.coef * policy_gradient(module, mixed)

@@ -70,10 +70,10 @@ class OffPolicyReplay:
     def draw(
         self, learner: MAPPO, replay_buffer: AsymmetricReplayBuffer, n_minibatch: int
     ) -> tuple[Transitions, dict[str, Tensor]]:
-        """Real and then imagined steps for all minibatches, in hindsight, and what they are like; arguments as of
-        ``losses``."""
+        """Real and then imagined steps for all minibatches, with the learner's targets, and what they are like;
+        arguments as of ``losses``."""
         drawn = replay_buffer.sample_mixed(n_minibatch * self.batch_size, self.aux_ratio).to(learner.device)
-        transitions, log_ratio = in_hindsight(learner, drawn, self.importance_cap)
+        transitions, log_ratio = off_policy_targets(learner, drawn, self.importance_cap)
         truncated = log_ratio > math.log(self.importance_cap)
         return transitions, {
             "train/importance_truncated": masked_mean(truncated, transitions.alive),
@@ -91,7 +91,7 @@ class OffPolicyReplay:
 
 
 @torch.no_grad()
-def in_hindsight(learner: MAPPO, drawn: Experience, importance_cap: float) -> tuple[Transitions, Tensor]:
+def off_policy_targets(learner: MAPPO, drawn: Experience, importance_cap: float) -> tuple[Transitions, Tensor]:
     """Single steps, real or imagined, with one-step advantages: δ = r + γ V(s') − V(s), Â = ρ · standardised δ, where
     ρ = min(π_φ / μ, ρ̄) of each agent's action.
 

@@ -1,4 +1,4 @@
-"""Old steps in hindsight."""
+"""Old steps, with what the learner makes of them now."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from amal.algorithms.amal import AMAL, OffPolicyReplay
-from amal.algorithms.amal.off_policy import in_hindsight
+from amal.algorithms.amal.off_policy import off_policy_targets
 from amal.ops.losses import chosen_log_probs, masked_moments, standardize
 from amal.replay import RealExperience
 from amal.types import EpisodeBatch
@@ -29,7 +29,7 @@ def test_weights_are_truncated_above_one_and_scale_below() -> None:
 
     def advantages(shift: float) -> torch.Tensor:
         shifted = replace(steps, log_probs=steps.log_probs + shift)
-        return in_hindsight(module, shifted, importance_cap=1.0)[0].advantages
+        return off_policy_targets(module, shifted, importance_cap=1.0)[0].advantages
 
     as_it_is, twice, half = map(advantages, (0.0, -0.6931472, 0.6931472))
     alive = steps.alive
@@ -40,7 +40,7 @@ def test_weights_are_truncated_above_one_and_scale_below() -> None:
 def test_a_single_step_counts_its_reward_and_what_follows_unless_it_was_the_last() -> None:
     module, batch = small(), random_batch(1)
     steps = RealExperience.of_episodes(of_the_policy(module, batch))
-    seen, log_ratio = in_hindsight(module, steps, importance_cap=1e9)
+    seen, log_ratio = off_policy_targets(module, steps, importance_cap=1e9)
     torch.testing.assert_close(log_ratio, torch.zeros_like(log_ratio), atol=1e-6, rtol=0)
     values, following = (
         module.value_normalizer.denormalize(module.critic(state, obs)).detach()
@@ -55,7 +55,7 @@ def test_a_single_step_counts_its_reward_and_what_follows_unless_it_was_the_last
 
 def test_steps_of_the_policy_itself_are_not_truncated_and_count_in_full() -> None:
     module, steps = small(), RealExperience.of_episodes(random_batch(0))
-    now, _ = in_hindsight(module, steps, importance_cap=1.0)
+    now, _ = off_policy_targets(module, steps, importance_cap=1.0)
     own = replace(steps, log_probs=now.log_probs)
     remembered: Any = SimpleNamespace(sample_mixed=lambda number, ratio: own)
     _, told = OffPolicyReplay().draw(module, remembered, n_minibatch=1)
