@@ -21,6 +21,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from amal.battle.compilation import simulator_hash
 from amal.runtime.atomic import replacing, sync
+from amal.runtime.trusted_code import code_digests
 from amal.runtime.versions import code_version
 from callbacks.evaluation import Evaluation
 from datamodules.budget import Budget
@@ -87,12 +88,16 @@ class Telemetry(Callback):
             sync(path)  # whoever goes on from the checkpoint needs the rows up to it
 
     def _append(self, path: Path, row: dict[str, float]) -> None:
-        """Adds a row, all of it or, if the disk is full, nothing."""
+        """Adds a row, all of it or, if the disk is full, nothing. A metric that is new gets a column."""
         line = io.StringIO(newline="")
         is_new = not path.exists() or path.stat().st_size == 0
         if not self._columns:
             self._columns = list(row) if is_new else list(pd.read_csv(path, nrows=0).columns)
-        writer = csv.DictWriter(line, self._columns, extrasaction="ignore")
+        added = [name for name in row if name not in self._columns]
+        if added:
+            self._columns += added
+            _widen(path, len(added), self._columns)
+        writer = csv.DictWriter(line, self._columns)
         if is_new:
             writer.writeheader()
         writer.writerow(row)
@@ -128,6 +133,7 @@ class Telemetry(Callback):
                 "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             },
             "code_version": code_version(),
+            "allowed_code": code_digests(),  # of others, by name
             "simulator_hash": simulator_hash() if source.backend == "embedded" else None,
             "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
             "hardware": {
@@ -140,6 +146,13 @@ class Telemetry(Callback):
         }
         with replacing(_folder(trainer) / "run.json") as part:
             part.write_text(json.dumps(run, indent=2) + "\n")
+
+
+def _widen(path: Path, added: int, columns: list[str]) -> None:
+    """Gives the rows of a metrics.csv, as they are written, so many empty cells more."""
+    _, *rows = path.read_text(encoding="utf-8").splitlines()
+    with replacing(path) as part:
+        part.write_text("\n".join([",".join(columns), *(row + "," * added for row in rows)]) + "\n", encoding="utf-8")
 
 
 def rows_until(path: Path, env_steps: int) -> bytes:

@@ -78,7 +78,7 @@ class EpisodeSource:
         if num_envs > episodes_per_update:
             raise ValueError(
                 f"num_envs must be at most episodes_per_update ({episodes_per_update}), got {num_envs}: "
-                "more battles would stand idle"
+                f"more battles would stand idle; set num_envs to {episodes_per_update} too"
             )
         _check_backend(backend, backend_options)
         self.budget, self.seed = budget, seed

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from amal.algorithms.base import Algorithm
 from amal.algorithms.minibatches import AgentSteps, Minibatch, Transitions, shuffled_episodes, shuffled_transitions
-from amal.networks.critics import Critic, MAPPOCritic, TargetCritic, evaluate_critic
-from amal.networks.policies import IndependentPolicies, MLPPolicy, Policy
+from amal.networks.critics import Critic, MAPPOCritic, TargetCritic, check_critic, evaluate_critic
+from amal.networks.policies import IndependentPolicies, MLPPolicy, Policy, check_policy
 from amal.ops.losses import (
     approx_kl,
     categorical_entropy,
@@ -121,6 +121,8 @@ class MAPPO(Algorithm):
         else:
             self.policy = IndependentPolicies(policy, obs_dim, n_agents, n_actions)
         self.critic = critic(state_dim, obs_dim, n_agents)
+        check_policy(self.policy, obs_dim, n_agents, n_actions)
+        check_critic(self.critic, state_dim, obs_dim, n_agents)
         self.target_critic = None if target_critic_tau is None else TargetCritic(self.critic, target_critic_tau)
         self.value_normalizer = ValueNormalizer()
         self.reward_normalizer = ValueNormalizer() if standardise_rewards else None

@@ -36,7 +36,7 @@ class Transitions:
 
     def __getitem__(self, steps: Tensor) -> "Transitions":
         """The transitions ``steps`` [m] int64."""
-        return Transitions(**{f.name: getattr(self, f.name).index_select(0, steps) for f in fields(self)})
+        return type(self)(**{f.name: getattr(self, f.name).index_select(0, steps) for f in fields(self)})
 
     def at_rows(self, rows: Tensor) -> "AgentSteps":
         """What single agents did, at ``rows`` [R]."""
@@ -63,6 +63,14 @@ class Minibatch:
     steps: Tensor  # [m] int64, into Transitions
     rows: Tensor  # [R] int64, of the living agents, into these steps' [m · N]
     batch_sizes: Tensor | None = None  # [T, N] int64, for recurrent policies, see Policy.at_rows
+
+    def of_agent(self, agent: int, n_agents: int) -> "Minibatch":
+        """The same steps, with the rows of one agent; it waits for the device."""
+        sizes = self.batch_sizes
+        if sizes is not None:
+            sizes = torch.where(torch.arange(n_agents) == agent, sizes, 0)
+            sizes = sizes[sizes.sum(dim=1) > 0]
+        return Minibatch(self.steps, self.rows[self.rows % n_agents == agent], sizes)
 
 
 def shuffled_transitions(alive: Tensor, n_minibatch: int, generator: torch.Generator) -> Iterator[Minibatch]:

@@ -26,7 +26,9 @@ from amal.commands.faults import fault
 from amal.commands.loggers import check_places, go_on_logging, obey_wandb_mode, set_up_loggers
 from amal.commands.portable import name_files_absolutely
 from amal.commands.resuming import (
+    CODE,
     SETTINGS,
+    check_code_unchanged,
     check_opponent,
     check_playable,
     check_resumable,
@@ -59,7 +61,7 @@ from amal.runtime.configuration import DIMENSIONS, check_files, check_parsed, fi
 from amal.runtime.distributed import check_processes, leave_group, rank
 from amal.runtime.locks import FolderNotOurs, locked
 from amal.runtime.machine import keep_freed_memory
-from amal.runtime.trusted_code import OPTION, allow_only, denied_import, taken_permissions
+from amal.runtime.trusted_code import OPTION, allow_only, code_digests, denied_import, taken_permissions
 from callbacks.checkpoint import RunCheckpoint
 from callbacks.diagnosis import Diagnosis
 from callbacks.evaluation import Evaluation
@@ -107,13 +109,13 @@ class ConfigOfRun(SaveConfigCallback):
     """Writes the complete configuration of a training run into its folder, and what counts of it into checkpoints."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.settings = decisive_settings(self.parser, self.config)
+        self.settings, self.code = decisive_settings(self.parser, self.config), code_digests()
         if stage == "fit" and trainer.is_global_zero:
             with replacing(Path(trainer.default_root_dir) / "config.yaml") as part:
                 self.parser.save(self.config, part, skip_unset=False, overwrite=True, multifile=False)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        checkpoint[SETTINGS] = self.settings
+        checkpoint[SETTINGS], checkpoint[CODE] = self.settings, self.code
 
 
 class TrainingCLI(LightningCLI):
@@ -229,6 +231,7 @@ class TrainingCLI(LightningCLI):
                 told = f"the model on the scenario {config.data.scenario}"
                 check_fits(self.checkpoint["state_dict"], self.model, Path(config.ckpt_path), told)
                 if self.subcommand == "fit":
+                    check_code_unchanged(self.checkpoint)
                     check_opponent(self.checkpoint, self.datamodule.source.opponent_sha256)
                     check_processes(len(self.checkpoint["RolloutDataModule"]["processes"]), self.trainer.world_size)
                     if not self.is_fork:

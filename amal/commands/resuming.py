@@ -18,8 +18,9 @@ from lightning.pytorch.cli import LightningArgumentParser
 from amal.battle.battlefield import delay_in_words
 from amal.battle.compilation import simulator_hash
 from amal.runtime.checkpoints import CheckpointError, check_contents
+from amal.runtime.trusted_code import OPTION, code_digests
 
-SETTINGS = "settings"  # their key in a checkpoint
+SETTINGS, CODE = "settings", "allowed_code"  # their keys in a checkpoint
 # What a run's numbers depend on. The rest says where files go, what is shown and how often it is saved.
 _DECISIVE = ("seed_everything", "model", "data", "evaluation")
 _DECISIVE_OF_TRAINER = ("callbacks", "precision", "devices", "num_nodes", "strategy", "deterministic")
@@ -87,6 +88,17 @@ def check_resumable(checkpoint: Path, content: dict[str, Any], settings: dict[st
         raise CheckpointError(
             f"{checkpoint}: made with another simulator ({made_with}, this one is {simulator_hash()}); "
             "resume with the code that made it, or begin a new run"
+        )
+
+
+def check_code_unchanged(content: dict[str, Any]) -> None:
+    """Raises CheckpointError if code of others that a run was allowed is allowed now too, but is different."""
+    theirs, now = content.get(CODE), code_digests()
+    changed = [name for name in now if isinstance(theirs, dict) and theirs.get(name, now[name]) != now[name]]
+    if changed:
+        raise CheckpointError(
+            f"{OPTION} {changed[0]}: that code has changed since the run began; put it back as it was, or begin a new "
+            "run"
         )
 
 

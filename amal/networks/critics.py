@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from amal.networks.epymarl import Episodes, build_critic
-from amal.networks.policies import RELU_GAIN, AgentLinear, AgentMLP, logistic, orthogonal_linear
+from amal.networks.policies import RELU_GAIN, AgentLinear, AgentMLP, evaluating, logistic, orthogonal_linear
 from amal.runtime.argument_checks import check_at_least
+from amal.runtime.source_files import described
 from amal.types import EpisodeBatch
 
 
@@ -32,6 +33,18 @@ class Critic(nn.Module):
         Returns:
             [..., N].
         """
+
+
+def check_critic(critic: Critic, state_dim: int, obs_dim: int, n_agents: int) -> None:
+    """Raises ValueError unless the critic returns values [..., N] for a batch of zeros."""
+    n_rows, name = n_agents + 1, type(critic).__name__  # another number than the agents', or a mix-up goes unnoticed
+    with torch.no_grad(), evaluating(critic):
+        try:
+            values = critic(torch.zeros(n_rows, state_dim), torch.zeros(n_rows, n_agents, obs_dim))
+        except Exception as error:
+            raise ValueError(f"critic: {name} fails on a batch of zeros: {described(error)}") from error
+    if list(values.shape) != [n_rows, n_agents]:
+        raise ValueError(f"critic: {name} must return values [..., N] = {[n_rows, n_agents]}, got {list(values.shape)}")
 
 
 class MAPPOCritic(Critic):

@@ -5,7 +5,8 @@ Letters: B episodes, T time, N agents, O observation size, A actions, F features
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import compress, pairwise
 from typing import cast
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from amal.ops.recurrence import gated_recurrence
 from amal.runtime.argument_checks import check_at_least
 from amal.runtime.machine import one_thread
+from amal.runtime.source_files import described
 
 RELU_GAIN = math.sqrt(2.0)
 POLICY_GAIN = 0.01
@@ -178,6 +180,30 @@ class Policy(nn.Module):
         """
 
 
+def check_policy(policy: Policy, obs_dim: int, n_agents: int, n_actions: int) -> None:
+    """Raises ValueError unless the policy returns logits [B, T, N, A] for a batch of zeros."""
+    n_rows, name = n_agents + 1, type(policy).__name__  # another number than the agents', or a mix-up goes unnoticed
+    with torch.no_grad(), evaluating(policy):
+        try:
+            logits, _ = policy(torch.zeros(n_rows, 1, n_agents, obs_dim), policy.initial_hidden(n_rows))
+        except Exception as error:
+            raise ValueError(f"policy: {name} fails on a batch of zeros: {described(error)}") from error
+    if list(logits.shape) != [n_rows, 1, n_agents, n_actions]:
+        expected = [n_rows, 1, n_agents, n_actions]
+        raise ValueError(f"policy: {name} must return logits [B, T, N, A] = {expected}, got {list(logits.shape)}")
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """The module in evaluation mode for a while, in which it draws nothing and remembers nothing."""
+    was_training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was_training)
+
+
 class MLPPolicy(Policy):
     """Feed-forward policy on observation ⊕ agent id, shared by the agents.
 
@@ -259,6 +285,9 @@ class GRUPolicy(Policy):
 class IndependentPolicies(Policy):
     """One policy of its own for each agent, nothing shared.
 
+    Where one agent learns at a time, use ``at_rows_of``: ``at_rows`` gives the others gradients of zero, and an
+    optimizer with momentum still moves them.
+
     Args:
         factory: builds a policy from (obs_dim, n_agents, n_actions); called with one agent.
         obs_dim: size of an agent's observation.
@@ -271,6 +300,15 @@ class IndependentPolicies(Policy):
         policies = [factory(obs_dim, 1, n_actions) for _ in range(n_agents)]
         self.recurrent = policies[0].recurrent
         self.policies = nn.ModuleList(policies)
+
+    def __getitem__(self, agent: int) -> Policy:
+        """The policy of one agent."""
+        return cast(Policy, self.policies[agent])
+
+    def at_rows_of(self, agent: int, obs: Tensor, rows: Tensor, batch_sizes: Tensor | None = None) -> Tensor:
+        """``at_rows`` of one agent, by its policy alone; all rows are its own, see ``Minibatch.of_agent``."""
+        sizes = None if batch_sizes is None else batch_sizes[:, agent : agent + 1]
+        return self[agent].at_rows(obs[:, agent : agent + 1], rows // len(self.policies), sizes)
 
     def initial_hidden(self, batch_size: int) -> Tensor:
         hiddens = [cast(Policy, policy).initial_hidden(batch_size) for policy in self.policies]

@@ -25,11 +25,9 @@ class NonFiniteView(RuntimeError):
 
 
 class _Episode(NamedTuple):
-    """Where an episode is in the log, and how it ended."""
+    """How an episode ended."""
 
-    battle: int
-    start: int  # step
-    end: int  # step after its last one
+    length: int
     won: bool
     dead_allies: int
     dead_enemies: int
@@ -58,7 +56,6 @@ class EpisodeRecorder:
         sizes = {name: tuple(getattr(spec, axis) for axis in step.axes) for name, step in FIELDS.items()}
         # as it happens, one slice per step; memory is used as far as it is written to
         self._log = {name: np.zeros((longest, num_battles, *sizes[name]), FIELDS[name].dtype) for name in FIELDS}
-        self._at_end = {name: np.zeros((max_episodes, *sizes[name]), FIELDS[name].dtype) for name in VIEWS}
 
     @torch.inference_mode()
     def play(
@@ -81,7 +78,7 @@ class EpisodeRecorder:
         check_whole(1, self.max_episodes, episodes=episodes)
         # a step's few rows are done sooner than a second thread wakes
         with one_thread():
-            return self._batch(self._play(actor, episodes, generator, progress, watch), progress)
+            return self._batch(*self._play(actor, episodes, generator, progress, watch), progress)
 
     def _play(
         self,
@@ -90,9 +87,15 @@ class EpisodeRecorder:
         generator: torch.Generator | None,
         progress: float,
         watch: Callable[[Battles], None] | None,
-    ) -> list[_Episode]:
-        """The episodes in the order of their starts; their steps are in the log."""
+    ) -> tuple[dict[str, np.ndarray], list[_Episode]]:
+        """The recorded arrays [B, episode limit, ...], and how the episodes ended, in the order of their starts."""
         battle, log = self.battle, self._log
+        longest = battle.spec.episode_limit
+        # anew for each batch, which whoever keeps it may rely on; what is not written to takes no memory
+        arrays = {
+            name: np.empty((episodes, longest + FIELDS[name].is_view, *array.shape[2:]), array.dtype)
+            for name, array in log.items()
+        }
         played: dict[int, _Episode] = {}
         obs, available_actions = torch.from_numpy(battle.obs), torch.from_numpy(battle.available_actions)
         row = np.arange(battle.num_battles)  # which episode each battle plays
@@ -121,7 +124,7 @@ class EpisodeRecorder:
             ended = running & (battle.terminated | battle.truncated)
             if ended.any():
                 for e in np.flatnonzero(ended).tolist():
-                    played[int(row[e])] = self._ended(int(row[e]), e, int(start[e]), step)
+                    played[int(row[e])] = self._keep(arrays, int(row[e]), e, int(start[e]), step)
                 free = np.flatnonzero(ended)
                 again = free[: episodes - started]
                 running[free] = False
@@ -132,7 +135,7 @@ class EpisodeRecorder:
                 restarted[again] = True
                 battle.reset(battles=restarted)
                 hidden[torch.from_numpy(restarted)] = actor.initial_hidden(len(again))
-        return [played[i] for i in range(episodes)]
+        return arrays, [played[i] for i in range(episodes)]
 
     def _check_views(self, step: int) -> None:
         """Raises NonFiniteView; here, because a policy would turn it into any action whatever."""
@@ -147,29 +150,29 @@ class EpisodeRecorder:
                     f"{self.battle.spec.scenario} shows {name} = {value}: {where}, step {step} of a rollout"
                 )
 
-    def _ended(self, row: int, e: int, start: int, end: int) -> _Episode:
-        """The episode that battle e has just ended; its last views are kept, for the next episode overwrites them."""
+    def _keep(self, arrays: dict[str, np.ndarray], row: int, e: int, start: int, end: int) -> _Episode:
+        """Copies the episode that battle e has just ended out of the log, which the next episode overwrites."""
+        length = end - start
+        for name, array in arrays.items():
+            array[row, :length] = self._log[name][start:end, e]
         for name in VIEWS:
-            self._at_end[name][row] = getattr(self.battle, name)[e]
+            arrays[name][row, length] = getattr(self.battle, name)[e]
         dead_allies, dead_enemies = (int(self.battle.dead(side)[e]) for side in ("ally", "enemy"))
-        return _Episode(e, start, end, bool(self.battle.won[e]), dead_allies, dead_enemies)
+        return _Episode(length, bool(self.battle.won[e]), dead_allies, dead_enemies)
 
-    def _batch(self, played: list[_Episode], progress: float) -> EpisodeBatch:
-        lengths = np.array([episode.end - episode.start for episode in played])
+    def _batch(self, arrays: dict[str, np.ndarray], played: list[_Episode], progress: float) -> EpisodeBatch:
+        lengths = np.array([episode.length for episode in played])
         longest = int(lengths.max())
-        arrays: dict[str, np.ndarray] = {}
-        for name, log in self._log.items():
-            array = np.zeros((len(played), longest + FIELDS[name].is_view, *log.shape[2:]), log.dtype)
-            for row, episode in enumerate(played):
-                array[row, : lengths[row]] = log[episode.start : episode.end, episode.battle]
-                if FIELDS[name].is_view:
-                    array[row, lengths[row]] = self._at_end[name][row]
-            arrays[name] = array
-        arrays["mask"] = np.arange(longest) < lengths[:, None]
-        for name in ("won", "dead_allies", "dead_enemies"):
-            arrays[name] = np.array([getattr(episode, name) for episode in played])
+        trimmed = {name: array[:, : longest + FIELDS[name].is_view] for name, array in arrays.items()}
+        for name, array in trimmed.items():
+            for row, length in enumerate(lengths):
+                array[row, length + FIELDS[name].is_view :] = 0
+        outcomes = {
+            name: np.array([getattr(x, name) for x in played]) for name in ("won", "dead_allies", "dead_enemies")
+        }
+        tensors = trimmed | outcomes | {"mask": np.arange(longest) < lengths[:, None]}
         with torch.inference_mode(False):  # inference tensors could not be trained on
-            return EpisodeBatch(**{name: torch.from_numpy(a) for name, a in arrays.items()}, progress=progress)
+            return EpisodeBatch(**{name: torch.from_numpy(x) for name, x in tensors.items()}, progress=progress)
 
 
 def record_battle(

@@ -8,10 +8,12 @@ value is taken, nothing is built at all. The permission for other code is given 
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import re
 from collections.abc import Collection, Mapping, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +128,31 @@ def permissions() -> list[str]:
     if _allowed is None:
         allow_only(())
     return _allowed or []
+
+
+def code_digests() -> dict[str, str]:
+    """The first 12 hex digits of the SHA-256 of the Python source behind each allowed name."""
+    digests = {}
+    for name in permissions():
+        digest = hashlib.sha256()
+        for path in _sources(name):
+            digest.update(path.read_bytes())
+        digests[name] = digest.hexdigest()[:12]
+    return digests
+
+
+def _sources(name: str) -> list[Path]:
+    if name.endswith(".py"):
+        return [path for path in (Path(name),) if path.is_file()]
+    try:
+        spec = find_spec(name)
+    except (ImportError, ValueError):
+        return []
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return []
+    if spec.submodule_search_locations is None:
+        return [Path(spec.origin)]
+    return sorted(path for place in spec.submodule_search_locations for path in Path(place).rglob("*.py"))
 
 
 def check_code(config: Any) -> None:

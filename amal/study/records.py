@@ -72,7 +72,7 @@ SESSIONS = Kind(
 
 RUN = {"algorithm": WORD, "scenario": WORD, "seed": WHOLE, "outcome": WORD, "totals": AMOUNTS}
 RUN_MAY_HAVE = {"code_version": WORD, "simulator_hash": WORD, "backend": WORD, "versions": PLAIN, "hardware": PLAIN}
-RUN_MAY_HAVE |= {"evaluation": EVALUATION, "random_delay": WHOLES}
+RUN_MAY_HAVE |= {"evaluation": EVALUATION, "random_delay": WHOLES, "allowed_code": PLAIN}
 STUDY = {
     **{"created": WORD, "env_steps": WHOLE, "overrides": WORDS, "algorithms": FILES, "scenarios": WORDS},
     **{"seeds": WHOLES, "history": SESSIONS},

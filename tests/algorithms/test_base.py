@@ -10,6 +10,8 @@ from torch import Tensor
 
 from amal.algorithms.base import Algorithm, NonFiniteLoss, check_finite
 from amal.rollout.load_policy import load_player
+from amal.types import EpisodeBatch
+from tests.algorithms import own_algorithm
 from tests.algorithms.own_algorithm import QLearning
 
 Cli = Callable[..., None]
@@ -62,6 +64,40 @@ def test_a_resumed_run_gets_its_learning_state_back(cli: Cli, tmp_path: Path, mo
     fork = ("--out", tmp_path / "fork")
     cli("fit", "--allow_code", MODULE, "--config", run / "config.yaml", "--ckpt_path", half, *fork)
     assert [len(obs) for obs in loaded] == [2]
+
+
+def test_a_run_whose_own_code_has_changed_is_not_resumed(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = f"own_q_{tmp_path.name}"
+    own = tmp_path / f"{module}.py"
+    own.write_text(Path(own_algorithm.__file__).read_text())
+    monkeypatch.syspath_prepend(str(tmp_path))
+    run, fork, allow = tmp_path / "run", tmp_path / "fork", ("--allow_code", module)
+    saving = (*SHORT, "--checkpoint.every_n_episodes", "16", "--out", run)
+    cli("fit", *allow, "--model", f"{module}.QLearning", "--data.scenario", "3m", *saving)
+    half = run / "checkpoints" / "episode_16.ckpt"
+    own.write_text(own.read_text() + "\nKEPT = 7\n")
+    again = ("fit", *allow, "--config", run / "config.yaml", "--ckpt_path", half, "--out", fork)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        cli(*again)
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and not fork.exists()
+    assert said.startswith(f"error: --allow_code {module}: that code has changed") and said.count("\n") == 1
+
+
+def test_a_metric_that_comes_later_gets_a_column(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    learn = QLearning.learn
+
+    def tell_late(self: QLearning, batch: EpisodeBatch, progress: float) -> dict[str, Tensor]:
+        metrics = learn(self, batch, progress)
+        return metrics | {"train/late": torch.tensor(progress)} if progress >= 0.5 else metrics
+
+    monkeypatch.setattr(QLearning, "learn", tell_late)
+    cli("fit", *OWN, *SHORT, "--out", tmp_path / "run")
+    late = pd.read_csv(tmp_path / "run" / "metrics.csv")["train/late"]
+    assert late.isna().tolist() == [True, True, False, False] and late.iloc[2:].tolist() == [0.5, 0.75]
 
 
 def test_a_module_that_is_no_algorithm_is_refused(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,11 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
+from amal.algorithms.mappo import MAPPO
+from amal.algorithms.minibatches import Minibatch, packed_lives
+from amal.networks.critics import MAPPOCritic
 from amal.networks.policies import AgentLinear, GRUPolicy, IndependentPolicies, MLPPolicy, Policy
 
 OBS_DIM, N_AGENTS, N_ACTIONS = 7, 3, 5
@@ -96,3 +100,47 @@ def test_hidden_sizes_are_checked(sizes: tuple[int, ...]) -> None:
 def test_hidden_size_is_checked() -> None:
     with pytest.raises(ValueError, match="hidden_size must be at least 1, got 0"):
         GRUPolicy(OBS_DIM, N_AGENTS, N_ACTIONS, hidden_size=0)
+
+
+@pytest.mark.parametrize("factory", [MLPPolicy, GRUPolicy], ids=["mlp", "gru"])
+def test_one_agent_can_learn_by_itself(factory: type[Policy]) -> None:
+    """Its logits are those of all agents' rows, and the others' parameters have no gradient at all."""
+    torch.manual_seed(0)
+    policy, obs, agent = (
+        IndependentPolicies(factory, OBS_DIM, N_AGENTS, N_ACTIONS),
+        torch.randn(4, N_AGENTS, OBS_DIM),
+        1,
+    )
+    mask, alive = torch.ones(1, 4, dtype=torch.bool), torch.ones(1, 4, N_AGENTS, dtype=torch.bool)
+    rows, sizes = packed_lives(mask, alive) if policy.recurrent else (torch.arange(4 * N_AGENTS), None)
+    own = Minibatch(torch.arange(4), rows, sizes).of_agent(agent, N_AGENTS)
+    logits = policy.at_rows_of(agent, obs, own.rows, own.batch_sizes)
+    torch.testing.assert_close(logits, policy.at_rows(obs, rows, sizes)[rows % N_AGENTS == agent])
+    logits.sum().backward()
+    has_gradient = [any(p.grad is not None for p in policy[i].parameters()) for i in range(N_AGENTS)]
+    assert has_gradient == [False, True, False]
+
+
+def test_networks_of_a_wrong_shape_are_told_when_they_are_built() -> None:
+    sizes = {"n_agents": N_AGENTS, "n_actions": N_ACTIONS, "obs_dim": OBS_DIM, "state_dim": 6}
+
+    class Reshaped(MAPPOCritic):
+        def forward(self, state: Tensor, obs: Tensor) -> Tensor:
+            return super().forward(state, obs).unsqueeze(-1)
+
+    class Broken(MAPPOCritic):
+        def forward(self, state: Tensor, obs: Tensor) -> Tensor:
+            return super().forward(state[..., 1:], obs)
+
+    class OneTooMany(MLPPolicy):
+        def forward(self, obs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+            logits, hidden = super().forward(obs, hidden)
+            return F.pad(logits, (0, 1)), hidden
+
+    for network, words in (
+        ({"critic": Reshaped}, r"critic: Reshaped must return values \[..., N\] = \[4, 3\], got \[4, 3, 1\]"),
+        ({"critic": Broken}, "critic: Broken fails on a batch of zeros: AssertionError: the parts have sizes"),
+        ({"policy": OneTooMany}, r"policy: OneTooMany must return logits .* = \[4, 1, 3, 5\], got \[4, 1, 3, 6\]"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            MAPPO(**sizes, **network)  # type: ignore[arg-type]
