@@ -13,8 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from amal.networks.epymarl import Episodes, build_critic
-from amal.networks.policies import RELU_GAIN, AgentLinear, AgentMLP, evaluating, logistic, orthogonal_linear
-from amal.runtime.argument_checks import check_at_least
+from amal.networks.policies import (
+    RELU_GAIN,
+    AgentLinear,
+    AgentMLP,
+    evaluating,
+    logistic,
+    orthogonal_linear,
+    standardized,
+)
+from amal.runtime.argument_checks import check_at_least, check_flag
 from amal.runtime.source_files import described
 from amal.types import EpisodeBatch
 
@@ -56,6 +64,10 @@ class MAPPOCritic(Critic):
         n_agents: number of agents.
         hidden_sizes: width of each hidden layer.
         joint_obs: the agent's own observation is an input too.
+        feature_norm: layer normalisation of the state, joined with the observation if that is an input.
+        layer_norm: layer normalisation after each ReLU. Both as in the authors' implementation.
+        death_masking: a dead agent's input is zeros and its id (Yu et al. 2022, "death masking"). The dead are known by
+            their observations, which are all zeros.
     """
 
     def __init__(
@@ -65,12 +77,29 @@ class MAPPOCritic(Critic):
         n_agents: int,
         hidden_sizes: Sequence[int] = (256, 256),
         joint_obs: bool = False,
+        feature_norm: bool = False,
+        layer_norm: bool = False,
+        death_masking: bool = False,
     ) -> None:
         super().__init__()
-        self.joint_obs = joint_obs
-        self.layers = AgentMLP(state_dim + obs_dim * joint_obs, n_agents, hidden_sizes, 1, output_gain=1.0)
+        check_flag(joint_obs=joint_obs, feature_norm=feature_norm, layer_norm=layer_norm, death_masking=death_masking)
+        self.joint_obs, self.death_masking = joint_obs, death_masking
+        in_features = state_dim + obs_dim * joint_obs
+        self.layers = AgentMLP(in_features, n_agents, hidden_sizes, 1, 1.0, feature_norm, layer_norm)
 
     def forward(self, state: Tensor, obs: Tensor) -> Tensor:
+        if not self.death_masking:
+            return self._values(state, obs)
+        # A dead agent's input is always the same, so one more step of zeros has the values of all the dead. It goes
+        # with the others: products of so few rows round by number of threads.
+        n_agents, obs_dim = obs.shape[-2:]
+        steps = state.reshape(-1, state.shape[-1]), obs.reshape(-1, n_agents, obs_dim)
+        values = self._values(F.pad(steps[0], (0, 0, 0, 1)), F.pad(steps[1], (0, 0, 0, 0, 0, 1)))
+        # a product, because the gradient of an expanded tensor is added up by number of threads
+        of_dead = values.new_ones(len(steps[0]), 1) @ values[-1:]
+        return torch.where(steps[1].any(dim=-1), values[:-1], of_dead).view(obs.shape[:-1])
+
+    def _values(self, state: Tensor, obs: Tensor) -> Tensor:
         shared = state.unsqueeze(-2)  # one row per step: the agents share its product with the weight
         parts = (shared, obs) if self.joint_obs else (shared,)
         values: Tensor = self.layers(*parts)
@@ -85,11 +114,22 @@ class IPPOCritic(Critic):
         obs_dim: size of an agent's observation.
         n_agents: number of agents.
         hidden_sizes: width of each hidden layer.
+        feature_norm: layer normalisation of the observation.
+        layer_norm: layer normalisation after each ReLU. Both as of ``MAPPOCritic``.
     """
 
-    def __init__(self, state_dim: int, obs_dim: int, n_agents: int, hidden_sizes: Sequence[int] = (256, 256)) -> None:
+    def __init__(
+        self,
+        state_dim: int,
+        obs_dim: int,
+        n_agents: int,
+        hidden_sizes: Sequence[int] = (256, 256),
+        feature_norm: bool = False,
+        layer_norm: bool = False,
+    ) -> None:
         super().__init__()
-        self.layers = AgentMLP(obs_dim, n_agents, hidden_sizes, 1, output_gain=1.0)
+        check_flag(feature_norm=feature_norm, layer_norm=layer_norm)
+        self.layers = AgentMLP(obs_dim, n_agents, hidden_sizes, 1, 1.0, feature_norm, layer_norm)
 
     def forward(self, state: Tensor, obs: Tensor) -> Tensor:
         values: Tensor = self.layers(obs)
@@ -271,15 +311,6 @@ def value_head(hidden_size: int) -> nn.Sequential:
     """[..., H] → [..., 1]: w · relu(W h)."""
     hidden = orthogonal_linear(hidden_size, hidden_size, RELU_GAIN)
     return nn.Sequential(hidden, nn.ReLU(), orthogonal_linear(hidden_size, 1, 1.0))
-
-
-def standardized(x: Tensor) -> Tensor:
-    """LayerNorm over the last dimension (Ba et al. 2016, arXiv:1607.06450), for use before a linear layer.
-
-    Without gain and bias: the linear layer can express both, and torch adds up their gradients in an order that depends
-    on the number of threads.
-    """
-    return F.layer_norm(x, x.shape[-1:])
 
 
 def evaluate_critic(critic: Critic, batch: EpisodeBatch) -> Tensor:

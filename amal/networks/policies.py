@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from amal.ops.layer_norm import layer_norm
 from amal.ops.recurrence import gated_recurrence
-from amal.runtime.argument_checks import check_at_least
+from amal.runtime.argument_checks import check_at_least, check_flag
 from amal.runtime.machine import one_thread
 from amal.runtime.source_files import described
 
@@ -55,6 +56,29 @@ def logistic(x: Tensor) -> Tensor:
     return torch.tanh(0.5 * x).mul(0.5).add_(0.5)
 
 
+def standardized(x: Tensor) -> Tensor:
+    """LayerNorm over the last dimension (Ba et al. 2016, arXiv:1607.06450), for use before a linear layer, which can
+    express gain and bias itself."""
+    return F.layer_norm(x, x.shape[-1:])
+
+
+class LayerNorm(nn.Module):
+    """``amal.ops.layer_norm`` with a gain and a bias of its own, which start at 1 and 0.
+
+    Args:
+        size: F.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(size))
+        self.bias = nn.Parameter(torch.zeros(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., F] → [..., F]."""
+        return layer_norm(x, self.gain, self.bias)
+
+
 class AgentLinear(nn.Module):
     """Linear layer on features ⊕ one-hot agent id, without building the id: W_f x + W_id[agent] + b.
 
@@ -66,9 +90,17 @@ class AgentLinear(nn.Module):
         n_agents: N.
         out_features: size of the output.
         gain: of the orthogonal initialisation.
+        feature_norm: the features are layer-normalised first, all parts together, the id not among them.
     """
 
-    def __init__(self, in_features: int, n_agents: int, out_features: int, gain: float = RELU_GAIN) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        n_agents: int,
+        out_features: int,
+        gain: float = RELU_GAIN,
+        feature_norm: bool = False,
+    ) -> None:
         super().__init__()
         self.in_features = in_features
         self.n_agents = n_agents
@@ -77,6 +109,7 @@ class AgentLinear(nn.Module):
         self.ids: Tensor
         self.register_buffer("ids", torch.eye(n_agents), persistent=False)
         orthogonal_(self.weight, gain)
+        self.feature_norm = LayerNorm(in_features) if feature_norm else None
 
     def forward(self, *parts: Tensor, rows: Tensor | None = None) -> Tensor:
         """Σ_i W_i x_i + W_id + b.
@@ -90,6 +123,11 @@ class AgentLinear(nn.Module):
         """
         sizes = [part.shape[-1] for part in parts]
         assert sum(sizes) == self.in_features, f"the parts have sizes {sizes}, expected {self.in_features} in total"
+        weight: Tensor = self.weight
+        bias: Tensor = self.bias
+        if self.feature_norm is not None:
+            normalized, weight, bias = self._normalized(self.feature_norm, parts)
+            parts, sizes = (normalized,), [self.in_features]
         is_own = [part.shape[-2] == self.n_agents for part in parts]
         flat = [part.flatten(0, -2) for part in parts]
         own = list(compress(flat, is_own))
@@ -99,19 +137,34 @@ class AgentLinear(nn.Module):
             own = [part.index_select(0, rows) for part in own]
             own.append(self.ids.index_select(0, rows % self.n_agents))
         leading = (*parts[0].shape[:-2], self.n_agents) if rows is None else (len(rows),)
-        shape = (*leading, len(self.weight))
+        shape = (*leading, len(weight))
         if all(is_own):
-            return F.linear(torch.cat(own, dim=-1), self.weight, self.bias).view(shape)
-        *weights, id_weight = self.weight.split([*sizes, self.n_agents], dim=1)
+            return F.linear(torch.cat(own, dim=-1), weight, bias).view(shape)
+        *weights, id_weight = weight.split([*sizes, self.n_agents], dim=1)
         own_weight = torch.cat([*compress(weights, is_own), id_weight], dim=1)
         is_shared = [not mine for mine in is_own]
         shared, shared_weight = (torch.cat(list(compress(each, is_shared)), dim=1) for each in (flat, weights))
-        output = F.linear(shared, shared_weight, self.bias)
+        output = F.linear(shared, shared_weight, bias)
         if rows is None:
             output = output.repeat_interleave(self.n_agents, dim=0)
         else:
             output = output.index_select(0, rows // self.n_agents)
         return torch.addmm(output, torch.cat(own, dim=1), own_weight.t()).view(shape)
+
+    def _normalized(self, norm: LayerNorm, parts: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        """All parts as one, normalised, [..., N, F] or [..., 1, F], and the weight and bias to go with it.
+
+        When the layer learns, they hold the norm's gain g and bias c: W_f (g ⊙ x + c) = (W_f diag g) x + W_f c. So the
+        features need no gradient, which would take another product of the layer's size. That pays for many rows only.
+        """
+        if len(parts) > 1:
+            n_agents = max(part.shape[-2] for part in parts)
+            parts = (torch.cat([part.expand(*part.shape[:-2], n_agents, -1) for part in parts], dim=-1),)
+        if not torch.is_grad_enabled():
+            return norm(parts[0]), self.weight, self.bias
+        of_features, of_ids = self.weight.split([self.in_features, self.n_agents], dim=1)
+        weight = torch.cat([of_features * norm.gain, of_ids], dim=1)
+        return standardized(parts[0]), weight, torch.addmv(self.bias, of_features, norm.bias)
 
 
 class AgentMLP(nn.Module):
@@ -123,25 +176,36 @@ class AgentMLP(nn.Module):
         hidden_sizes: width of each hidden layer.
         out_features: size of the output.
         output_gain: gain of the last layer's orthogonal initialisation.
+        feature_norm: layer normalisation of the features, the agent id not among them.
+        layer_norm: layer normalisation after each ReLU.
     """
 
     def __init__(
-        self, in_features: int, n_agents: int, hidden_sizes: Sequence[int], out_features: int, output_gain: float
+        self,
+        in_features: int,
+        n_agents: int,
+        hidden_sizes: Sequence[int],
+        out_features: int,
+        output_gain: float,
+        feature_norm: bool = False,
+        layer_norm: bool = False,
     ) -> None:
         super().__init__()
         if len(hidden_sizes) == 0 or min(hidden_sizes) < 1:
             raise ValueError(f"hidden_sizes must be one or more sizes of at least 1, got {list(hidden_sizes)}")
-        self.first = AgentLinear(in_features, n_agents, hidden_sizes[0])
+        self.first = AgentLinear(in_features, n_agents, hidden_sizes[0], feature_norm=feature_norm)
         widths = pairwise(hidden_sizes)
         self.middle = nn.ModuleList(orthogonal_linear(width, following, RELU_GAIN) for width, following in widths)
         self.last = orthogonal_linear(hidden_sizes[-1], out_features, output_gain)
+        self.norms = nn.ModuleList(LayerNorm(width) if layer_norm else nn.Identity() for width in hidden_sizes)
 
     def forward(self, *parts: Tensor, rows: Tensor | None = None) -> Tensor:
         """[..., N, F_i] or [..., 1, F_i] each → [..., N, out]; [R, out] of ``rows``, as of ``AgentLinear``."""
         first = self.first(*parts, rows=rows)
-        hidden = F.relu(first.flatten(0, -2), inplace=True)
-        for layer in self.middle:
-            hidden = F.relu(layer(hidden), inplace=True)
+        after_first, *norms = self.norms
+        hidden = after_first(F.relu(first.flatten(0, -2), inplace=True))
+        for layer, norm in zip(self.middle, norms, strict=True):
+            hidden = norm(F.relu(layer(hidden), inplace=True))
         return few_outputs(self.last, hidden).view(*first.shape[:-1], self.last.out_features)
 
 
@@ -212,14 +276,26 @@ class MLPPolicy(Policy):
         n_agents: number of agents.
         n_actions: number of actions.
         hidden_sizes: width of each hidden layer.
+        feature_norm: layer normalisation of the observation.
+        layer_norm: layer normalisation after each ReLU. Both as in the implementation of Yu et al. 2022,
+            arXiv:2103.01955.
     """
 
     recurrent = False
 
-    def __init__(self, obs_dim: int, n_agents: int, n_actions: int, hidden_sizes: Sequence[int] = (256, 256)) -> None:
+    def __init__(
+        self,
+        obs_dim: int,
+        n_agents: int,
+        n_actions: int,
+        hidden_sizes: Sequence[int] = (256, 256),
+        feature_norm: bool = False,
+        layer_norm: bool = False,
+    ) -> None:
         super().__init__()
+        check_flag(feature_norm=feature_norm, layer_norm=layer_norm)
         self.n_agents = n_agents
-        self.layers = AgentMLP(obs_dim, n_agents, hidden_sizes, n_actions, POLICY_GAIN)
+        self.layers = AgentMLP(obs_dim, n_agents, hidden_sizes, n_actions, POLICY_GAIN, feature_norm, layer_norm)
 
     def initial_hidden(self, batch_size: int) -> Tensor:
         return next(self.parameters()).new_empty(batch_size, self.n_agents, 0)
@@ -240,16 +316,28 @@ class GRUPolicy(Policy):
         n_agents: number of agents.
         n_actions: number of actions.
         hidden_size: width of the first layer and of the hidden state.
+        feature_norm: layer normalisation of the observation.
+        layer_norm: layer normalisation after the ReLU, and of what the GRU puts out; its hidden state stays as it is.
+            Both as in the implementation of Yu et al. 2022, arXiv:2103.01955.
     """
 
     recurrent = True
 
-    def __init__(self, obs_dim: int, n_agents: int, n_actions: int, hidden_size: int = 128) -> None:
+    def __init__(
+        self,
+        obs_dim: int,
+        n_agents: int,
+        n_actions: int,
+        hidden_size: int = 128,
+        feature_norm: bool = False,
+        layer_norm: bool = False,
+    ) -> None:
         super().__init__()
         check_at_least(1, hidden_size=hidden_size)
+        check_flag(feature_norm=feature_norm, layer_norm=layer_norm)
         self.n_agents = n_agents
         self.hidden_size = hidden_size
-        self.encoder = AgentLinear(obs_dim, n_agents, hidden_size)
+        self.encoder = AgentLinear(obs_dim, n_agents, hidden_size, feature_norm=feature_norm)
         self.gru = nn.GRUCell(hidden_size, hidden_size)  # its parameters; all steps together are faster than its calls
         for name, parameter in self.gru.named_parameters():
             if name.startswith("bias"):
@@ -258,6 +346,7 @@ class GRUPolicy(Policy):
                 for gate in parameter.data.chunk(3):  # stacked, they would share one orthonormal basis
                     orthogonal_(gate)
         self.head = orthogonal_linear(hidden_size, n_actions, POLICY_GAIN)
+        self.input_norm, self.output_norm = (LayerNorm(hidden_size) if layer_norm else nn.Identity() for _ in range(2))
 
     def initial_hidden(self, batch_size: int) -> Tensor:
         return next(self.parameters()).new_zeros(batch_size, self.n_agents, self.hidden_size)
@@ -266,19 +355,20 @@ class GRUPolicy(Policy):
         battles, n_steps = obs.shape[:2]
         features = self.encoder(obs.transpose(0, 1)).flatten(0, -2)  # time first, as the GRU walks it
         outputs = self._walk(features, hidden.flatten(0, 1), [battles * self.n_agents] * n_steps)
-        logits = few_outputs(self.head, outputs).view(n_steps, battles, self.n_agents, -1).transpose(0, 1)
-        return logits, outputs.view(n_steps, *hidden.shape)[-1]
+        logits = few_outputs(self.head, self.output_norm(outputs)).view(n_steps, battles, self.n_agents, -1)
+        return logits.transpose(0, 1), outputs.view(n_steps, *hidden.shape)[-1]
 
     def at_rows(self, obs: Tensor, rows: Tensor, batch_sizes: Tensor | None = None) -> Tensor:
         assert batch_sizes is not None, "a recurrent policy needs to know which rows follow each other"
         sizes = [size for size in batch_sizes.sum(dim=1).tolist() if size > 0]
         features = self.encoder(obs, rows=rows)
         outputs = self._walk(features, features.new_zeros(sizes[0], self.hidden_size), sizes)
-        return few_outputs(self.head, outputs)
+        return few_outputs(self.head, self.output_norm(outputs))
 
     def _walk(self, features: Tensor, hidden: Tensor, running: list[int]) -> Tensor:
         """Hidden states [L, H] after each of L steps, arranged as ``gated_recurrence`` wants them."""
-        inputs = F.linear(F.relu(features, inplace=True), self.gru.weight_ih, self.gru.bias_ih)
+        encoded = self.input_norm(F.relu(features, inplace=True))
+        inputs = F.linear(encoded, self.gru.weight_ih, self.gru.bias_ih)
         return gated_recurrence(inputs, hidden, self.gru.weight_hh, self.gru.bias_hh, running)
 
 

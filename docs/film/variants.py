@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from amal.networks.critics import FiLMCritic, standardized
+from amal.networks.critics import FiLMCritic
+from amal.networks.policies import standardized
 
 
 class FiLMWithoutNorm(FiLMCritic):

@@ -2,11 +2,13 @@ import math
 from collections.abc import Callable, Iterator
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from amal.battle import VectorBattle
 from amal.networks.critics import (
     AttentionCritic,
     Critic,
@@ -26,7 +28,13 @@ Factory = Callable[[int, int, int], Critic]
 CRITICS: dict[str, tuple[Factory, str, str]] = {  # and whether it sees the state, and whose observations
     "mappo": (MAPPOCritic, "state", ""),
     "joint": (partial(MAPPOCritic, joint_obs=True), "state", "own"),
+    "mappo normed": (partial(MAPPOCritic, feature_norm=True, layer_norm=True, death_masking=True), "state", ""),
+    "joint normed": (
+        partial(MAPPOCritic, joint_obs=True, feature_norm=True, layer_norm=True, death_masking=True),
+        *("state", "own"),
+    ),
     "ippo": (IPPOCritic, "", "own"),
+    "ippo normed": (partial(IPPOCritic, feature_norm=True, layer_norm=True), "", "own"),
     "film": (FiLMCritic, "state", "own"),
     "dual path": (DualPathCritic, "state", "own"),
     "attention": (AttentionCritic, "state", "all"),
@@ -81,7 +89,7 @@ def test_what_a_critic_sees(factory: Factory, seen_state: str, seen_obs: str) ->
     critic = factory(STATE_DIM, OBS_DIM, N_AGENTS)
     state, obs = rows(2)
     before = critic(state, obs)[:, 1]
-    assert torch.equal(critic(state + 1.0, obs)[:, 1], before) is (seen_state == "")
+    assert torch.equal(critic(state + torch.randn(STATE_DIM), obs)[:, 1], before) is (seen_state == "")
     for agent, sees in ((0, seen_obs == "all"), (1, seen_obs != ""), (2, seen_obs == "all")):
         changed = obs.clone()
         changed[:, agent] += torch.randn(OBS_DIM)
@@ -115,6 +123,7 @@ def test_the_number_of_threads_changes_nothing(factory: Factory, state_dim: int,
     """Values and gradients, bit for bit, with enough rows for torch to share the work."""
     critic = factory(state_dim, obs_dim, n_agents)
     state, obs = torch.randn(1500, state_dim), torch.randn(1500, n_agents, obs_dim)
+    obs[torch.rand(1500, n_agents) < 0.3] = 0.0  # the dead
     weights = torch.randn(1500, n_agents)
     results = []
     for threads in (1, 2, 3):
@@ -182,6 +191,54 @@ def normed(x: Tensor) -> Tensor:
 
 def head(h: Tensor, p: dict[str, Tensor]) -> Tensor:
     return linear(linear(h, p, "head.0").relu(), p, "head.2").squeeze(-1)
+
+
+@pytest.mark.parametrize("joint_obs", [False, True])
+@pytest.mark.parametrize("feature_norm", [False, True])
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_norms_and_death_masks_are_those_of_the_plain_network(
+    joint_obs: bool, feature_norm: bool, layer_norm: bool
+) -> None:
+    """Values and gradients of features, zeros for the dead → norm → ⊕ id → (linear → ReLU → norm)² → linear."""
+    critic = MAPPOCritic(STATE_DIM, OBS_DIM, N_AGENTS, (16, 8), joint_obs, feature_norm, layer_norm, death_masking=True)
+    random_biases(critic)
+    for name, parameter in critic.named_parameters():
+        if name.endswith("gain"):
+            torch.nn.init.normal_(parameter)
+    p = {name.removeprefix("layers."): parameter for name, parameter in critic.named_parameters()}
+
+    def affine(x: Tensor, name: str, wanted: bool) -> Tensor:
+        return normed(x) * p[f"{name}.gain"] + p[f"{name}.bias"] if wanted else x
+
+    state, obs = rows(5)
+    obs[1, 2], obs[3, 0], obs[4] = 0.0, 0.0, 0.0
+    features = state.unsqueeze(1).expand(-1, N_AGENTS, -1)
+    features = torch.cat([features, obs], dim=-1) if joint_obs else features
+    features = torch.where((obs == 0).all(-1, keepdim=True), 0.0, features)
+    hidden = with_ids(affine(features, "first.feature_norm", feature_norm))
+    for i, layer in enumerate(("first", "middle.0")):
+        hidden = affine(linear(hidden, p, layer).relu(), f"norms.{i}", layer_norm)
+    expected, values = linear(hidden, p, "last").squeeze(-1), critic(state, obs)
+    torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-5)
+    direction = torch.randn_like(expected)
+    gradients = (torch.autograd.grad(v, list(p.values()), direction, retain_graph=True) for v in (values, expected))
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
+    with torch.no_grad():
+        torch.testing.assert_close(critic(state, obs), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("scenario", ["3m", "MMM"])
+def test_only_the_dead_see_nothing_at_all(scenario: str) -> None:
+    """By which death masking tells them; who has the no-op is dead."""
+    battle = VectorBattle(scenario, num_battles=4, auto_reset=False)
+    battle.reset()
+    random, n_dead = np.random.default_rng(0), 0
+    while not (battle.terminated | battle.truncated).all():
+        dead = battle.available_actions[..., 0]
+        assert (battle.obs.any(axis=-1) == ~dead).all()
+        n_dead += dead.sum()
+        battle.step((battle.available_actions * random.random(battle.available_actions.shape)).argmax(axis=-1))
+    assert n_dead > 0
 
 
 def test_film_and_dual_path_follow_their_equations() -> None:

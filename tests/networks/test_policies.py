@@ -11,6 +11,7 @@ from amal.networks.critics import MAPPOCritic
 from amal.networks.policies import AgentLinear, GRUPolicy, IndependentPolicies, MLPPolicy, Policy
 
 OBS_DIM, N_AGENTS, N_ACTIONS = 7, 3, 5
+NORMS = {"feature_norm": True, "layer_norm": True}
 
 
 def test_agent_linear_is_the_layer_on_the_concatenation() -> None:
@@ -37,7 +38,16 @@ def test_agent_linear_says_what_size_it_expected() -> None:
         AgentLinear(4, N_AGENTS, 2)(torch.zeros(1, N_AGENTS, 5))
 
 
-@pytest.mark.parametrize("policy_class", [MLPPolicy, GRUPolicy, partial(MLPPolicy, hidden_sizes=(16,))])
+@pytest.mark.parametrize(
+    "policy_class",
+    [
+        MLPPolicy,
+        GRUPolicy,
+        partial(MLPPolicy, hidden_sizes=(16,)),
+        partial(MLPPolicy, **NORMS),
+        partial(GRUPolicy, **NORMS),
+    ],
+)
 @pytest.mark.parametrize("independent", [False, True])
 def test_acting_step_by_step_equals_evaluating_whole_sequences(policy_class: type[Policy], independent: bool) -> None:
     if independent:
@@ -54,6 +64,50 @@ def test_acting_step_by_step_equals_evaluating_whole_sequences(policy_class: typ
         steps.append(logits)
     torch.testing.assert_close(torch.cat(steps, dim=1), whole)
     torch.testing.assert_close(hidden, last)
+
+
+def normed(x: Tensor, p: dict[str, Tensor], name: str) -> Tensor:
+    mean, variance = x.mean(-1, keepdim=True), x.var(-1, correction=0, keepdim=True)
+    return (x - mean) / (variance + 1e-5).sqrt() * p[f"{name}.gain"] + p[f"{name}.bias"]
+
+
+def test_a_recurrent_policy_normalises_features_input_and_output_but_not_its_memory() -> None:
+    policy = GRUPolicy(OBS_DIM, N_AGENTS, N_ACTIONS, hidden_size=8, **NORMS)
+    for name, parameter in policy.named_parameters():
+        if "norm" in name:
+            torch.nn.init.normal_(parameter)
+    p = dict(policy.named_parameters())
+    obs, memory = torch.randn(4, N_AGENTS, OBS_DIM), torch.randn(4, N_AGENTS, 8)
+    joined = torch.cat([normed(obs, p, "encoder.feature_norm"), torch.eye(N_AGENTS).expand(4, -1, -1)], dim=-1)
+    encoded = normed(F.linear(joined, policy.encoder.weight, policy.encoder.bias).relu(), p, "input_norm")
+    after = policy.gru(encoded.flatten(0, 1), memory.flatten(0, 1)).view_as(memory)
+    logits, hidden = policy(obs.unsqueeze(1), memory)
+    torch.testing.assert_close(hidden, after, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(logits.squeeze(1), policy.head(normed(after, p, "output_norm")), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("policy_class", [MLPPolicy, GRUPolicy])
+def test_with_norms_scale_and_offset_of_the_observation_do_not_matter(policy_class: type[Policy]) -> None:
+    """And the network starts with the weights that it has without them."""
+    policies = []
+    for norms in ({}, NORMS):
+        torch.manual_seed(0)
+        policies.append(policy_class(OBS_DIM, N_AGENTS, N_ACTIONS, **norms))
+    plain, policy = policies
+    weights = dict(policy.named_parameters())
+    assert all(torch.equal(weights[name], parameter) for name, parameter in plain.named_parameters())
+    assert sorted(set(weights) - set(dict(plain.named_parameters()))) == sorted(n for n in weights if "norm" in n)
+    obs = torch.randn(3, 1, N_AGENTS, OBS_DIM)
+    for each, matters in ((plain, True), (policy, False)):
+        before, after = (each(x, each.initial_hidden(3))[0] for x in (obs, 5 * obs + 2))
+        assert torch.allclose(before, after, rtol=1e-3, atol=1e-5) is not matters
+
+
+@pytest.mark.parametrize("policy_class", [MLPPolicy, GRUPolicy])
+@pytest.mark.parametrize("name", NORMS)
+def test_switches_are_checked(policy_class: type[Policy], name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be True or False, got 'no'"):
+        policy_class(OBS_DIM, N_AGENTS, N_ACTIONS, **{name: "no"})
 
 
 def test_only_the_recurrent_policy_remembers() -> None:

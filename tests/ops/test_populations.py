@@ -14,6 +14,10 @@ def narrow(obs_dim: int, n_agents: int, n_actions: int) -> Policy:
     return MLPPolicy(obs_dim, n_agents, n_actions, hidden_sizes=(16, 8))
 
 
+def normed(obs_dim: int, n_agents: int, n_actions: int) -> Policy:
+    return MLPPolicy(obs_dim, n_agents, n_actions, hidden_sizes=(16, 8), feature_norm=True, layer_norm=True)
+
+
 def independent(obs_dim: int, n_agents: int, n_actions: int) -> Policy:
     return IndependentPolicies(narrow, obs_dim, n_agents, n_actions)
 
@@ -36,7 +40,7 @@ def test_flat_parameters_are_a_detached_copy_in_the_order_of_the_names() -> None
     assert all(parameter.any() for name, parameter in policy.named_parameters() if name.endswith("weight"))
 
 
-@pytest.mark.parametrize("factory", [narrow, independent])
+@pytest.mark.parametrize("factory", [narrow, normed, independent])
 @pytest.mark.parametrize("shared", [True, False])
 # the last two are cut into blocks of transitions, and into blocks of policies
 @pytest.mark.parametrize(("n_policies", "n_transitions"), [(4, 6), (3, 2 * ROWS_PER_BLOCK // 3 + 5), (1500, 1)])
@@ -45,6 +49,10 @@ def test_each_policy_gives_the_logits_it_gives_alone(
 ) -> None:
     assert 1500 * N_AGENTS > ROWS_PER_CALL
     policies = [factory(OBS_DIM, N_AGENTS, N_ACTIONS) for _ in range(min(n_policies, 5))] * (n_policies // 3)
+    for policy in policies[:5]:
+        for name, parameter in policy.named_parameters():
+            if "norm" in name:  # they all start alike
+                torch.nn.init.normal_(parameter)
     policies = policies[:n_policies]
     parameters = torch.stack([flat_parameters(policy) for policy in policies])
     obs = torch.randn(n_transitions, N_AGENTS, OBS_DIM)
