@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from amal.algorithms.amal.algorithm import AMAL
 
+NORMS = ("norms/feature_norm", "norms/layer_norm", "norms/death_mask")
 THREADS = 3  # divides few sizes, so that a thread's share ends somewhere in a vector register
 # a replay buffer would be compared as a whole, whenever something is drawn from it
 LESS_OF_AMAL = (
@@ -61,6 +62,8 @@ class OnSeveralThreads(TorchDispatchMode):
         ("mappo", "critics/film"),
         ("mappo", "critics/dual_path"),
         ("mappo", "critics/attention"),
+        ("mappo", *NORMS),
+        ("mappo_gru", *NORMS),
     ],
     ids=" ".join,
 )
