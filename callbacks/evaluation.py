@@ -17,9 +17,12 @@ from amal.types import EpisodeBatch
 from datamodules.budget import Budget
 from datamodules.rollout import budget_of, source_of
 
+OF_SAMPLED = ("win_rate", "return_mean")  # what is kept of the episodes with sampled actions
+
 
 class Evaluation(Callback):
-    """Plays greedy episodes at the first update after every so many training episodes, and when training ends.
+    """Plays greedy episodes at the first update after every so many training episodes, and when training ends; then
+    the same battles again with sampled actions.
 
     It uses battles and random streams of its own: training is the same with or without it. The results are logged as
     ``eval/…`` and kept in ``evaluations.csv``. Of several processes one plays, and the others wait for what it finds.
@@ -58,14 +61,20 @@ class Evaluation(Callback):
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Algorithm)
         budget = budget_of(trainer)
-        episodes = source_of(trainer).play_evaluation(pl_module, number=len(self.rows))
-        results: dict[str, float] = trainer.strategy.broadcast(measure(episodes) if trainer.is_global_zero else {})
+        found = self._play(trainer, pl_module) if trainer.is_global_zero else {}
+        results: dict[str, float] = trainer.strategy.broadcast(found)
         counts = {**budget.used, "wall_seconds": round(budget.wall_seconds, 3)}
         self.rows.append({**counts, **results})
         pl_module.log_dict({f"eval/{name}": value for name, value in results.items()}, batch_size=1)
         if trainer.is_global_zero:
             with replacing(Path(trainer.default_root_dir) / "evaluations.csv") as part:
                 self.table.to_csv(part, index=False)
+
+    def _play(self, trainer: Trainer, actor: Algorithm) -> dict[str, float]:
+        source, number = source_of(trainer), len(self.rows)
+        greedy = measure(source.play_evaluation(actor, number=number))
+        sampled = measure(source.play_evaluation(actor, number=number, sampled=True))
+        return greedy | {f"sampled_{name}": sampled[name] for name in OF_SAMPLED}
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}

@@ -121,23 +121,34 @@ class EpisodeSource:
         return batch
 
     def play_evaluation(
-        self, actor: Actor, stream: Stream = "evaluation", episodes: int = VALIDATION_EPISODES, number: int = 0
+        self,
+        actor: Actor,
+        stream: Stream = "evaluation",
+        episodes: int = VALIDATION_EPISODES,
+        number: int = 0,
+        sampled: bool = False,
     ) -> Iterator[EpisodeBatch]:
-        """Greedy episodes on battles of their own, 32 at a time, one on each battle.
+        """Episodes on battles of their own, 32 at a time, one on each battle; they do not count in the budget.
 
         Args:
             actor: who plays.
             stream: random stream of the battles.
             episodes: how many in all.
             number: of the evaluation; each has other battles, always the same ones.
+            sampled: actions are drawn, from a random stream of their own, as they are in training; else greedy. The
+                battles are the same.
         """
+        generator = None
+        if sampled:
+            seed = stream_seed(self.seed, "sampled_evaluation", played=self.budget.episodes)
+            generator = torch.Generator(device=actor.device).manual_seed(seed)
         for first in range(0, episodes, EVALUATION_BATTLES):
             count = min(EVALUATION_BATTLES, episodes - first)
             battle = self._battles(stream, EVALUATION_BATTLES, first_battle=number * episodes + first)
             if self._evaluation_recorder is None:
                 self._evaluation_recorder = EpisodeRecorder(battle, EVALUATION_BATTLES)
             self._evaluation_recorder.battle = battle
-            yield self._play(self._evaluation_recorder, actor, count)
+            yield self._play(self._evaluation_recorder, actor, count, generator)
 
     @property
     def restarts(self) -> int:

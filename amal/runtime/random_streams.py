@@ -9,7 +9,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
-Stream = Literal["battles", "policy", "evaluation", "test", "minibatches", "evolution", "imagination"]
+Stream = Literal[
+    "battles", "policy", "evaluation", "test", "minibatches", "evolution", "imagination", "sampled_evaluation"
+]
 STREAMS: tuple[Stream, ...] = get_args(Stream)
 
 

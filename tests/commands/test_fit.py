@@ -57,6 +57,8 @@ def test_a_run_leaves_what_the_study_reads(finished: Path) -> None:
             "episode_length",
             "dead_allies",
             "dead_enemies",
+            "sampled_win_rate",
+            "sampled_return_mean",
         ),
     ]
     assert (evaluations["episodes"].diff().dropna() > 0).all() and evaluations["env_steps"].iloc[-1] >= 3000

@@ -66,14 +66,33 @@ def test_evaluations_leave_training_untouched() -> None:
     plain, evaluated = data_module(), data_module()
     play(plain)
     play(evaluated)
-    won = [batch.won.clone() for batch in evaluate(evaluated, number=3)]
+    greedy = list(evaluate(evaluated, number=3))
+    sampled = list(evaluate(evaluated, number=3, sampled=True))
+    assert torch.equal(next(evaluate(evaluated, number=3)).actions, greedy[0].actions)
     assert torch.equal(play(plain).obs, play(evaluated).obs)
-    assert sum(len(part) for part in won) == 32
+    assert sum(len(part.won) for part in greedy) == sum(len(part.won) for part in sampled) == 32
+
+
+def test_a_sampling_team_is_evaluated_on_the_battles_of_the_greedy_one() -> None:
+    """With actions that depend on the seed and on how far training is, on nothing else that was drawn."""
+    data, other = data_module(scenario="terran_5_vs_5"), data_module(seed=1, scenario="terran_5_vs_5")
+    other.trainer = data.trainer  # so that the same team plays
+    greedy, (sampled,), (again,) = (list(evaluate(data, sampled=sampled)) for sampled in (False, True, True))
+    assert torch.equal(sampled.state[:, 0], greedy[0].state[:, 0])
+    assert torch.equal(sampled.actions, again.actions)
+    first_actions = [sampled.actions[:, 0], greedy[0].actions[:, 0], next(evaluate(other, sampled=True)).actions[:, 0]]
+    play(data)
+    first_actions.append(next(evaluate(data, sampled=True)).actions[:, 0])
+    assert distinct_tensors(first_actions) == 4
 
 
 def first_states(batches: Iterable[EpisodeBatch]) -> list[Tensor]:
     """[B, S] of each batch: how its battles begin. In a family none begins as another does."""
     return [batch.state[:, 0].clone() for batch in batches]
+
+
+def distinct_tensors(tensors: list[Tensor]) -> int:
+    return len(torch.stack(tensors).unique(dim=0))
 
 
 def distinct(starts: list[Tensor]) -> int:
