@@ -34,6 +34,8 @@ from tests.algorithms.episodes import (
 )
 
 SMALL_GRU = partial(GRUPolicy, hidden_size=16)
+NORMED_MLP, NORMED_GRU = (partial(policy, feature_norm=True, layer_norm=True) for policy in (SMALL_MLP, SMALL_GRU))
+NORMED_CRITIC = partial(MAPPOCritic, hidden_sizes=(16, 16), feature_norm=True, layer_norm=True, death_masking=True)
 JOINT_CRITIC = partial(MAPPOCritic, hidden_sizes=(16, 16), joint_obs=True)
 
 
@@ -318,10 +320,11 @@ def test_minibatches_pack_lives_longest_first() -> None:
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "independent"])
-def test_recurrent_minibatches_give_the_logits_of_whole_episodes(shared: bool) -> None:
+@pytest.mark.parametrize("policy", [SMALL_GRU, NORMED_GRU], ids=["plain", "normed"])
+def test_recurrent_minibatches_give_the_logits_of_whole_episodes(policy: Any, shared: bool) -> None:
     """Walking only the living, packed by the length of their lives, is walking everything from the beginning."""
     batch = random_batch(0)
-    module = small(policy=SMALL_GRU, share_parameters=shared)
+    module = small(policy=policy, share_parameters=shared)
     transitions, _ = module.estimate_advantages(batch)
     padded, _ = module.policy(batch.obs[:, :-1], module.policy.initial_hidden(len(batch.mask)))
     expected = padded[batch.mask]
@@ -335,8 +338,14 @@ def test_recurrent_minibatches_give_the_logits_of_whole_episodes(shared: bool) -
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "independent"])
-@pytest.mark.parametrize("policy", [SMALL_MLP, SMALL_GRU], ids=["mlp", "gru"])
-def test_learning_never_waits_for_the_device(policy: Any, shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("policy", "critic"),
+    [(SMALL_MLP, SMALL_CRITIC), (SMALL_GRU, SMALL_CRITIC), (NORMED_MLP, NORMED_CRITIC), (NORMED_GRU, NORMED_CRITIC)],
+    ids=["mlp", "gru", "normed mlp", "normed gru"],
+)
+def test_learning_never_waits_for_the_device(
+    policy: Any, critic: Any, shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """On the meta device tensors have no values: whatever asks for one (item, cpu, nonzero, a bool mask) raises."""
 
     def valueless(record: Any) -> Any:
@@ -346,7 +355,7 @@ def test_learning_never_waits_for_the_device(policy: Any, shared: bool, monkeypa
             return replace(record, steps=record.steps.to("meta"), rows=record.rows.to("meta"))
         return type(record)(**{f.name: valueless(getattr(record, f.name)) for f in fields(record)})
 
-    batch, module = random_batch(0), small(policy=policy, share_parameters=shared)
+    batch, module = random_batch(0), small(policy=policy, critic=critic, share_parameters=shared)
     transitions, _ = module.estimate_advantages(batch)
     minibatches = [valueless(minibatch) for minibatch in module.minibatches(batch, transitions)]
     module.to("meta")
@@ -371,7 +380,7 @@ def test_critic_is_evaluated_up_to_the_end_of_each_episode() -> None:
 
 def test_first_pass_is_on_policy_whatever_the_policy() -> None:
     """Log-probabilities of acting step by step are those of the update: with a tiny lr, KL and clipping are nil."""
-    for policy in (SMALL_MLP, SMALL_GRU):
+    for policy in (SMALL_MLP, SMALL_GRU, NORMED_MLP, NORMED_GRU):
         module, batch = small(policy=policy, lr=1e-12), random_batch(1)
         hidden, steps = module.policy.initial_hidden(5), []
         generator = torch.Generator().manual_seed(0)
