@@ -65,7 +65,7 @@ class MAPPOCritic(Critic):
         hidden_sizes: width of each hidden layer.
         joint_obs: the agent's own observation is an input too.
         feature_norm: layer normalisation of the state, joined with the observation if that is an input.
-        layer_norm: layer normalisation after each ReLU. Both as in the authors' implementation.
+        layer_norm: layer normalisation after each ReLU. The authors have both.
         death_masking: a dead agent's input is zeros and its id (Yu et al. 2022, "death masking"). The dead are known by
             their observations, which are all zeros.
     """

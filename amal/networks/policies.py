@@ -277,8 +277,8 @@ class MLPPolicy(Policy):
         n_actions: number of actions.
         hidden_sizes: width of each hidden layer.
         feature_norm: layer normalisation of the observation.
-        layer_norm: layer normalisation after each ReLU. Both as in the implementation of Yu et al. 2022,
-            arXiv:2103.01955.
+        layer_norm: layer normalisation after each ReLU. The authors of MAPPO (Yu et al. 2022,
+            arXiv:2103.01955) have both.
     """
 
     recurrent = False
@@ -318,7 +318,7 @@ class GRUPolicy(Policy):
         hidden_size: width of the first layer and of the hidden state.
         feature_norm: layer normalisation of the observation.
         layer_norm: layer normalisation after the ReLU, and of what the GRU puts out; its hidden state stays as it is.
-            Both as in the implementation of Yu et al. 2022, arXiv:2103.01955.
+            The authors of MAPPO (Yu et al. 2022, arXiv:2103.01955) have both.
     """
 
     recurrent = True
