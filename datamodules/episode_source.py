@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from amal.backends.battles import EpisodeLost, WorkerBattles, refuse_random_delay
+from amal.backends.battles import ARGUMENTS, EpisodeLost, WorkerBattles, refuse_random_delay
 from amal.battle.battlefield import Scenario
 from amal.battle.scenario import check_same_content, in_this_form, load_scenario
 from amal.battle.vector import MOST_BATTLES
@@ -28,17 +28,7 @@ EVALUATION_BATTLES = 32
 VALIDATION_EPISODES = 32
 TEST_EPISODES = 320
 
-Backend = Literal["embedded", "starcraft2", "smaclite"]
-
-# What back ends are told by other arguments than backend_options.
-SET_HERE = {
-    "seed": "seed_everything",
-    "map_name": "data.scenario",
-    "id": "data.scenario",
-    "episode_limit": "data.episode_limit",
-    "max_episode_steps": "data.episode_limit",
-    "disable_env_checker": "the back end",
-}
+Backend = Literal["embedded", "starcraft2", "smacv2", "smaclite"]
 
 
 class EpisodeSource:
@@ -232,6 +222,7 @@ def _check_backend(backend: str, options: dict[str, Any] | None) -> None:
     if backend == "embedded" and options:
         hint = in_this_form(next(iter(options)))
         raise ValueError(f"backend_options: backend 'embedded' has none, got {', '.join(options)}{hint}")
-    for name, argument in SET_HERE.items():
-        if name in (options or {}):
-            raise ValueError(f"backend_options: {name} is not one of them; {argument} sets it")
+    for option, argument in ARGUMENTS.items():
+        if option in (options or {}):
+            name = "seed_everything" if argument == "seed" else f"data.{argument}"
+            raise ValueError(f"backend_options: {option} is not one of them; {name} sets it")

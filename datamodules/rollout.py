@@ -31,9 +31,9 @@ class RolloutDataModule(LightningDataModule):
         episodes_per_update: whole episodes that each update learns from, in each process.
         num_envs: battles that are played at once, in each process.
         episode_limit: steps until an episode is truncated; by default the scenario's.
-        backend: what runs the battles: 'embedded', the compiled simulator; 'starcraft2', the original SMAC; or
-            'smaclite', the original SMAClite. The latter two play each battle in a process of its own, and evaluate in
-            the same num_envs processes.
+        backend: what runs the battles: 'embedded', the compiled simulator; 'starcraft2', the original SMAC; 'smacv2',
+            the original SMACv2; or 'smaclite', the original SMAClite. The originals play each battle in a process of
+            its own, and evaluate in the same num_envs processes.
         backend_options: other arguments of that back end's constructor.
         opponent: checkpoint of a run whose policy drives the enemies, greedily and without learning, in evaluations
             too; by default they follow their script. Both teams must be equal.

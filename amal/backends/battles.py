@@ -16,10 +16,18 @@ from amal.backends.process import Worker, answers
 from amal.battle import UnavailableAction
 from amal.battle.arguments import check_side, checked_actions, checked_mask
 from amal.battle.battlefield import LONGEST_EPISODE
+from amal.battle.scenario import load_scenario, scenario_names
 from amal.runtime.argument_checks import check_choice, check_positive, check_whole
 from amal.types import BattleSpec
 
 CLOSE_SECONDS = 10.0  # for simulators to end in good order
+ARGUMENTS = {  # of WorkerBattles, by the options of simulators that they set
+    "seed": "seed",
+    "map_name": "scenario",
+    "id": "scenario",
+    "episode_limit": "episode_limit",
+    "max_episode_steps": "episode_limit",
+}
 
 
 class EpisodeLost(RuntimeError):
@@ -46,11 +54,12 @@ class WorkerBattles:
     replaced. Workers end with this object, with ``close`` and with this process, however it ends.
 
     Args:
-        backend: 'starcraft2' or 'smaclite'.
+        backend: 'starcraft2', 'smacv2' or 'smaclite'.
         scenario: the simulator's name of it.
         num_battles: E, and the number of processes.
         seed: every process gets one of its own made from it.
-        episode_limit: steps until truncation, at most the simulator's; by default the simulator's.
+        episode_limit: steps until truncation, at most the simulator's; by default the simulator's. SMAClite has none:
+            any is allowed, and by default it is that of the embedded simulator's scenario of the same name.
         options: other arguments of the simulator's constructor.
         start_timeout: seconds that a start or a reset may take, in which StarCraft II is launched.
         step_timeout: seconds that a step may take.
@@ -85,6 +94,11 @@ class WorkerBattles:
             raise ValueError(f"scenario must be a name of {backend}'s, as a string, got {scenario!r}")
         if options is not None and not isinstance(options, dict):
             raise ValueError(f"options must be a dict of {backend}'s arguments, got {options!r}")
+        for option, argument in ARGUMENTS.items():
+            if option in (options or {}):
+                raise ValueError(f"options: {option} is not one of them; {argument} sets it")
+        if backend == "smaclite" and episode_limit is None and scenario in scenario_names():
+            episode_limit = load_scenario(scenario).episode_limit
         self.backend = backend
         self.num_battles = num_battles
         self.restarts = 0  # so far

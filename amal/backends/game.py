@@ -65,6 +65,11 @@ def limited(spec: BattleSpec, episode_limit: int | None) -> BattleSpec:
 
 def unknown_scenario(name: str, known: Iterable[str]) -> BackendError:
     """The error for a scenario that the simulator does not have."""
+    return BackendError(f"unknown scenario {name!r}{nearest_name(name, known)}; known: {', '.join(known)}")
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str:
+    """' (did you mean X?)' for the closest known name, or nothing."""
     from amal.battle.entries import nearest  # brings the embedded simulator along, which workers do without
 
-    return BackendError(f"unknown scenario {name!r}{nearest(name, known)}; known: {', '.join(known)}")
+    return nearest(name, known)

@@ -67,6 +67,10 @@ def start(backend: str, scenario: str, seed: int, episode_limit: int | None, opt
         from amal.backends.smaclite import SMACliteGame
 
         return SMACliteGame(scenario, seed, episode_limit, options)
+    if backend == "smacv2":
+        from amal.backends.smacv2 import SMACv2Game
+
+        return SMACv2Game(scenario, seed, episode_limit, options)
     from amal.backends.starcraft2 import StarCraft2Game
 
     return StarCraft2Game(scenario, seed, episode_limit, options)

@@ -62,9 +62,9 @@ class SMACWrapper:
     Args:
         scenario_name: a name from scenarios.yaml, the path of a YAML file, or a name of the back end's own.
         seed: of the battles; in the embedded simulator equal seeds and actions make equal battles.
-        backend: what runs the battle: 'embedded', the compiled simulator; 'starcraft2', the original SMAC; or
-            'smaclite', the original SMAClite, which has no reward options. The latter two run in a process of their
-            own, which ends with ``close`` or with this object.
+        backend: what runs the battle: 'embedded', the compiled simulator; 'starcraft2', the original SMAC; 'smacv2',
+            the original SMACv2; or 'smaclite', the original SMAClite, which has no reward options. The originals run in
+            a process of their own, which ends with ``close`` or with this object.
         reward_win: points for a victory, beside 10 per enemy killed and 1 per point of its hp and shield taken.
         reward_scale_rate: points are scaled so that a flawless victory over enemies that do not recover is worth this.
         reward_sparse: rewards of 1 for a victory, -1 for a defeat and 0 otherwise, in place of all points; the other
@@ -102,7 +102,7 @@ class SMACWrapper:
             )
         else:
             refuse_random_delay(backend, random_delay)
-            if backend == "starcraft2":
+            if backend != "smaclite":
                 options |= asdict(rewards)
             elif rewards != RewardOptions():
                 raise ValueError(f"backend {backend!r} has no reward options")

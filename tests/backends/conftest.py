@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,20 +49,26 @@ class StandIns:
 
 @pytest.fixture
 def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIns]:
-    """Both originals, with StarCraft II and its maps. Afterwards nothing of them may be running."""
+    """All originals, with StarCraft II and its maps. Afterwards nothing of them may be running."""
     faults, game = tmp_path / "faults", tmp_path / "StarCraftII"
     faults.mkdir()
-    (game / "Versions").mkdir(parents=True)
+    (game / "Versions" / "Base75689").mkdir(parents=True)
+    (game / "Versions" / "Base75689" / "SC2_x64").touch(0o755)
     (game / "Maps" / "SMAC_Maps").mkdir(parents=True)
-    for name in ("3m", "2s3z", "5m_vs_6m"):
+    for name in ("3m", "2s3z", "10m_vs_11m", "32x32_flat"):
         (game / "Maps" / "SMAC_Maps" / f"{name}.SC2Map").touch()
     monkeypatch.setenv("SC2PATH", str(game))
     monkeypatch.setenv("STAND_IN_FAULTS", str(faults))
-    for folder in (STAND_INS, STAND_INS / "starcraft2", STAND_INS / "smaclite"):
+    for folder in (STAND_INS, STAND_INS / "starcraft2", STAND_INS / "smacv2", STAND_INS / "smaclite"):
         monkeypatch.syspath_prepend(str(folder))
     found = StandIns(faults)
     yield found
     assert found.ended(), f"left running: {found.processes()}"
+
+
+def options_of(backend: str) -> dict[str, Any]:
+    """What that original cannot do without, on a map with units of its own."""
+    return {"capability_config": {"n_units": 5, "n_enemies": 5}} if backend == "smacv2" else {}
 
 
 @pytest.fixture

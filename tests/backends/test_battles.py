@@ -17,7 +17,7 @@ from amal.backends.battles import EpisodeLost, WorkerBattles, WorkerFailure
 from amal.backends.game import BackendError
 from amal.battle import UnavailableAction
 from amal.types import BattleSpec
-from tests.backends.conftest import StandIns
+from tests.backends.conftest import StandIns, options_of
 from tests.backends.stand_ins.skirmish import Skirmish
 from tests.conftest import ROOT
 
@@ -44,10 +44,10 @@ def assert_shows(battles: WorkerBattles, e: int, game: Skirmish) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_they_play_as_the_original_does_side_by_side(stand_ins: StandIns, backend: str) -> None:
-    battles = WorkerBattles(backend, "5m_vs_6m", 2, seed=3)
+    battles = WorkerBattles(backend, "10m_vs_11m", 2, seed=3, options=options_of(backend))
     seeds = [int(np.random.SeedSequence(3, spawn_key=(e,)).generate_state(1)[0] >> 1) for e in range(2)]
-    alone = [Skirmish("5m_vs_6m", seed) for seed in seeds]
-    assert battles.spec == BattleSpec("5m_vs_6m", 5, 6, n_actions=12, obs_dim=9, state_dim=12, episode_limit=70)
+    alone = [Skirmish("10m_vs_11m", seed) for seed in seeds]
+    assert battles.spec == BattleSpec("10m_vs_11m", 10, 11, n_actions=17, obs_dim=14, state_dim=22, episode_limit=150)
     battles.reset()
     for game in alone:
         game.begin()
@@ -64,12 +64,12 @@ def test_they_play_as_the_original_does_side_by_side(stand_ins: StandIns, backen
     battles.reset(battles=np.array([False, True]))
     assert (battles.obs[0] == last).all() and battles.terminated[0] and not battles.terminated[1]
     with pytest.raises(UnavailableAction, match="battle 1, agent 0: action 0 is not available; available: 1, "):
-        battles.step(np.zeros((2, 5), int))
+        battles.step(np.zeros((2, 10), int))
     for wrong in (np.array([0, 1]), [True], 1):
         with pytest.raises(ValueError, match=r"battles must be a boolean mask of shape \[E\] = \(2,\), got "):
             battles.reset(battles=wrong)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"actions must be integers of shape \[E, N\] = \(2, 5\), got float64"):
-        battles.step(np.ones((2, 5)))
+    with pytest.raises(ValueError, match=r"actions must be integers of shape \[E, N\] = \(2, 10\), got float64"):
+        battles.step(np.ones((2, 10)))
     with pytest.raises(ValueError, match="side must be 'ally' or 'enemy', got 'allies'"):
         battles.dead("allies")
     battles.close()
@@ -91,14 +91,17 @@ def test_the_limit_truncates_what_is_not_decided_and_no_episode_repeats_another(
             steps += 1
         return steps, first
 
-    battles = WorkerBattles(backend, "3m", 1, episode_limit=60)
+    def start(episode_limit: int) -> WorkerBattles:
+        return WorkerBattles(backend, "2s3z", 1, episode_limit=episode_limit, options=options_of(backend))
+
+    battles = start(60)
     length, first = play(battles)
     assert battles.terminated[0] and not battles.truncated[0] and length < 60
     battles.close()
-    limited = WorkerBattles(backend, "3m", 1, episode_limit=length)
+    limited = start(length)
     assert play(limited)[0] == length and limited.terminated[0] and not limited.truncated[0]
     limited.close()
-    short = WorkerBattles(backend, "3m", 1, episode_limit=length - 1)
+    short = start(length - 1)
     starts = [first]
     for _ in range(2):
         steps, start = play(short)

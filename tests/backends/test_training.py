@@ -20,7 +20,7 @@ from tests.backends.conftest import StandIns
 from tests.datamodules.playing import evaluate, play
 
 Cli = Callable[..., None]
-SHORT = ("--data.scenario", "3m", "--data.num_envs", "2", "--data.episodes_per_update", "4", "--data.episodes")
+SHORT = ("--data.scenario", "2s3z", "--data.num_envs", "2", "--data.episodes_per_update", "4", "--data.episodes")
 
 
 def fit(cli: Cli, out: Path, backend: str, episodes: int, *args: str) -> Path:
@@ -85,7 +85,7 @@ def seeds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_saved_state_goes_on_with_its_counts_and_new_battles(stand_ins: StandIns, seeds: list[int]) -> None:
     def data_module() -> RolloutDataModule:
         torch.manual_seed(7)
-        data = RolloutDataModule("3m", episodes=4, episodes_per_update=2, num_envs=1, backend="smaclite")
+        data = RolloutDataModule("2s3z", episodes=4, episodes_per_update=2, num_envs=1, backend="smaclite")
         model = MAPPO(data.n_agents, data.n_actions, data.obs_dim, data.state_dim)
         data.trainer = SimpleNamespace(lightning_module=model)
         return data
@@ -110,7 +110,7 @@ def test_a_saved_state_goes_on_with_its_counts_and_new_battles(stand_ins: StandI
     [
         (("--data.backend", "starcraft"), "'starcraft2'"),
         (("--data.backend_options", "{difficulty: A}", "--data.backend", "embedded"), "backend 'embedded' has none"),
-        ((), "needs SMAC, which is not installed: pip install git+https://"),
+        ((), "needs SMAC, which is not installed: pip install pysc2 s2client"),
     ],
 )
 def test_a_back_end_that_cannot_be_used_is_one_line_and_leaves_nothing(
@@ -130,5 +130,5 @@ def test_processes_that_train_together_play_different_battles(
     for rank in (0, 1, 0):
         monkeypatch.setattr(episode_source, "rank", lambda rank=rank: rank)
         torch.manual_seed(7)
-        RolloutDataModule("3m", episodes=4, num_envs=1, backend="smaclite").teardown("fit")
+        RolloutDataModule("2s3z", episodes=4, num_envs=1, backend="smaclite").teardown("fit")
     assert seeds[0] == seeds[2] != seeds[1]

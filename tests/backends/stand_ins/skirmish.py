@@ -3,7 +3,13 @@ what the originals say is found out."""
 
 import random
 
-MAPS = {"3m": (3, 3, 60), "2s3z": (5, 5, 120), "5m_vs_6m": (5, 6, 70)}  # agents, enemies, limit
+MAPS = {  # agents, enemies, limit
+    "3m": (3, 3, 60),
+    "2s3z": (5, 5, 120),
+    "5m_vs_6m": (5, 6, 70),
+    "10m_vs_11m": (10, 11, 150),
+    "10gen_terran": (10, 10, 200),
+}
 HEALTH = 6
 FIRST_TARGET = 6
 
@@ -11,8 +17,8 @@ FIRST_TARGET = 6
 class Skirmish:
     """Whoever is told to shoots an enemy, every enemy shoots anybody; the wind changes from episode to episode."""
 
-    def __init__(self, name, seed):
-        self.n_agents, self.n_enemies, self.limit = MAPS[name]
+    def __init__(self, name, seed, sizes=None):
+        self.n_agents, self.n_enemies, self.limit = sizes or MAPS[name]
         self.random = random.Random(seed)
 
     def begin(self):

@@ -1,8 +1,10 @@
 """StarCraft2Env with the original's arguments, returns and habits, but a game of its own.
 
-Habits kept: until an episode has ended each reset launches a game and forgets the one before; the limit of an episode
-ends it like a battle, and is told only to those who asked with ``continuing_episode``; when the game breaks down, a
-step returns ``0, True, {}``; the game is a process of its own, which outlives a killed parent.
+Habits kept: until an episode has ended each reset launches a game and forgets the one before; what is wrong with the
+difficulty, the game or its map is found then, and not before; the limit of an episode ends it like a battle, and is
+told only to those who asked with ``continuing_episode``; sparse rewards are scaled like others; observations with the
+number of the step are one longer than it says; when the game breaks down, a step returns ``0, True, {}``; the game is
+a process of its own, which outlives a killed parent.
 """
 
 import subprocess
@@ -10,14 +12,17 @@ from types import SimpleNamespace
 
 import numpy as np
 from faults import happens
-from skirmish import FIRST_TARGET, Skirmish
+from pysc2 import maps, run_configs
+from skirmish import FIRST_TARGET, MAPS, Skirmish
+
+difficulties = {name: number for number, name in enumerate("123456789A")}
 
 
 class StarCraft2Env:
     def __init__(
         self,
         map_name="8m",
-        step_mul=None,
+        step_mul=8,
         move_amount=2,
         difficulty="7",
         game_version=None,
@@ -29,7 +34,9 @@ class StarCraft2Env:
         obs_pathing_grid=False,
         obs_terrain_height=False,
         obs_instead_of_state=False,
+        obs_timestep_number=False,
         state_last_action=True,
+        state_timestep_number=False,
         reward_sparse=False,
         reward_only_positive=True,
         reward_death_value=10,
@@ -42,23 +49,32 @@ class StarCraft2Env:
         replay_prefix="",
         window_size_x=1920,
         window_size_y=1200,
+        heuristic_ai=False,
+        heuristic_rest=False,
         debug=False,
     ):
-        self._battle = Skirmish(map_name, seed)
-        self.n_agents, self.n_enemies = self._battle.n_agents, self._battle.n_enemies
-        self.n_actions = FIRST_TARGET + self.n_enemies
-        self.episode_limit = self._battle.limit
+        self._map_name, self._seed, self._difficulty = map_name, seed, difficulty
+        self._set_sizes(*MAPS[map_name])
         self.continuing_episode = continuing_episode
-        self.reward_sparse, self.reward_scale_rate = reward_sparse, reward_scale_rate
-        self.obs_timestep = bool(obs_last_action)  # stands for the options that lengthen the observations
+        self.reward_sparse = reward_sparse
+        self._scale = reward_scale_rate / 20 if reward_scale else 1.0
+        self._sparse_scale = reward_scale_rate / 365 if reward_scale else 1.0
+        self.obs_last_action, self.obs_timestep_number = obs_last_action, obs_timestep_number
+        self.replay_dir, self.replay_prefix = replay_dir, replay_prefix
         self.agents, self.enemies = {}, {}
         self._episode_count = 0
         self._sc2_proc = None
+        self._run_config = None
+
+    def _set_sizes(self, n_agents, n_enemies, limit):
+        self.n_agents, self.n_enemies, self.episode_limit = n_agents, n_enemies, limit
+        self._battle = Skirmish(self._map_name, self._seed, (n_agents, n_enemies, limit))
+        self.n_actions = FIRST_TARGET + n_enemies
 
     def get_env_info(self):
         return {
             "state_shape": 1 + self.n_agents + self.n_enemies,
-            "obs_shape": 3 + self.n_enemies + self.obs_timestep,
+            "obs_shape": 3 + self.n_enemies + self.obs_last_action + self.obs_timestep_number,
             "n_actions": self.n_actions,
             "n_agents": self.n_agents,
             "episode_limit": self.episode_limit,
@@ -67,12 +83,19 @@ class StarCraft2Env:
     def reset(self):
         happens("crash_at_reset")
         if self._episode_count == 0:
-            self._sc2_proc = subprocess.Popen(["sleep", "1000"])
-            print("Launched the game")
+            self._launch()
         self._steps = 0
         self._battle.begin()
         self._update_units()
         return self.get_obs(), self.get_state()
+
+    def _launch(self):
+        self._run_config = run_configs.get()
+        self._run_config.start()
+        (run_configs.folder() / "Maps" / maps.get(self._map_name).path).read_bytes()
+        difficulties[self._difficulty]
+        self._sc2_proc = subprocess.Popen(["sleep", "1000"])
+        print("Launched the game")
 
     def step(self, actions):
         actions = [int(action) for action in actions]
@@ -87,10 +110,14 @@ class StarCraft2Env:
         self._battle.play(actions)
         self._update_units()
         won, terminated = self._battle.won, self._battle.decided
-        info = {"battle_won": won}
-        reward = self._battle.reward * self.reward_scale_rate / 20
+        info = {
+            "battle_won": won,
+            "dead_allies": self._battle.allies.count(0),
+            "dead_enemies": self._battle.enemies.count(0),
+        }
+        reward = self._battle.reward * self._scale
         if self.reward_sparse:
-            reward = (1 if won else -1) if terminated else 0
+            reward = (1 if won else -1) * self._sparse_scale if terminated else 0
         if not terminated and self._steps >= self.episode_limit:
             terminated = True
             if self.continuing_episode:
@@ -103,7 +130,7 @@ class StarCraft2Env:
         self.enemies = {k: SimpleNamespace(health=float(h)) for k, h in enumerate(self._battle.enemies)}
 
     def get_obs(self):
-        more = [self._steps] * self.obs_timestep
+        more = [self._steps] * (self.obs_last_action + 2 * self.obs_timestep_number)
         return [np.float32([*self._battle.obs(agent), *more]) for agent in range(self.n_agents)]
 
     def get_state(self):
@@ -111,6 +138,9 @@ class StarCraft2Env:
 
     def get_avail_actions(self):
         return [self._battle.available(agent) for agent in range(self.n_agents)]
+
+    def save_replay(self):
+        self._run_config.save_replay("what was played", replay_dir=self.replay_dir, prefix=self.replay_prefix)
 
     def close(self):
         if self._sc2_proc:

@@ -1,0 +1,1 @@
+"""Stands in for PySC2, which SMAC finds StarCraft II and its maps with."""
