@@ -1,10 +1,12 @@
 # make train: from a fresh machine to a trained team. make test: everything that has to hold. make mutants: whether the
-# tests of the pure functions would notice.
+# tests of the pure functions would notice. make originals: SMAClite, SMAC and SMACv2 themselves, from the checkouts in
+# the folder ORIGINALS (docs/environments.md).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+ORIGINALS ?= originals
 
-.PHONY: train test slow mutants format clean
+.PHONY: train test slow mutants originals format clean
 
 train: $(VENV)/installed
 	$(BIN)/python cli.py fit --config configs/quickstart.yaml
@@ -18,13 +20,16 @@ test: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n auto --maxprocesses 8 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow and not originals" -n auto --maxprocesses 8 --dist loadfile
 
 slow: $(VENV)/installed
 	$(BIN)/pytest -m slow
 
 mutants: $(VENV)/installed
 	$(BIN)/python tests/tools/mutants.py
+
+originals: $(VENV)-originals/installed
+	OMP_NUM_THREADS=1 ORIGINALS=$(ORIGINALS) $(VENV)-originals/bin/pytest -m originals -vv -rs tests/backends/originals
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
@@ -36,5 +41,11 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
+$(VENV)-originals/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)-originals
+	$(VENV)-originals/bin/pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(VENV)-originals/bin/pip install --quiet --disable-pip-version-check --no-build-isolation --editable ".[sc2,smaclite]" websockets
+	touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(VENV)-originals build *.egg-info

@@ -179,7 +179,7 @@ def began(env: Any) -> Any:
         ({"episode_limit": 10**20}, "episode_limit must be at most 100000, got 1"),
         ({"episode_limit": 10**20, "backend": "smaclite"}, "episode_limit must be at most 100000, got 1"),
         ({"scenario": 5}, "scenario must be a name"),
-        ({"backend": "starcraft"}, "backend must be 'embedded' or 'starcraft2' or 'smaclite', got 'starcraft'"),
+        ({"backend": "starcraft"}, "backend must be 'embedded' or 'starcraft2' or 'smacv2' or 'smaclite', got"),
         ({"backend_options": "difficulty"}, "backend_options must be a dict of the back end's arguments"),
         ({"opponent": 5}, "opponent must be the path of a checkpoint, got 5"),
     ],
