@@ -62,9 +62,14 @@ class Worker:
         return outcome, result
 
     def close(self, deadline: float) -> None:
-        """Lets the simulator end in good order, and kills what then is left."""
+        """Lets the simulator end in good order, reports on stderr if it cannot, and kills what then is left."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(max(0.0, deadline - time.monotonic()))
+        with suppress(EOFError, OSError):
+            while self.connection.poll():
+                outcome, result = self.connection.recv()
+                if outcome == "unclosed":
+                    print(f"a game did not end in good order: {result}", file=sys.stderr)
         self.kill()
 
     def kill(self) -> None:

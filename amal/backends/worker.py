@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import traceback
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -58,7 +59,15 @@ def serve(connection: Connection[Any, Any]) -> None:
         connection.send(("failed", f"{type(error).__name__}: {error}"))
     finally:
         if game is not None:
-            game.close()
+            _close(game, connection)
+
+
+def _close(game: Game, connection: Connection[Any, Any]) -> None:
+    try:
+        game.close()
+    except Exception as error:
+        with suppress(OSError):  # the parent is gone
+            connection.send(("unclosed", f"{type(error).__name__}: {error}"))
 
 
 def start(backend: str, scenario: str, seed: int, episode_limit: int | None, options: dict[str, Any]) -> Game:

@@ -82,6 +82,16 @@ def test_the_games_own_replays_are_saved_one_for_each_battle(stand_ins: StandIns
     assert len(list((tmp_path / "replays").iterdir())) == 2
 
 
+def test_a_replay_that_cannot_be_saved_is_told(
+    stand_ins: StandIns, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    battles = WorkerBattles("starcraft2", "3m", 1, options={"replay_dir": str(tmp_path / "file")})
+    battles.reset()
+    battles.close()
+    assert capfd.readouterr().err.startswith("a game did not end in good order: FileExistsError: ")
+
+
 def test_smacv2_plays_what_its_capabilities_say(stand_ins: StandIns) -> None:
     teams = {"n_units": 4, "n_enemies": 5, "team_gen": {"dist_type": "weighted_teams"}}
     env = SMACWrapper("10gen_terran", backend="smacv2", episode_limit=7, capability_config=teams)
