@@ -35,7 +35,7 @@ def summary(runs: Sequence[Run]) -> dict[str, float]:
     """Numbers of one cell. Spreads are standard deviations between seeds; of steps, of their logarithm."""
     rates = pd.concat([run.evaluations["win_rate"] for run in runs])
     jumps = pd.concat([run.evaluations["win_rate"].diff().abs().dropna() for run in runs])
-    final = next(iter(final_scores(runs).values()))[:, 0]
+    final = final_scores(runs)
     areas = np.array([area_under_curve(run) for run in runs])
     steps = [steps_to_threshold(run, THRESHOLD) for run in runs]
     arrived = np.array([amount for amount, censored in steps if not censored])

@@ -29,14 +29,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def run_cli(*args: object) -> None:
     """Runs the shipped command line in this process from the repository's root: ``run_cli("fit", "--config", …)``."""
+    with contextlib.chdir(ROOT):
+        run_here(*args)
+
+
+def run_here(*args: object) -> None:
+    """The same from the working directory."""
     from cli import main
 
-    with contextlib.chdir(ROOT):
-        main([str(arg) for arg in args])
+    main([str(arg) for arg in args])
 
 
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """The same, and the test stays there."""
+    """Runs the shipped command line in this process, from the repository's root unless the test goes elsewhere."""
     monkeypatch.chdir(ROOT)
-    return run_cli
+    return run_here

@@ -104,7 +104,7 @@ def test_the_number_of_threads_changes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("config", "less"),
-    [("mappo", ()), ("amal", ("--trainer.callbacks.evolution_frequency", "3", "--model.world_model_steps", "2"))],
+    [("mappo", ()), ("amal", ("--model.auxiliaries.evolution_frequency", "3", "--model.world_model.steps", "2"))],
 )
 def test_an_interrupted_run_goes_on_from_its_checkpoint_as_if_nothing_had_happened(
     cli: Cli, tmp_path: Path, config: str, less: tuple[str, ...]

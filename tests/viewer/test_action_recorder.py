@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from amal.algorithms.amal.algorithm import AMAL
+from amal.algorithms.amal import AMAL, Auxiliaries
 from amal.algorithms.mappo import MAPPO
 from amal.battle import VectorBattle
 from amal.battle.scenario import load_scenario
@@ -45,9 +45,10 @@ def test_every_algorithm_plays_as_in_its_rollouts(tmp_path: Path, kind: str) -> 
         init_args = {"share_parameters": False}
         module = MAPPO(**dims, share_parameters=False)
     else:
-        init_args = {"num_auxiliary_agents": 2, "cem_population_size": 10}
-        module = AMAL(**dims, **init_args)
-        init_args["replay_capacity"] = 10**12  # more than any machine has: playing must not ask for it
+        agents = {"num_auxiliary_agents": 2, "cem_population_size": 10}
+        module = AMAL(**dims, auxiliaries=Auxiliaries(**agents))  # type: ignore[arg-type]
+        # more than any machine has: playing must not ask for it
+        init_args = {"auxiliaries": agents, "world_model": {"buffer_size": 10**12}}
     checkpoint = save(tmp_path, module, init_args)
     player, scenario = load_player(checkpoint, tmp_path / "config.yaml")
     recorder = ActionRecorder(player)
