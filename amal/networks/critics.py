@@ -13,15 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from amal.networks.epymarl import Episodes, build_critic
-from amal.networks.policies import (
-    RELU_GAIN,
-    AgentLinear,
-    AgentMLP,
-    evaluating,
-    logistic,
-    orthogonal_linear,
-    standardized,
-)
+from amal.networks.layers import RELU_GAIN, AgentLinear, AgentMLP, logistic, orthogonal_linear, standardized
+from amal.networks.policies import evaluating
 from amal.runtime.argument_checks import check_at_least, check_flag
 from amal.runtime.source_files import described
 from amal.types import EpisodeBatch

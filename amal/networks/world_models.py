@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from amal.networks.policies import RELU_GAIN, AgentLinear, logistic, orthogonal_linear
+from amal.networks.layers import RELU_GAIN, AgentLinear, logistic, orthogonal_linear
 from amal.ops.losses import masked_mean, total
 from amal.runtime.argument_checks import check_at_least
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from amal.networks.critics import FiLMCritic
-from amal.networks.policies import standardized
+from amal.networks.layers import standardized
 
 
 class FiLMWithoutNorm(FiLMCritic):

@@ -8,7 +8,8 @@ from torch import Tensor
 from amal.algorithms.mappo import MAPPO
 from amal.algorithms.minibatches import Minibatch, packed_lives
 from amal.networks.critics import MAPPOCritic
-from amal.networks.policies import AgentLinear, GRUPolicy, IndependentPolicies, MLPPolicy, Policy
+from amal.networks.layers import AgentLinear
+from amal.networks.policies import GRUPolicy, IndependentPolicies, MLPPolicy, Policy
 
 OBS_DIM, N_AGENTS, N_ACTIONS = 7, 3, 5
 NORMS = {"feature_norm": True, "layer_norm": True}
