@@ -35,7 +35,10 @@ def suggestion(message: str, parser: ArgumentParser) -> str:
         return nearest(name[1], _classes())
     argument = re.search(r"Option '(\w+)' is not accepted", message)
     class_paths = re.findall(r"class_path[ =]'([\w.]+)'", message)  # outermost first
-    return nearest(argument[1], list(_arguments(class_paths[-1]))) if argument and class_paths else ""
+    if not argument or not class_paths:
+        return ""
+    # a base's argument that the class sets itself is none to suggest
+    return nearest(argument[1], [known for known in _arguments(class_paths[-1]) if known != argument[1]])
 
 
 def _classes() -> set[str]:

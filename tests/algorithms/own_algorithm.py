@@ -7,6 +7,7 @@ from lightning import LightningModule
 from torch import Tensor, nn
 
 from amal.algorithms.base import Algorithm
+from amal.algorithms.mappo import MAPPO
 from amal.types import ActionScores, EpisodeBatch
 
 KEPT = 100  # episodes
@@ -78,3 +79,17 @@ class Silent(LightningModule):
 
     def __init__(self, n_agents: int, n_actions: int, obs_dim: int, state_dim: int) -> None:
         super().__init__()
+
+
+class Unshared(MAPPO):
+    """MAPPO with an argument settled.
+
+    Args:
+        n_agents: from the scenario.
+        n_actions: from the scenario.
+        obs_dim: from the scenario.
+        state_dim: from the scenario.
+    """
+
+    def __init__(self, n_agents: int, n_actions: int, obs_dim: int, state_dim: int) -> None:
+        super().__init__(n_agents, n_actions, obs_dim, state_dim, share_parameters=False)

@@ -107,6 +107,13 @@ def test_a_module_that_is_no_algorithm_is_refused(cli: Cli, capsys: pytest.Captu
     assert exit.value.code == 2 and said.startswith("error: ") and said.count("\n") == 1
 
 
+def test_an_argument_that_a_class_has_settled_is_not_suggested(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli("fit", *OWN[:2], "--model", f"{MODULE}.Unshared", *OWN[4:], "--model.share_parameters", "true")
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and said.endswith("Option 'share_parameters' is not accepted\n")
+
+
 def test_only_losses_and_gradients_must_be_finite() -> None:
     nan = torch.tensor(float("nan"))
     check_finite({"train/information": nan, "train/value_loss": torch.tensor(1.0)})
