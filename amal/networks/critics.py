@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from amal.networks.epymarl import Episodes, build_critic
 from amal.networks.layers import RELU_GAIN, AgentLinear, AgentMLP, logistic, orthogonal_linear, standardized
-from amal.networks.policies import evaluating
+from amal.networks.policies import check_output
 from amal.runtime.argument_checks import check_at_least, check_flag
-from amal.runtime.source_files import described
 from amal.types import EpisodeBatch
 
 
@@ -38,14 +37,9 @@ class Critic(nn.Module):
 
 def check_critic(critic: Critic, state_dim: int, obs_dim: int, n_agents: int) -> None:
     """Raises ValueError unless the critic returns values [..., N] for a batch of zeros."""
-    n_rows, name = n_agents + 1, type(critic).__name__  # another number than the agents', or a mix-up goes unnoticed
-    with torch.no_grad(), evaluating(critic):
-        try:
-            values = critic(torch.zeros(n_rows, state_dim), torch.zeros(n_rows, n_agents, obs_dim))
-        except Exception as error:
-            raise ValueError(f"critic: {name} fails on a batch of zeros: {described(error)}") from error
-    if list(values.shape) != [n_rows, n_agents]:
-        raise ValueError(f"critic: {name} must return values [..., N] = {[n_rows, n_agents]}, got {list(values.shape)}")
+    n_rows = n_agents + 1  # another number than the agents', or a mix-up goes unnoticed
+    state, obs = torch.zeros(n_rows, state_dim), torch.zeros(n_rows, n_agents, obs_dim)
+    check_output("critic", critic, lambda: critic(state, obs), "values [..., N]", [n_rows, n_agents])
 
 
 class MAPPOCritic(Critic):

@@ -4,8 +4,7 @@ Letters: B episodes, T time, N agents, O observation size, A actions, F features
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -59,26 +58,35 @@ class Policy(nn.Module):
 
 def check_policy(policy: Policy, obs_dim: int, n_agents: int, n_actions: int) -> None:
     """Raises ValueError unless the policy returns logits [B, T, N, A] for a batch of zeros."""
-    n_rows, name = n_agents + 1, type(policy).__name__  # another number than the agents', or a mix-up goes unnoticed
-    with torch.no_grad(), evaluating(policy):
-        try:
-            logits, _ = policy(torch.zeros(n_rows, 1, n_agents, obs_dim), policy.initial_hidden(n_rows))
-        except Exception as error:
-            raise ValueError(f"policy: {name} fails on a batch of zeros: {described(error)}") from error
-    if list(logits.shape) != [n_rows, 1, n_agents, n_actions]:
-        expected = [n_rows, 1, n_agents, n_actions]
-        raise ValueError(f"policy: {name} must return logits [B, T, N, A] = {expected}, got {list(logits.shape)}")
+    n_rows = n_agents + 1  # another number than the agents', or a mix-up goes unnoticed
+    obs = torch.zeros(n_rows, 1, n_agents, obs_dim)
+    expected = [n_rows, 1, n_agents, n_actions]
+    check_output(
+        "policy", policy, lambda: policy(obs, policy.initial_hidden(n_rows))[0], "logits [B, T, N, A]", expected
+    )
 
 
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """The module in evaluation mode for a while, in which it draws nothing and remembers nothing."""
-    was_training = module.training
+def check_output(kind: str, module: nn.Module, call: Callable[[], Tensor], what: str, expected: Sequence[int]) -> None:
+    """Raises ValueError unless ``call``, of a module in evaluation mode, returns a tensor of that shape.
+
+    Args:
+        kind: of the module, in the message.
+        module: that is called. In evaluation mode it draws nothing and remembers nothing.
+        call: calls it.
+        what: it must return, in the message.
+        expected: shape.
+    """
+    name, was_training = type(module).__name__, module.training
     module.eval()
     try:
-        yield
+        with torch.no_grad():
+            output = call()
+    except Exception as error:
+        raise ValueError(f"{kind}: {name} fails on a batch of zeros: {described(error)}") from error
     finally:
         module.train(was_training)
+    if list(output.shape) != list(expected):
+        raise ValueError(f"{kind}: {name} must return {what} = {list(expected)}, got {list(output.shape)}")
 
 
 class MLPPolicy(Policy):
