@@ -141,8 +141,9 @@ class EpisodeBatch:
 
     obs: torch.Tensor = field(metadata=per_step("n_agents", "obs_dim", is_view=True))  # [B, T+1, N, O] float32
     state: torch.Tensor = field(metadata=per_step("state_dim", is_view=True))  # [B, T+1, S] float32
+    # [B, T+1, N, A]
     available_actions: torch.Tensor = field(metadata=per_step("n_agents", "n_actions", dtype="bool", is_view=True))
-    actions: torch.Tensor = field(metadata=per_step("n_agents", dtype="int64"))  # [B, T, N]; above [B, T+1, N, A]
+    actions: torch.Tensor = field(metadata=per_step("n_agents", dtype="int64"))  # [B, T, N]
     log_probs: torch.Tensor = field(metadata=per_step("n_agents"))  # [B, T, N] float32, of the actor, 0 without
     rewards: torch.Tensor = field(metadata=per_step())  # [B, T] float32, shared by the team
     terminated: torch.Tensor = field(metadata=per_step(dtype="bool"))  # [B, T], the step ended the battle

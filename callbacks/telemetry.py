@@ -38,6 +38,7 @@ class Telemetry(Callback):
         self._columns: list[str] = []
         self._speed: dict[str, float] | None = None  # of training, once that has ended
         self._writes = False  # once training has begun, unless there is nothing left to do
+        self._allowed_code: dict[str, str] = {}  # as it was when training began
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         budget, path = budget_of(trainer), _folder(trainer) / "metrics.csv"
@@ -48,6 +49,7 @@ class Telemetry(Callback):
                 part.write_bytes(rows)
         self._writes = trainer.is_global_zero and not (budget.is_met and _is_finished(_folder(trainer)))
         if self._writes:
+            self._allowed_code = code_digests()
             self._write_run(trainer, pl_module, "running")
 
     def on_train_batch_end(
@@ -96,7 +98,8 @@ class Telemetry(Callback):
         added = [name for name in row if name not in self._columns]
         if added:
             self._columns += added
-            _widen(path, len(added), self._columns)
+            if not is_new:
+                _widen(path, len(added), self._columns)
         writer = csv.DictWriter(line, self._columns)
         if is_new:
             writer.writeheader()
@@ -133,7 +136,7 @@ class Telemetry(Callback):
                 "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             },
             "code_version": code_version(),
-            "allowed_code": code_digests(),  # of others, by name
+            "allowed_code": self._allowed_code,
             "simulator_hash": simulator_hash() if source.backend == "embedded" else None,
             "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
             "hardware": {

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from amal.algorithms.base import Algorithm
 from amal.algorithms.minibatches import AgentSteps, Minibatch, Transitions, shuffled_episodes, shuffled_transitions
-from amal.networks.critics import Critic, MAPPOCritic, TargetCritic, check_critic, evaluate_critic
-from amal.networks.policies import IndependentPolicies, MLPPolicy, Policy, check_policy
+from amal.networks.critics import Critic, MAPPOCritic, TargetCritic, evaluate_critic
+from amal.networks.policies import IndependentPolicies, MLPPolicy, Policy
+from amal.networks.shape_checks import check_critic, check_policy
 from amal.ops.losses import (
     approx_kl,
     categorical_entropy,

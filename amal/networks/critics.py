@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from amal.networks.epymarl import Episodes, build_critic
 from amal.networks.layers import RELU_GAIN, AgentLinear, AgentMLP, logistic, orthogonal_linear, standardized
-from amal.networks.policies import check_output
 from amal.runtime.argument_checks import check_at_least, check_flag
 from amal.types import EpisodeBatch
 
@@ -33,13 +32,6 @@ class Critic(nn.Module):
         Returns:
             [..., N].
         """
-
-
-def check_critic(critic: Critic, state_dim: int, obs_dim: int, n_agents: int) -> None:
-    """Raises ValueError unless the critic returns values [..., N] for a batch of zeros."""
-    n_rows = n_agents + 1  # another number than the agents', or a mix-up goes unnoticed
-    state, obs = torch.zeros(n_rows, state_dim), torch.zeros(n_rows, n_agents, obs_dim)
-    check_output("critic", critic, lambda: critic(state, obs), "values [..., N]", [n_rows, n_agents])
 
 
 class MAPPOCritic(Critic):

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from amal.networks.layers import AgentLinear, AgentMLP, LayerNorm, few_outputs, orthogonal_, orthogonal_linear
 from amal.ops.recurrence import gated_recurrence
 from amal.runtime.argument_checks import check_at_least, check_flag
-from amal.runtime.source_files import described
 
 POLICY_GAIN = 0.01
 """Gain of a policy's last layer: it starts near uniform (MAPPO, Yu et al. 2022, arXiv:2103.01955, table of common
@@ -54,39 +53,6 @@ class Policy(nn.Module):
             batch_sizes: [T, N] int64 on the CPU, for recurrent policies only: how many lives of each agent have a
                 t-th step.
         """
-
-
-def check_policy(policy: Policy, obs_dim: int, n_agents: int, n_actions: int) -> None:
-    """Raises ValueError unless the policy returns logits [B, T, N, A] for a batch of zeros."""
-    n_rows = n_agents + 1  # another number than the agents', or a mix-up goes unnoticed
-    obs = torch.zeros(n_rows, 1, n_agents, obs_dim)
-    expected = [n_rows, 1, n_agents, n_actions]
-    check_output(
-        "policy", policy, lambda: policy(obs, policy.initial_hidden(n_rows))[0], "logits [B, T, N, A]", expected
-    )
-
-
-def check_output(kind: str, module: nn.Module, call: Callable[[], Tensor], what: str, expected: Sequence[int]) -> None:
-    """Raises ValueError unless ``call``, of a module in evaluation mode, returns a tensor of that shape.
-
-    Args:
-        kind: of the module, in the message.
-        module: that is called. In evaluation mode it draws nothing and remembers nothing.
-        call: calls it.
-        what: it must return, in the message.
-        expected: shape.
-    """
-    name, was_training = type(module).__name__, module.training
-    module.eval()
-    try:
-        with torch.no_grad():
-            output = call()
-    except Exception as error:
-        raise ValueError(f"{kind}: {name} fails on a batch of zeros: {described(error)}") from error
-    finally:
-        module.train(was_training)
-    if list(output.shape) != list(expected):
-        raise ValueError(f"{kind}: {name} must return {what} = {list(expected)}, got {list(output.shape)}")
 
 
 class MLPPolicy(Policy):

@@ -1,4 +1,4 @@
-"""The one way in which episodes are played: for training, for evaluation and for replays."""
+"""The one way in which episodes are played: for training, for evaluation and for films."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class EpisodeRecorder:
         """The recorded arrays [B, episode limit, ...], and how the episodes ended, in the order of their starts."""
         battle, log = self.battle, self._log
         longest = battle.spec.episode_limit
-        # anew for each batch, which whoever keeps it may rely on; what is not written to takes no memory
+        # new ones for each batch, so that a batch can be kept; pages that are not written to take no memory
         arrays = {
             name: np.empty((episodes, longest + FIELDS[name].is_view, *array.shape[2:]), array.dtype)
             for name, array in log.items()
@@ -151,7 +151,8 @@ class EpisodeRecorder:
                 )
 
     def _keep(self, arrays: dict[str, np.ndarray], row: int, e: int, start: int, end: int) -> _Episode:
-        """Copies the episode that battle e has just ended out of the log, which the next episode overwrites."""
+        """Copies the episode that battle e has just ended from the log, and its last views, before a restart overwrites
+        them."""
         length = end - start
         for name, array in arrays.items():
             array[row, :length] = self._log[name][start:end, e]
