@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -93,6 +93,30 @@ class RealExperience(Experience):
         return cls(**{**columns, "provenance": torch.full_like(experience.provenance, REAL)})
 
 
+@dataclass(frozen=True)
+class RealSequences:
+    """M stretches of L successive steps of real episodes. A stretch that would begin before its episode has steps in
+    front that did not happen; they hold anything finite."""
+
+    last: RealExperience  # the last steps
+    states: Tensor  # [M, L+1, S] float32, before each step and after the last
+    actions: Tensor  # [M, L, N] int64
+    happened: Tensor  # [M, L] bool
+    snapshots: Tensor | None = None  # [M, K] uint8, of the simulator before the last step, if they were recorded
+
+    @classmethod
+    def of_single_steps(cls, experience: RealExperience) -> Self:
+        """Stretches of one step."""
+        states = torch.stack([experience.state, experience.next_state], dim=1)
+        happened = torch.ones(len(experience), 1, dtype=torch.bool, device=states.device)
+        return cls(experience, states, experience.actions.unsqueeze(1), happened)
+
+    def to(self, *args: object, **kwargs: object) -> Self:
+        """Move every tensor as ``Tensor.to`` would."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: x.to(*args, **kwargs) for name, x in parts.items() if x is not None})
+
+
 class _Ring:
     """A circular table: the newest of the rows that were written, as many as it has room for."""
 
@@ -133,6 +157,7 @@ class AsymmetricReplayBuffer:
         folder: where those files go, in a new folder that is removed with the buffer; None: the system's temporary one.
             ``OSError`` if there is no room for them: here, not in the middle of a run.
         seed: of what is drawn.
+        snapshot_size: bytes of the simulator's memory that come with each real step; 0 without.
     """
 
     def __init__(
@@ -147,6 +172,7 @@ class AsymmetricReplayBuffer:
         memory_map: bool | None = None,
         folder: str | Path | None = None,
         seed: int = 0,
+        snapshot_size: int = 0,
     ) -> None:
         sizes = (capacity, n_agents, obs_dim, state_dim, n_actions, num_auxiliary_agents, auxiliary_capacity)
         self._sizes = dict(zip(SIZES, sizes, strict=True))
@@ -154,6 +180,9 @@ class AsymmetricReplayBuffer:
         check_at_least(1, **{name: size for name, size in self._sizes.items() if name != "num_auxiliary_agents"})
 
         self._record = _record(n_agents, obs_dim, state_dim, n_actions)
+        # beside the real steps: how many of its episode came before each, and the simulator's memory
+        self._steps = np.zeros(capacity, np.int64)
+        self._snapshots = np.zeros((capacity if snapshot_size else 0, snapshot_size), np.uint8)
         lengths = {"primary": capacity, "auxiliary": num_auxiliary_agents * auxiliary_capacity}
         needed = sum(lengths.values()) * self._record.itemsize
         if needed > MAPPED_ABOVE if memory_map is None else memory_map:
@@ -180,6 +209,11 @@ class AsymmetricReplayBuffer:
             raise OSError(error.errno, f"cannot put the replay buffer into {parent}: {reason}") from error
 
     @property
+    def capacity(self) -> int:
+        """Real transitions that there is room for."""
+        return self._sizes["capacity"]
+
+    @property
     def primary_size(self) -> int:
         """Real transitions stored."""
         return len(self._primary)
@@ -195,6 +229,7 @@ class AsymmetricReplayBuffer:
         ``transition`` has the fields of ``Experience`` without M; ``rewards`` may be a scalar, shared by the team, and
         ``provenance`` left out, else it is REAL. ``ValueError`` if a field is missing, unknown or of a wrong shape.
         """
+        self._steps[self._primary.written % self.capacity] = 0  # nothing is known of what came before
         self._add(self._primary, REAL, transition)
 
     def add_auxiliary(self, agent_id: int, transition: Mapping[str, ArrayLike]) -> None:
@@ -221,6 +256,12 @@ class AsymmetricReplayBuffer:
         batch = batch.to("cpu")
         arrays = self._checked(_columns(batch), tuple(batch.mask.shape))
         for episode, length in enumerate(batch.lengths.tolist()):
+            slots = (self._primary.written + np.arange(length)) % self.capacity
+            self._steps[slots] = np.arange(length)
+            if self._snapshots.size:
+                if batch.snapshots is None:
+                    raise ValueError("the episodes come without snapshots: imagination.perfect needs data.snapshots")
+                self._snapshots[slots] = batch.snapshots[episode, :length].numpy()
             self._primary.write({name: array[episode, :length] for name, array in arrays.items()})
 
     def add_auxiliary_batch(self, experience: Experience) -> None:
@@ -265,6 +306,45 @@ class AsymmetricReplayBuffer:
         _gather(self._primary.rows, stream.integers(self.primary_size, size=batch_size), rows)
         return RealExperience(**_tensors(rows))
 
+    def sample_sequences(
+        self, batch_size: int, length: int, newest: int | None = None, stream: np.random.Generator | None = None
+    ) -> RealSequences:
+        """Stretches of real steps that end at steps drawn uniformly and with replacement; errors as of
+        ``sample_primary``.
+
+        Args:
+            batch_size: M.
+            length: L.
+            newest: among how many of the newest real steps the last one is; by default, all.
+            stream: what to draw them with instead of ``primary_stream``, which then stays as it is.
+        """
+        self._check_sampling(batch_size)
+        stream = self.primary_stream if stream is None else stream
+        ring, stored = self._primary, self.primary_size
+        oldest = ring.written - stored
+        if newest is None:
+            slots = stream.integers(stored, size=batch_size)
+            numbers = oldest + (slots - oldest) % self.capacity
+        else:
+            numbers = ring.written - 1 - stream.integers(min(newest, stored), size=batch_size)
+            slots = numbers % self.capacity
+        last = np.empty(batch_size, self._record)
+        _gather(ring.rows, slots, last)
+        back = np.arange(length - 1, -1, -1)
+        earlier = numbers[:, None] - back
+        happened = (earlier >= oldest) & (back <= self._steps[slots][:, None])
+        earlier %= self.capacity
+        states = np.concatenate([ring.rows["state"][earlier], last["next_state"][:, None]], axis=1)
+        if (ring.rows["provenance"][earlier][happened] != REAL).any():
+            raise ProvenanceError("a stretch of real steps holds some that were imagined")
+        return RealSequences(
+            RealExperience(**_tensors(last)),
+            torch.from_numpy(states),
+            torch.from_numpy(ring.rows["actions"][earlier]),
+            torch.from_numpy(happened),
+            torch.from_numpy(self._snapshots[slots]) if self._snapshots.size else None,
+        )
+
     def sample_mixed(self, batch_size: int, aux_ratio: float = 0.3) -> Experience:
         """Real transitions, then imagined ones, each uniformly and with replacement; errors as of ``sample_primary``.
 
@@ -300,6 +380,8 @@ class AsymmetricReplayBuffer:
             "sizes": dict(self._sizes),
             "written": [ring.written for ring in rings],
             "rows": {name: torch.from_numpy(np.concatenate([r.rows[name][: len(r)] for r in rings])) for name in names},
+            "steps": torch.from_numpy(self._steps[: len(self._primary)].copy()),
+            "snapshots": torch.from_numpy(self._snapshots[: len(self._primary)].copy()),
             "streams": [stream.bit_generator.state for stream in (self.primary_stream, self.mixed_stream)],
         }
 
@@ -314,6 +396,8 @@ class AsymmetricReplayBuffer:
             for name, column in state["rows"].items():
                 ring.rows[name][: len(ring)] = column[start : start + len(ring)].numpy()
             start += len(ring)
+        for name, stored in (("steps", self._steps), ("snapshots", self._snapshots)):
+            stored[: len(state[name])] = state[name].numpy()
         self.primary_stream.bit_generator.state, self.mixed_stream.bit_generator.state = state["streams"]
 
 

@@ -62,6 +62,7 @@ class EpisodeSource:
         backend_options: dict[str, Any] | None = None,
         opponent: str | None = None,
         random_delay: bool | list[int] = False,
+        snapshots: bool = False,
     ) -> None:
         check_whole(1, LARGEST_COUNT, episodes_per_update=episodes_per_update)
         check_whole(1, MOST_BATTLES, num_envs=num_envs)
@@ -73,7 +74,9 @@ class EpisodeSource:
         _check_backend(backend, backend_options)
         self.budget, self.seed = budget, seed
         self.episodes_per_update, self.num_envs = episodes_per_update, num_envs
-        self.backend = backend
+        self.backend, self.snapshots = backend, snapshots
+        if snapshots and (backend != "embedded" or opponent is not None):
+            raise ValueError("snapshots are of the embedded simulator only, and without an opponent")
         self._worker_arguments = (scenario, episode_limit, backend_options)
         self._workers: WorkerBattles | None = None
         # only the embedded simulator tells who fights where
@@ -102,7 +105,7 @@ class EpisodeSource:
         """The next batch of training, played by the actor as it is now; counts in the budget."""
         if self._recorder is None:
             battle = self._battles("battles", self.num_envs, first_battle=rank() * self.num_envs)
-            self._recorder = EpisodeRecorder(battle, self.episodes_per_update)
+            self._recorder = EpisodeRecorder(battle, self.episodes_per_update, self.snapshots)
             self._generator = torch.Generator(device=actor.device).manual_seed(stream_seed(self.seed, "policy", rank()))
             self._restore()
         episodes = self.budget.allowed(self.episodes_per_update, processes())

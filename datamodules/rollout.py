@@ -40,6 +40,8 @@ class RolloutDataModule(LightningDataModule):
         random_delay: whether the embedded simulator draws for every shot how much later or sooner than its cooldown the
             next one comes, within the scenario's bounds or, if it has none, -1 to 2 ticks of 1/16 s, as StarCraft II
             does; or [least, most] for other bounds. False: as the scenario says; those that ship have no delay.
+        snapshots: record the memory of the embedded simulator with each step, to imagine in the simulator itself
+            (``configs/ablations/perfect_model.yaml``).
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class RolloutDataModule(LightningDataModule):
         backend_options: dict[str, Any] | None = None,
         opponent: str | None = None,
         random_delay: bool | list[int] = False,
+        snapshots: bool = False,
     ) -> None:
         super().__init__()
         self.budget = Budget(env_steps, episodes)
@@ -68,7 +71,9 @@ class RolloutDataModule(LightningDataModule):
             backend_options,
             opponent,
             random_delay,
+            snapshots,
         )
+        self.scenario = self.source.scenario  # the command line hands this to algorithms that ask for it
         spec = self.source.spec
         self.n_agents, self.n_actions = spec.n_agents, spec.n_actions  # the command line hands these to the algorithm
         self.obs_dim, self.state_dim = spec.obs_dim, spec.state_dim

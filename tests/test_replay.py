@@ -386,3 +386,58 @@ def test_senseless_sizes_and_samples_are_refused() -> None:
     for ratio in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match=r"aux_ratio must be in \[0, 1\]"):
             b.sample_mixed(4, ratio)
+
+
+@settings(max_examples=40)
+@given(
+    lengths=st.lists(st.integers(1, 6), min_size=1, max_size=8),
+    capacity=st.integers(4, 20),
+    length=st.integers(1, 5),
+    newest=st.none() | st.integers(1, 30),
+)
+def test_a_stretch_is_of_one_episode_and_in_order(
+    lengths: list[int], capacity: int, length: int, newest: int | None
+) -> None:
+    b = buffer(capacity)
+    batch = episodes(lengths, [True] * len(lengths))
+    b.add_primary_episodes(batch)
+    stretches = b.sample_sequences(50, length, newest)
+    steps = [(e, t) for e, n in enumerate(lengths) for t in range(n)]
+    kept = steps[-capacity:]
+    allowed = kept if newest is None else kept[-newest:]
+    rows = {tuple(batch.state[e, t].tolist()): (e, t) for e, t in steps}
+    for m in range(50):
+        e, t = rows[tuple(stretches.last.state[m].tolist())]
+        assert (e, t) in allowed
+        assert torch.equal(stretches.states[m, -1], batch.state[e, t + 1])
+        for back in range(length):
+            real = t >= back and (e, t - back) in kept
+            assert stretches.happened[m, length - 1 - back] == real
+            if real:
+                assert torch.equal(stretches.states[m, length - 1 - back], batch.state[e, t - back])
+                assert torch.equal(stretches.actions[m, length - 1 - back], batch.actions[e, t - back])
+
+
+def test_single_stretches_are_what_sample_primary_draws() -> None:
+    """So that flat world models learn from the same transitions as by the first design."""
+    one, other, batch = buffer(8), buffer(8), episodes([3, 6, 4], [True, True, True])
+    for b in (one, other):
+        b.add_primary_episodes(batch)
+    assert same(one.sample_primary(40), other.sample_sequences(40, 1).last)
+
+
+def test_snapshots_come_with_their_steps_and_are_missed_where_there_are_none() -> None:
+    batch = episodes([3, 4], [True, True])
+    marks = torch.arange(2 * 5 * 2, dtype=torch.uint8).view(2, 5, 2)
+    b = buffer(6, snapshot_size=2)
+    b.add_primary_episodes(replace(batch, snapshots=marks))
+    restored = buffer(6, snapshot_size=2)
+    restored.load_state_dict(b.state_dict())
+    for each in (b, restored):
+        drawn = each.sample_sequences(30, 2)
+        assert drawn.snapshots is not None
+        for state, mark in zip(drawn.last.state, drawn.snapshots, strict=True):
+            e, t = (batch.state[:, :4] == state).all(dim=-1).nonzero()[0].tolist()
+            assert torch.equal(mark, marks[e, t])
+    with pytest.raises(ValueError, match=r"data\.snapshots"):
+        b.add_primary_episodes(batch)

@@ -212,18 +212,22 @@ class MAPPO(Algorithm):
         return {"train/value_loss": loss.detach(), "train/critic_grad_norm": norm}
 
     @torch.no_grad()
-    def estimate_advantages(self, batch: EpisodeBatch, bonus: Tensor | None = None) -> tuple[Transitions, Tensor]:
-        """The steps of a batch with standardised advantages and value targets, and the critic's explained variance;
-        once per update, for the running statistics and the target critic move on. ``bonus`` as of
-        ``returns_and_advantages``."""
-        if self.target_critic is not None:
+    def estimate_advantages(
+        self, batch: EpisodeBatch, bonus: Tensor | None = None, is_real: bool = True
+    ) -> tuple[Transitions, Tensor]:
+        """The steps of a batch with standardised advantages and value targets, and the critic's explained variance.
+
+        Once per update for real episodes, for the running statistics and the target critic move on; any number of times
+        for imagined ones, from which no statistics are taken. ``bonus`` as of ``returns_and_advantages``."""
+        if is_real and self.target_critic is not None:
             self.target_critic.follow(self.critic)
-        if self.reward_normalizer is not None:
+        if is_real and self.reward_normalizer is not None:
             self.reward_normalizer.update(pooled(masked_moments(batch.rewards, batch.mask)))
         values, advantages, returns = self.returns_and_advantages(batch, bonus)
         happened = batch.mask.unsqueeze(-1).expand_as(returns)  # the dead have values too, see critic_loss
         critic_fit = explained_variance(self.value_normalizer.denormalize(values), returns, happened)
-        self.value_normalizer.update(pooled(masked_moments(returns, happened)))
+        if is_real:
+            self.value_normalizer.update(pooled(masked_moments(returns, happened)))
         targets = self.value_normalizer.normalize(returns)
         advantages = standardize(advantages, batch.alive, pooled(masked_moments(advantages, batch.alive)))
         return Transitions.of(batch, advantages, values, targets), critic_fit
@@ -260,16 +264,19 @@ class MAPPO(Algorithm):
                 advantages = advantages + n_step_returns(*steps, self.n_step_returns)
         return values[:, :-1], advantages, returns
 
-    def minibatches(self, batch: EpisodeBatch, transitions: Transitions) -> list[Minibatch]:
-        """The minibatches of all epochs, drawn in advance, as their sizes depend on what happened."""
-        n_minibatch = min(self.n_minibatch, len(batch.mask))  # the last batch of a budget can be smaller
+    def minibatches(
+        self, batch: EpisodeBatch, transitions: Transitions, n_epochs: int | None = None, n_minibatch: int | None = None
+    ) -> list[Minibatch]:
+        """The minibatches of all epochs, drawn in advance, as their sizes depend on what happened. By default as
+        many as of fresh episodes."""
+        n_minibatch = min(n_minibatch or self.n_minibatch, len(batch.mask))  # a budget's last batch can be smaller
 
         def shuffled() -> Iterator[Minibatch]:
             if self.policy.recurrent:
                 return shuffled_episodes(batch.mask, batch.alive, n_minibatch, self.generator)
             return shuffled_transitions(transitions.alive, n_minibatch, self.generator)
 
-        return [minibatch for _ in range(self.n_epochs) for minibatch in shuffled()]
+        return [minibatch for _ in range(n_epochs or self.n_epochs) for minibatch in shuffled()]
 
     def policy_loss(self, logits: Tensor, lived: AgentSteps) -> tuple[Tensor, dict[str, Tensor]]:
         """Clipped surrogate and entropy bonus; the loss to minimise, and its metrics.

@@ -339,6 +339,41 @@ class VectorBattle:
             self._opponent_side.actions[:] = state.get("opponent_actions", 0)
             self._opponent_side.observe(self._units, self._battles)
 
+    @property
+    def snapshots(self) -> np.ndarray:
+        """[E, K] uint8: what each battle's future follows from, its views apart; for ``go_on_from``."""
+        return np.concatenate([_bytes(array) for array in self._memory()], axis=1)
+
+    def go_on_from(self, snapshots: np.ndarray, random_states: np.ndarray, views: Mapping[str, np.ndarray]) -> None:
+        """Goes on from moments of battles of the same scenario, with other chances than they had.
+
+        Args:
+            snapshots: [E, K] uint8, of battles that were not over.
+            random_states: [E] uint64, of the random streams from here on.
+            views: ``obs``, ``state`` and ``available_actions`` at those moments.
+        """
+        if self._opponent_side is not None:
+            raise ValueError("battles with an opponent cannot go on from a snapshot: it does not hold the opponent")
+        start = 0
+        for array in self._memory():
+            size = _bytes(array).shape[1]
+            part = np.ascontiguousarray(snapshots[:, start : start + size])
+            array[:] = part.view(array.dtype).reshape(array.shape)
+            start += size
+        if self.scenario.family is not None:
+            for e in range(self.num_battles):
+                complete_lineup(self._scene, self._lineup, e)
+        self._battles.random_state = random_states
+        self._battles.over = False
+        for name, view in views.items():
+            getattr(self._views, name)[:] = view
+        for name in ("rewards", "terminated", "truncated", "won"):
+            getattr(self._views, name)[:] = 0
+
+    def _memory(self) -> list[np.ndarray]:
+        """The arrays [E, ...] that snapshots are made of."""
+        return [self._units, self._battles, *(getattr(self._lineup, name) for name in self._drawn())]
+
     def _check_indices(self, state: Mapping[str, np.ndarray]) -> None:
         """Raises ValueError for indices out of bounds, at which kernels would write anywhere."""
         units = np.ascontiguousarray(state["units"]).view(UNIT)
@@ -350,6 +385,11 @@ class VectorBattle:
             bounds.append((state["opponent_actions"], 0, self.spec.n_actions - 1))
         if any((index < least).any() or (index > most).any() for index, least, most in bounds):
             raise ValueError("battle state is damaged: it names units, types or actions that do not exist")
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    """[E, K] uint8: the memory of an array [E, ...]."""
+    return np.ascontiguousarray(array).view(np.uint8).reshape(len(array), -1)
 
 
 _compiled: list[bool] = []  # not empty once this process has the kernels

@@ -142,7 +142,7 @@ class TrainingCLI(LightningCLI):
         )
         parser.add_lightning_class_args(Evaluation, "evaluation")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
-        for name in DIMENSIONS:
+        for name in (*DIMENSIONS, "scenario"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:

@@ -9,18 +9,19 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from amal.battle.battlefield import Scenario
 from amal.networks.layers import RELU_GAIN, AgentLinear, logistic, orthogonal_linear
 from amal.ops.losses import masked_mean, total
 from amal.runtime.argument_checks import check_at_least
 
 if TYPE_CHECKING:
-    from amal.replay import RealExperience
+    from amal.replay import RealExperience, RealSequences
 
 # a lower minimum lets features that hardly vary outweigh all others in the gradient: with -10, errors of 5-step
 # predictions on 2s3z after 1000 updates (one seed) were larger by about 35 % (observations) and 70 % (state)
@@ -137,6 +138,18 @@ def _draw(mean: Tensor, log_var: Tensor, generator: Generator | None) -> Tensor:
     return mean + torch.exp(0.5 * log_var) * noise
 
 
+class LearnedModel(Protocol):
+    """What a world model's learning needs of an ``nn.Module``."""
+
+    past: int  # real steps before a moment that tell something about it
+
+    def losses(self, sequences: RealSequences) -> dict[str, Tensor]:
+        """Losses by part, of real stretches of ``past`` + 1 steps."""
+
+    def learn_rest(self, sequences: RealSequences) -> None:
+        """Learns from them what has no gradient."""
+
+
 class WorldModel(nn.Module):
     """MLP on own observation ⊕ own action ⊕ state ⊕ joint action ⊕ agent id, shared by the agents.
 
@@ -145,9 +158,12 @@ class WorldModel(nn.Module):
 
     Args:
         n_agents, n_actions, obs_dim, state_dim: N, A, O, S.
+        scenario: not needed, nothing is asked but sizes.
         hidden_dims: width of each layer of the encoder.
         decoder_dims: width of each layer between encoding and heads, in a decoder for agents and one for the team.
     """
+
+    past = 0
 
     def __init__(
         self,
@@ -155,6 +171,7 @@ class WorldModel(nn.Module):
         n_actions: int,
         obs_dim: int,
         state_dim: int,
+        scenario: Scenario | None = None,
         hidden_dims: Sequence[int] = (256, 256, 128),
         decoder_dims: Sequence[int] = (),
     ) -> None:
@@ -185,6 +202,14 @@ class WorldModel(nn.Module):
         state_change, state_spread, reward, done_logit = team_outputs.split([self.state_dim, self.state_dim, 1, 1], -1)
         team = state + state_change, bounded_log_var(state_spread), reward.squeeze(-1), done_logit.squeeze(-1)
         return Prediction(obs + obs_change, bounded_log_var(obs_spread), available_logits, *team)
+
+    def losses(self, sequences: RealSequences) -> dict[str, Tensor]:
+        """Losses by part, of the last steps of real stretches, as of ``world_model_losses``."""
+        real = sequences.last
+        return world_model_losses(self(real.obs, real.state, real.actions, real.alive), real)
+
+    def learn_rest(self, sequences: RealSequences) -> None:
+        """There is nothing that gradients do not teach."""
 
     def predict(
         self, obs: Tensor, state: Tensor, actions: Tensor, alive: Tensor, generator: Generator | None = None
@@ -246,23 +271,36 @@ class WorldModelEnsemble(nn.Module):
     """Several world models with weights of their own, whose disagreement tells what they do not know.
 
     Args:
-        factory: builds a member from (n_agents, n_actions, obs_dim, state_dim).
+        factory: builds a member from the other arguments.
         ensemble_size: E.
         n_agents, n_actions, obs_dim, state_dim: N, A, O, S.
+        scenario: that is fought, if it is known.
     """
 
     def __init__(
         self,
-        factory: Callable[[int, int, int, int], WorldModel],
+        factory: Callable[..., nn.Module],
         ensemble_size: int,
         n_agents: int,
         n_actions: int,
         obs_dim: int,
         state_dim: int,
+        scenario: Scenario | None = None,
     ) -> None:
         super().__init__()
         check_at_least(1, ensemble_size=ensemble_size)
-        self.members = nn.ModuleList(factory(n_agents, n_actions, obs_dim, state_dim) for _ in range(ensemble_size))
+        sizes = (n_agents, n_actions, obs_dim, state_dim)
+        self.members = nn.ModuleList(factory(*sizes, scenario) for _ in range(ensemble_size))
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the members predict views, and so have likelihoods of them."""
+        return all(isinstance(member, WorldModel) for member in self.members)
+
+    @property
+    def past(self) -> int:
+        """Real steps before a moment that the members need to see."""
+        return max(cast(LearnedModel, member).past for member in self.members)
 
     def outcomes(self, obs: Tensor, state: Tensor, actions: Tensor, alive: Tensor) -> tuple[Tensor, Tensor]:
         """Every member's mean and log-variance of the next observations, [E, M, N, O] each; arguments as a member's."""

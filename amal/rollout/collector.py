@@ -13,7 +13,7 @@ from amal.battle.battlefield import Scenario
 from amal.rollout.opponent import make_battles
 from amal.runtime.argument_checks import check_whole
 from amal.runtime.machine import one_thread
-from amal.types import Actor, Battles, EpisodeBatch
+from amal.types import Actor, Battles, EpisodeBatch, StepField
 
 FIELDS = EpisodeBatch.step_fields()
 VIEWS = tuple(name for name, step in FIELDS.items() if step.is_view)
@@ -42,9 +42,10 @@ class EpisodeRecorder:
     Args:
         battle: E battles, without automatic reset.
         max_episodes: B, the most episodes that one batch can hold.
+        snapshots: record the memory of the embedded simulator beside the views.
     """
 
-    def __init__(self, battle: Battles, max_episodes: int) -> None:
+    def __init__(self, battle: Battles, max_episodes: int, snapshots: bool = False) -> None:
         if battle.auto_reset:
             raise ValueError("EpisodeRecorder needs battles with auto_reset=False")
         check_whole(1, max_episodes=max_episodes)
@@ -54,8 +55,15 @@ class EpisodeRecorder:
         # no battle idles while an episode is left to start: the last one starts before max_episodes / E full lengths
         longest = (-(-max_episodes // num_battles) + 1) * spec.episode_limit
         sizes = {name: tuple(getattr(spec, axis) for axis in step.axes) for name, step in FIELDS.items()}
+        self._fields, self._views = dict(FIELDS), VIEWS
+        if snapshots:
+            sizes["snapshots"] = battle.snapshots.shape[1:]  # type: ignore[attr-defined]
+            self._fields["snapshots"] = StepField((), "uint8", is_view=True)
+            self._views = (*VIEWS, "snapshots")
         # as it happens, one slice per step; memory is used as far as it is written to
-        self._log = {name: np.zeros((longest, num_battles, *sizes[name]), FIELDS[name].dtype) for name in FIELDS}
+        self._log = {
+            name: np.zeros((longest, num_battles, *sizes[name]), step.dtype) for name, step in self._fields.items()
+        }
 
     @torch.inference_mode()
     def play(
@@ -93,7 +101,7 @@ class EpisodeRecorder:
         longest = battle.spec.episode_limit
         # new ones for each batch, so that a batch can be kept; pages that are not written to take no memory
         arrays = {
-            name: np.empty((episodes, longest + FIELDS[name].is_view, *array.shape[2:]), array.dtype)
+            name: np.empty((episodes, longest + self._fields[name].is_view, *array.shape[2:]), array.dtype)
             for name, array in log.items()
         }
         played: dict[int, _Episode] = {}
@@ -107,7 +115,7 @@ class EpisodeRecorder:
         if watch is not None:
             watch(battle)
         while running.any():
-            for name in VIEWS:
+            for name in self._views:
                 log[name][step] = getattr(battle, name)
             self._check_views(step)
             seen = (obs.to(device), available_actions.to(device))
@@ -156,7 +164,7 @@ class EpisodeRecorder:
         length = end - start
         for name, array in arrays.items():
             array[row, :length] = self._log[name][start:end, e]
-        for name in VIEWS:
+        for name in self._views:
             arrays[name][row, length] = getattr(self.battle, name)[e]
         dead_allies, dead_enemies = (int(self.battle.dead(side)[e]) for side in ("ally", "enemy"))
         return _Episode(length, bool(self.battle.won[e]), dead_allies, dead_enemies)
@@ -164,10 +172,10 @@ class EpisodeRecorder:
     def _batch(self, arrays: dict[str, np.ndarray], played: list[_Episode], progress: float) -> EpisodeBatch:
         lengths = np.array([episode.length for episode in played])
         longest = int(lengths.max())
-        trimmed = {name: array[:, : longest + FIELDS[name].is_view] for name, array in arrays.items()}
+        trimmed = {name: array[:, : longest + self._fields[name].is_view] for name, array in arrays.items()}
         for name, array in trimmed.items():
             for row, length in enumerate(lengths):
-                array[row, length + FIELDS[name].is_view :] = 0
+                array[row, length + self._fields[name].is_view :] = 0
         outcomes = {
             name: np.array([getattr(x, name) for x in played]) for name in ("won", "dead_allies", "dead_enemies")
         }

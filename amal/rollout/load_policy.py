@@ -16,7 +16,7 @@ from amal.runtime.checkpoints import CheckpointError, check_fits, check_is_file,
 from amal.runtime.configuration import DIMENSIONS, check_parsed
 from amal.runtime.trusted_code import ForeignCode, denied_import, permissions
 from amal.runtime.yaml_files import BadYaml, read_yaml
-from amal.types import Actor, BattleSpec
+from amal.types import Actor
 
 
 def load_player(checkpoint: Path, config: Path | None = None) -> tuple[LightningModule, Scenario]:
@@ -40,7 +40,7 @@ def load_player(checkpoint: Path, config: Path | None = None) -> tuple[Lightning
         scenario = with_random_delay(scenario, data.get("random_delay", False))
     except ValueError as error:
         raise CheckpointError(f"{config}: data.{error}") from None
-    module = _build(model, scenario.spec(), config)
+    module = _build(model, scenario, config)
     if not all(callable(getattr(module, name, None)) for name in ("act", "initial_hidden", "action_scores")):
         raise CheckpointError(
             f"{config}: a {type(module).__name__} cannot play: it is no amal.algorithms.base.Algorithm"
@@ -93,18 +93,20 @@ def _sections(config: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return model, data
 
 
-def _build(model: dict[str, Any], spec: BattleSpec, config: Path) -> LightningModule:
+def _build(model: dict[str, Any], scenario: Scenario, config: Path) -> LightningModule:
     """The module as the command line builds it, with fresh weights."""
     arguments = model.get("init_args") or {}
     if not isinstance(arguments, dict):
         raise CheckpointError(f"{config}: model.init_args must be a mapping, got {arguments!r}")
-    arguments |= {name: getattr(spec, name) for name in DIMENSIONS}
+    arguments |= {name: getattr(scenario.spec(), name) for name in DIMENSIONS}
     permissions()
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningModule, "model", required=True)
     try:
         parsed = parser.parse_object({"model": model | {"init_args": arguments}})
         check_parsed(parser, parsed)
+        if "scenario" in parsed.model.init_args:  # the algorithm asks for it
+            parsed.model.init_args.scenario = scenario
         with torch.random.fork_rng(devices=[]):  # whoever is built next gets the weights that it would have got
             built = parser.instantiate(parsed)
     except ForeignCode:

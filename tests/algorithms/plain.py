@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from amal.algorithms.amal.algorithm import AMAL
-from amal.algorithms.amal.imagination import imagine
+from amal.algorithms.amal.auxiliary_steps import imagine_steps
 from amal.algorithms.mappo import MAPPO
 from amal.networks.world_models import open_loop_errors, world_model_losses
 from amal.ops.cem import CrossEntropyMethod
@@ -300,7 +300,7 @@ class PlainAMAL(PlainMAPPO):
         o, agents = self.options.replay, self.options.auxiliaries
         starts = self.replay.sample_mixed(agents.num_auxiliary_agents * agents.imagination_starts, aux_ratio=0.0)
         lives = (self.population, starts, agents.imagination_horizon, self.imagination_stream)
-        imagined = imagine(self.world_model, self.policy, *lives)
+        imagined = imagine_steps(self.world_model, self.policy, *lives)
         self.replay.add_auxiliary_batch(imagined)
         drawn = self.replay.sample_mixed(n_minibatch * o.batch_size, o.aux_ratio)
         now, advantages, weights = self.off_policy_targets(drawn)

@@ -58,6 +58,7 @@ class OnSeveralThreads(TorchDispatchMode):
         ("mappo",),
         ("mappo_gru",),
         ("amal",),
+        ("amal_imagination",),
         ("amal", "ablations/information_gain"),
         ("mappo", "critics/film"),
         ("mappo", "critics/dual_path"),

@@ -39,7 +39,7 @@ TESTS = {  # by the beginnings of their names, the quickest first: the first fai
     "amal/algorithms/amal/auxiliaries.py": [
         *("tests/algorithms/amal/test_auxiliaries.py", "tests/algorithms/test_updates.py::test_two_updates_of_amal"),
     ],
-    "amal/algorithms/amal/imagination.py": ["tests/algorithms/amal/test_imagination.py"],
+    "amal/algorithms/amal/auxiliary_steps.py": ["tests/algorithms/amal/test_auxiliary_steps.py"],
     "amal/algorithms/amal/information.py": [
         *("tests/algorithms/amal/test_information.py", "tests/algorithms/test_updates.py::test_two_updates_of_amal"),
     ],

@@ -18,12 +18,15 @@ import torch
 from torch import Tensor
 
 from amal.algorithms.amal.auxiliaries import Auxiliaries
+from amal.algorithms.amal.imagination import Imagination, ImaginedBattles, SimulatedBattles, modelled_battles
 from amal.algorithms.amal.information import InformationBonus
 from amal.algorithms.amal.off_policy import OffPolicyReplay
 from amal.algorithms.amal.world_model_learning import IsolationAudit, WorldModelLearning, prediction_errors
 from amal.algorithms.mappo import MAPPO
+from amal.battle import VectorBattle
+from amal.battle.battlefield import Scenario
 from amal.ops.populations import flat_parameters
-from amal.replay import AsymmetricReplayBuffer, RealExperience
+from amal.replay import AsymmetricReplayBuffer, RealExperience, RealSequences
 from amal.runtime.distributed import of_first, rank
 from amal.runtime.random_streams import stream_seed
 from amal.types import EpisodeBatch
@@ -43,8 +46,10 @@ class AMAL(MAPPO):
         n_actions: number of actions; comes from the scenario.
         obs_dim: size of an agent's observation; comes from the scenario.
         state_dim: size of the global state; comes from the scenario.
+        scenario: that is fought; comes from the data, null with other back ends.
         lr: learning rate α of policy and critic, decayed linearly to 0 at the end of the budget.
         world_model: the world model θ and how it learns, or null.
+        imagination: how the policy learns inside the world model, or null.
         information: the information bonus, or null.
         auxiliaries: the auxiliary agents ψ, or null. ``callbacks.Evolution`` evolves them.
         replay: how the policy learns from replayed and imagined steps, or null.
@@ -58,7 +63,9 @@ class AMAL(MAPPO):
         obs_dim: int,
         state_dim: int,
         lr: float = 3e-4,
+        scenario: Scenario | None = None,
         world_model: WorldModelLearning | None = WorldModelLearning(),
+        imagination: Imagination | None = None,
         information: InformationBonus | None = InformationBonus(),
         auxiliaries: Auxiliaries | None = Auxiliaries(),
         replay: OffPolicyReplay | None = OffPolicyReplay(),
@@ -68,9 +75,10 @@ class AMAL(MAPPO):
         if self.policy.recurrent:
             raise ValueError("policy must be feed-forward for AMAL: replayed steps come without what was seen before")
         self.world_model_learning, self.information = world_model, information
+        self.imagination, self.scenario = imagination, scenario
         self.auxiliaries, self.replay = auxiliaries, replay
         self.sizes = {"n_agents": n_agents, "n_actions": n_actions, "obs_dim": obs_dim, "state_dim": state_dim}
-        self.world_model = None if world_model is None else world_model.build(**self.sizes)
+        self.world_model = None if world_model is None else world_model.build(**self.sizes, scenario=scenario)
         self.estimator = None if information is None else information.estimator()
         n_parameters = len(flat_parameters(self.policy))
         self.search = None if auxiliaries is None else auxiliaries.build(n_parameters)
@@ -98,6 +106,14 @@ class AMAL(MAPPO):
         elif estimator is not None and learning.ensemble_size < estimator.least_members:
             allowed = f"at least {estimator.least_members} for {type(estimator).__name__}"
             raise ValueError(f"world_model.ensemble_size must be {allowed}, got {learning.ensemble_size}")
+        if self.world_model is not None and not self.world_model.is_flat:
+            for name in ("information", "auxiliaries", "replay"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} needs amal.networks.world_models.WorldModel as world_model.model")
+        if self.imagination is not None and learning is None:
+            raise ValueError("imagination must be null without a world_model")
+        if self.imagination is not None and self.imagination.perfect and self.scenario is None:
+            raise ValueError("imagination.perfect must be false: only the embedded simulator can be imagined in")
         if self.auxiliaries is not None and self.replay is None:
             raise ValueError("auxiliaries must be null without replay: nobody would learn from what they imagine")
 
@@ -112,7 +128,19 @@ class AMAL(MAPPO):
             options["auxiliary_capacity"] = auxiliaries.auxiliary_buffer_size
         if learning.buffer_folder is not None:
             options |= {"memory_map": True, "folder": learning.buffer_folder}
+        if self.imagination is not None and self.imagination.perfect:
+            assert self.scenario is not None
+            options["snapshot_size"] = VectorBattle(self.scenario, 1).snapshots.shape[1]
         return AsymmetricReplayBuffer(learning.buffer_size, **options, seed=self.seed % 2**63)
+
+    @cached_property
+    def imagined_battles(self) -> ImaginedBattles:
+        """Where the team imagines."""
+        assert self.imagination is not None and self.world_model is not None
+        if not self.imagination.perfect:
+            return modelled_battles(self.world_model)
+        assert self.scenario is not None
+        return SimulatedBattles(self.scenario, self.imagination.starts)
 
     def setup(self, stage: str) -> None:
         device = self.trainer.strategy.root_device
@@ -148,6 +176,10 @@ class AMAL(MAPPO):
                 off_policy, told = self.replay.losses(self, self.replay_buffer, len(minibatches))
                 metrics |= told
         metrics |= self.take_steps(transitions, minibatches, off_policy)
+        if self.imagination is not None:
+            with profile("imagination"):
+                inside = (self.imagined_battles, self.replay_buffer, self.imagination_generator)
+                metrics |= self.imagination.learn(self, *inside, progress)
         return metrics | {"train/explained_variance": critic_fit} | self.evolution_metrics
 
     def learn_world_model(self, batch: EpisodeBatch) -> dict[str, Tensor]:
@@ -157,7 +189,7 @@ class AMAL(MAPPO):
         metrics = prediction_errors(world_model, batch)
         self.replay_buffer.add_primary_episodes(batch)
         optimizer = self.all_optimizers()[WORLD_MODEL]
-        draw = self.replay_buffer.sample_primary if learning.isolation else self._through_open_gate
+        draw = self.replay_buffer.sample_sequences if learning.isolation else self._through_open_gate
         audit = IsolationAudit(world_model, optimizer, self.replay_buffer) if self.has_evolved else None
         metrics |= learning.fit(world_model, optimizer, draw, self.max_grad_norm)
         if audit is not None:
@@ -165,10 +197,11 @@ class AMAL(MAPPO):
             self.has_evolved = False
         return metrics if self.auxiliaries is None else metrics | {"train/isolation_kl": self.isolation_kl}
 
-    def _through_open_gate(self, batch_size: int) -> RealExperience:
+    def _through_open_gate(self, batch_size: int, length: int) -> RealSequences:
         """What isolation forbids: imagined transitions passed off as real."""
-        assert self.replay is not None
-        return RealExperience.passing_off(self.replay_buffer.sample_mixed(batch_size, self.replay.aux_ratio))
+        assert self.replay is not None and length == 1
+        mixed = self.replay_buffer.sample_mixed(batch_size, self.replay.aux_ratio)
+        return RealSequences.of_single_steps(RealExperience.passing_off(mixed))
 
     def evolve(self, batch: EpisodeBatch) -> None:
         """ψ_i ← E(ψ_i): a new generation of auxiliary agents; ``callbacks.Evolution`` says when.

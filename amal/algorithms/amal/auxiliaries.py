@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from amal.algorithms.amal.imagination import imagine
+from amal.algorithms.amal.auxiliary_steps import imagine_steps
 from amal.networks.policies import Policy
 from amal.networks.world_models import WorldModelEnsemble
 from amal.ops.cem import CrossEntropyMethod
@@ -129,6 +129,6 @@ class Auxiliaries:
         device = population.device
         starts = replay_buffer.sample_mixed(self.num_auxiliary_agents * self.imagination_starts, aux_ratio=0.0)
         horizon = self.imagination_horizon
-        imagined = imagine(world_model, policy, population, starts.to(device), horizon, generator)
+        imagined = imagine_steps(world_model, policy, population, starts.to(device), horizon, generator)
         replay_buffer.add_auxiliary_batch(imagined)
         return {"train/imagined_steps": torch.tensor(len(imagined) / len(starts), device=device)}

@@ -19,7 +19,7 @@ from amal.algorithms.amal.off_policy import off_policy_targets
 from amal.algorithms.minibatches import Transitions, rows_of
 from amal.networks.policies import Policy
 from amal.networks.world_models import WorldModelEnsemble, gaussian_log_likelihood, open_loop_errors
-from amal.ops.losses import chosen_log_probs, masked_moments, mean, standardize
+from amal.ops.losses import chosen_log_probs, mean
 from amal.ops.populations import flat_parameters
 from amal.replay import REAL, Experience, RealExperience
 from amal.rollout.collector import EpisodeRecorder
@@ -38,7 +38,7 @@ def gradient_alignment(module: AMAL, fresh: EpisodeBatch, reference: EpisodeBatc
     """
     half = len(reference.mask) // 2
     ours, first, second, own = (
-        policy_gradient(module, lived_transitions(module, episodes))
+        policy_gradient(module, module.estimate_advantages(episodes, is_real=False)[0])
         for episodes in (reference, reference[:half], reference[half:], fresh)
     )
     found = {"fresh": own}
@@ -55,15 +55,6 @@ def gradient_alignment(module: AMAL, fresh: EpisodeBatch, reference: EpisodeBatc
     names = ("fresh", "replayed", "imagined", "update")
     cosines = {f"gradient_{name}": _cosine(found[name], ours) if name in found else float("nan") for name in names}
     return {**cosines, "gradient_ceiling": _cosine(first, second)}
-
-
-@torch.no_grad()
-def lived_transitions(module: AMAL, episodes: EpisodeBatch) -> Transitions:
-    """Steps of the policy's own episodes with the advantages that it would learn from; its running statistics stay."""
-    values, advantages, returns = module.returns_and_advantages(episodes)
-    targets = module.value_normalizer.normalize(returns)
-    advantages = standardize(advantages, episodes.alive, masked_moments(advantages, episodes.alive))
-    return Transitions.of(episodes, advantages, values, targets)
 
 
 def policy_gradient(module: AMAL, transitions: Transitions) -> Tensor:

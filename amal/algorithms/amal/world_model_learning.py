@@ -10,15 +10,18 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
-from amal.networks.world_models import WorldModel, WorldModelEnsemble, combined, open_loop_errors, world_model_losses
+from amal.battle.battlefield import Scenario
+from amal.networks.entity_model import EntityWorldModel, entity_errors
+from amal.networks.world_models import LearnedModel, WorldModel, WorldModelEnsemble, combined, open_loop_errors
 from amal.ops.divergence import gaussian_kl
 from amal.ops.losses import masked_mean
-from amal.replay import AsymmetricReplayBuffer, RealExperience
+from amal.replay import AsymmetricReplayBuffer, RealSequences
 from amal.runtime.argument_checks import check_at_least, check_positive
 from amal.runtime.distributed import average_gradients
 from amal.types import EpisodeBatch
@@ -42,7 +45,7 @@ class WorldModelLearning:
         buffer_folder: where the files of the replay buffer go; by default it is in memory, unless it exceeds 2 GiB.
     """
 
-    model: Callable[[int, int, int, int], WorldModel] = WorldModel
+    model: Callable[[int, int, int, int, Scenario | None], WorldModel | EntityWorldModel] = WorldModel
     ensemble_size: int = 1
     learning_rate: float = 3e-4
     steps: int = 8
@@ -56,9 +59,12 @@ class WorldModelLearning:
         check_at_least(0, steps=self.steps)
         check_positive(learning_rate=self.learning_rate)
 
-    def build(self, n_agents: int, n_actions: int, obs_dim: int, state_dim: int) -> WorldModelEnsemble:
+    def build(
+        self, n_agents: int, n_actions: int, obs_dim: int, state_dim: int, scenario: Scenario | None
+    ) -> WorldModelEnsemble:
         """A world model with fresh weights."""
-        return WorldModelEnsemble(self.model, self.ensemble_size, n_agents, n_actions, obs_dim, state_dim)
+        sizes = (n_agents, n_actions, obs_dim, state_dim)
+        return WorldModelEnsemble(self.model, self.ensemble_size, *sizes, scenario)
 
     def optimizer(self, world_model: WorldModelEnsemble) -> torch.optim.Optimizer:
         """Adam of all members' parameters."""
@@ -68,7 +74,7 @@ class WorldModelLearning:
         self,
         world_model: WorldModelEnsemble,
         optimizer: LightningOptimizer | torch.optim.Optimizer,
-        draw: Callable[[int], RealExperience],
+        draw: Callable[[int, int], RealSequences],
         max_grad_norm: float,
     ) -> dict[str, Tensor]:
         """The optimizer steps of one update; each member of the ensemble learns from batches of its own.
@@ -76,7 +82,7 @@ class WorldModelLearning:
         Args:
             world_model: θ.
             optimizer: of all members' parameters.
-            draw: real transitions, that many. Its type leaves no way in for others.
+            draw: real stretches, that many, that long. Its type leaves no way in for others.
             max_grad_norm: gradients are scaled down to this norm.
 
         Returns:
@@ -86,10 +92,11 @@ class WorldModelLearning:
         losses: list[dict[str, Tensor]] = []
         for _ in range(self.steps):
             optimizer.zero_grad()
-            for member in world_model.members:
-                real = draw(self.batch_size).to(device)
-                assert isinstance(member, WorldModel)
-                parts = world_model_losses(member(real.obs, real.state, real.actions, real.alive), real)
+            for module in world_model.members:
+                member = cast(LearnedModel, module)
+                real = draw(self.batch_size, member.past + 1).to(device)
+                member.learn_rest(real)
+                parts = member.losses(real)
                 combined(parts).backward()
                 losses.append({name: part.detach() for name, part in parts.items()})
             average_gradients(world_model)
@@ -110,6 +117,11 @@ def prediction_errors(world_model: WorldModelEnsemble, batch: EpisodeBatch) -> d
         Mean squared errors as "train/model_…_error_HORIZON"; NaN if no episode is long enough.
     """
     some = batch[: math.ceil(len(batch.mask) / HELD_OUT)]
+    first = world_model.members[0]
+    if isinstance(first, EntityWorldModel):
+        horizons = [h for h in OPEN_LOOP_HORIZONS if h <= batch.mask.shape[1]]
+        shares = entity_errors(first, some.state, some.actions, some.mask, horizons)
+        return {f"train/model_{name}": share for name, share in shares.items()}
     views = (some.obs, some.state, some.available_actions, some.actions)
     errors = {
         horizon: open_loop_errors(world_model, *views, horizon, some.mask)
@@ -145,10 +157,10 @@ class IsolationAudit:
             learning: as of the update.
             max_grad_norm: the same.
         """
-        draw = partial(self.replay_buffer.sample_primary, stream=self.stream)
+        draw = partial(self.replay_buffer.sample_sequences, stream=self.stream)
         learning.fit(self.control, self.optimizer, draw, max_grad_norm)
         with torch.no_grad():
-            probe = draw(learning.batch_size).to(next(self.control.parameters()).device)
+            probe = draw(learning.batch_size, 1).last.to(next(self.control.parameters()).device)
             seen = (probe.obs, probe.state, probe.actions, probe.alive)
             ours, theirs = self.audited.outcomes(*seen), self.control.outcomes(*seen)
             divergence = gaussian_kl(*ours, *theirs).mean(dim=0)

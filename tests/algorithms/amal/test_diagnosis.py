@@ -10,7 +10,6 @@ import yaml
 
 from amal.algorithms.amal.diagnosis import (
     gradient_alignment,
-    lived_transitions,
     playing_as,
     policy_gradient,
     surprise_correlation,
@@ -46,7 +45,7 @@ def test_the_gradient_of_the_last_bias_is_the_advantage_times_what_was_done_less
 
 def test_lived_steps_have_the_advantages_that_the_policy_would_learn_from() -> None:
     module, batch = small(), random_batch(0)
-    seen = lived_transitions(module, batch)
+    seen, _ = module.estimate_advantages(batch, is_real=False)
     expected, _ = module.estimate_advantages(batch)
     torch.testing.assert_close(seen.advantages[expected.alive], expected.advantages[expected.alive])
 

@@ -1,130 +1,170 @@
-"""What auxiliary agents live through inside a world model that does as it is told."""
+"""The team's own imagination: its episodes, what it changes and what it leaves alone."""
 
-import copy
-from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import Generator, Tensor, nn
+from lightning import seed_everything
+from torch import Generator, Tensor
 
-from amal.algorithms.amal.imagination import imagine
-from amal.networks.policies import MLPPolicy
-from amal.networks.world_models import ImaginedStep
-from amal.ops.losses import chosen_log_probs, masked_log_softmax, sample_categorical
-from amal.ops.populations import flat_parameters
-from amal.replay import REAL, Experience
-from tests.algorithms.episodes import N_ACTIONS, N_AGENTS, OBS_DIM, STATE_DIM
+from amal.algorithms.amal import AMAL, Imagination, WorldModelLearning
+from amal.algorithms.amal.imagination import SimulatedBattles, Views, imagine
+from amal.battle import VectorBattle
+from amal.networks.world_models import WorldModel
+from amal.ops.returns import generalized_advantages
+from amal.replay import AsymmetricReplayBuffer, RealSequences
+from amal.rollout.collector import EpisodeRecorder
+from amal.types import EpisodeBatch
+from tests.algorithms.episodes import (
+    N_ACTIONS,
+    N_AGENTS,
+    SIZES,
+    SMALL_CRITIC,
+    SMALL_MLP,
+    parameters,
+    random_batch,
+    train,
+)
+from tests.rollout.actors import RandomActor
 
-N_POLICIES, STARTS_EACH, HORIZON = 3, 2, 4
-BATTLES = N_POLICIES * STARTS_EACH
-ENDS = (1, 4, 2, 9, 3, 9)  # the step after which each battle is over, counted from 1
-
-
-class Script(nn.Module):
-    """Every view rises by one per step, agent 2 dies in the second, and battles end after the steps of ``ENDS``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked: list[tuple[Tensor, ...]] = []
-        self.generators: list[Generator | None] = []
-
-    def predict(
-        self, obs: Tensor, state: Tensor, actions: Tensor, alive: Tensor, generator: Generator | None = None
-    ) -> ImaginedStep:
-        self.asked.append((obs, state, actions, alive))
-        self.generators.append(generator)
-        step = len(self.asked)
-        available = torch.zeros(BATTLES, N_AGENTS, N_ACTIONS, dtype=torch.bool)
-        available[..., 1:] = True
-        if step >= 2:
-            available[:, 2] = torch.arange(N_ACTIONS) == 0
-        done = torch.tensor(ENDS) <= step
-        return ImaginedStep(obs + 1, state + 1, 10.0 * step + torch.arange(BATTLES), done, available)
-
-
-def starts() -> Experience:
-    g = torch.Generator().manual_seed(0)
-    available = torch.rand(BATTLES, N_AGENTS, N_ACTIONS, generator=g) < 0.5
-    available[..., 0], available[..., 1] = False, True
-    obs, state = (torch.randn(BATTLES, *shape, generator=g) for shape in ((N_AGENTS, OBS_DIM), (STATE_DIM,)))
-    nothing = torch.full((BATTLES, N_AGENTS), 99)
-    return Experience(
-        obs=obs,
-        state=state,
-        available_actions=available,
-        actions=nothing,
-        log_probs=nothing.float(),
-        rewards=nothing.float(),
-        next_obs=obs - 50,
-        next_state=state - 50,
-        next_available_actions=~available,
-        done=torch.ones(BATTLES, dtype=torch.bool),  # where one was over: what came before it is a start all the same
-        provenance=torch.full((BATTLES,), REAL),
-    )
+LENGTHS = (6, 4, 5, 3)
+ENDS = torch.tensor([2, 9, 1])  # the step in which each scripted battle ends
+OPTIONS: dict[str, tuple[Any, Any]] = {  # what it is here, and another value
+    "rounds": (2, 1),
+    "starts": (6, 7),
+    "horizon": (3, 2),
+    "newest": (12, 4),
+    "warm_up": (20, 10),
+    "n_epochs": (1, 2),
+    "n_minibatch": (2, 3),
+}
 
 
-@pytest.fixture
-def policies() -> tuple[MLPPolicy, Tensor]:
-    """An architecture, and the auxiliary policies' parameters."""
-    torch.manual_seed(0)
-    policy = MLPPolicy(OBS_DIM, N_AGENTS, N_ACTIONS, hidden_sizes=(8, 8))
-    return policy, flat_parameters(policy) + 0.5 * torch.randn(N_POLICIES, len(flat_parameters(policy)))
+class Script:
+    """Battles whose views tell the step, with a reward of 1, 2, …; each ends as ``ENDS`` says."""
+
+    past = 0
+
+    def reset(self, moments: RealSequences, generator: Generator) -> Views:
+        self.steps = 0
+        return self._views()
+
+    def step(self, actions: Tensor, generator: Generator) -> tuple[Views, Tensor, Tensor]:
+        self.steps += 1
+        return self._views(), torch.full((3,), float(self.steps)), self.steps >= ENDS
+
+    def _views(self) -> Views:
+        available = torch.ones(3, N_AGENTS, N_ACTIONS, dtype=torch.bool)
+        available[..., 0] = False
+        return Views(torch.full((3, N_AGENTS, 6), float(self.steps)), torch.full((3, 7), float(self.steps)), available)
 
 
-def acting(policy: MLPPolicy, parameters: Tensor) -> Callable[[Tensor], Tensor]:
-    own = copy.deepcopy(policy)
-    nn.utils.vector_to_parameters(parameters, own.parameters())
-    return lambda obs: own(obs.unsqueeze(1), own.initial_hidden(len(obs)))[0].squeeze(1).detach()
+def real(seed: int = 0) -> AsymmetricReplayBuffer:
+    buffer = AsymmetricReplayBuffer(40, **SIZES, num_auxiliary_agents=0)
+    buffer.add_primary_episodes(random_batch(seed, LENGTHS))
+    return buffer
 
 
-def test_every_step_is_what_the_policy_did_and_the_model_answered(policies: tuple[MLPPolicy, Tensor]) -> None:
-    policy, auxiliary = policies
-    script, generator = Script(), torch.Generator().manual_seed(7)
-    lived = imagine(script, policy, auxiliary, starts(), HORIZON, generator)
-    assert all(used is generator for used in script.generators)
-
-    chance, first, at = torch.Generator().manual_seed(7), starts(), 0
-    available, who = first.available_actions, torch.arange(N_POLICIES).repeat_interleave(STARTS_EACH)
-    for t in range(HORIZON):
-        obs = first.obs + t
-        logits = torch.cat([acting(policy, auxiliary[k])(obs[who == k]) for k in range(N_POLICIES)])
-        actions = sample_categorical(masked_log_softmax(logits, available), chance)
-        asked = script.asked[t]
-        for found, expected in zip(asked, (obs, first.state + t, actions, ~available[..., 0]), strict=True):
-            torch.testing.assert_close(found, expected)
-        rows = [i for i in range(BATTLES) if ENDS[i] > t]
-        steps, at = lived[torch.arange(at, at + len(rows))], at + len(rows)
-        following = torch.zeros_like(available)
-        following[..., 1:] = True
-        if t >= 1:
-            following[:, 2] = torch.arange(N_ACTIONS) == 0
-        expected = Experience(
-            obs=obs,
-            state=first.state + t,
-            available_actions=available,
-            actions=actions,
-            log_probs=chosen_log_probs(logits, available, actions),
-            rewards=(10.0 * (t + 1) + torch.arange(BATTLES)).unsqueeze(-1).expand(-1, N_AGENTS),
-            next_obs=obs + 1,
-            next_state=first.state + t + 1,
-            next_available_actions=following,
-            done=torch.tensor(ENDS) <= t + 1,
-            provenance=who,
-        )[torch.tensor(rows)]
-        for name, value in vars(expected).items():
-            torch.testing.assert_close(getattr(steps, name), value, msg=lambda text, name=name: f"{name}: {text}")
-        available = following
-    assert at == len(lived) == sum(min(end, HORIZON) for end in ENDS)
+def built(changes: dict[str, Any], **options: Any) -> AMAL:
+    seed_everything(0, verbose=False)
+    parts: dict[str, Any] = {"information": None, "auxiliaries": None, "replay": None}
+    parts["world_model"] = WorldModelLearning(partial(WorldModel, hidden_dims=(16, 16)), steps=2, batch_size=8)
+    chosen = {name: value for name, (value, _) in OPTIONS.items()} | changes
+    networks: dict[str, Any] = {"policy": SMALL_MLP, "critic": SMALL_CRITIC, "n_minibatch": 2, "lr": 1e-2}
+    return AMAL(**{**SIZES, **networks, **parts, "imagination": Imagination(**chosen)} | options)
 
 
-def test_imagined_experience_is_without_gradient_and_takes_only_the_streams_draws(
-    policies: tuple[MLPPolicy, Tensor],
-) -> None:
-    policy, auxiliary = policies
-    runs = []
-    for seed in (1, 1, 2):
-        torch.rand(seed)  # what others draw must not matter
-        lived = imagine(Script(), policy, auxiliary, starts(), HORIZON, torch.Generator().manual_seed(seed))
-        assert not lived.log_probs.requires_grad and lived.log_probs.max() <= 0 and lived.log_probs.min() < 0
-        runs.append(lived.actions)
-    assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
+def batch_of(i: int) -> EpisodeBatch:
+    return random_batch(i, LENGTHS)
+
+
+def test_imagined_episodes_end_as_they_are_told_and_are_cut_at_the_horizon() -> None:
+    generator = Generator().manual_seed(0)
+    episodes = imagine(Script(), RandomActor(), real().sample_sequences(3, 1), 4, generator, 0.5)
+    assert episodes.mask.tolist() == [[True, True, False, False], [True] * 4, [True, False, False, False]]
+    assert episodes.terminated.nonzero().tolist() == [[0, 1], [2, 0]]
+    assert episodes.truncated.nonzero().tolist() == [[1, 3]]
+    assert episodes.rewards.tolist() == [[1, 2, 0, 0], [1, 2, 3, 4], [1, 0, 0, 0]]
+    assert episodes.obs[1, :, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert episodes.progress == 0.5
+    values = torch.full((3, 5, N_AGENTS), 10.0)
+    steps = (episodes.rewards, values, episodes.terminated, episodes.mask)
+    advantages = generalized_advantages(*steps, gamma=1.0, gae_lambda=0.0)
+    assert advantages[:, :, 0].tolist() == [[1, -8, 0, 0], [1, 2, 3, 4], [-9, 0, 0, 0]], "only the cut one bootstraps"
+
+
+def test_the_simulator_goes_on_from_real_moments() -> None:
+    """Rewards and views are those of the simulator itself, from where the real battle stood."""
+    battle = VectorBattle("3m", 4, seed=0, auto_reset=False)
+    batch = EpisodeRecorder(battle, 8, snapshots=True).play(RandomActor(), 8, Generator().manual_seed(0))
+    sizes = {name: getattr(battle.spec, name) for name in SIZES}
+    buffer = AsymmetricReplayBuffer(1000, **sizes, num_auxiliary_agents=0, snapshot_size=batch.snapshots.shape[-1])
+    buffer.add_primary_episodes(batch)
+    moments = buffer.sample_sequences(16, 1)
+    episodes = imagine(SimulatedBattles(battle.scenario, 16), RandomActor(), moments, 6, Generator().manual_seed(1), 0)
+    for name in ("obs", "state", "available_actions"):
+        assert torch.equal(getattr(episodes, name)[:, 0], getattr(moments.last, name))
+
+    replayed = VectorBattle("3m", 16, seed=5, auto_reset=False)
+    chances = torch.randint(1, 2**62, (16,), generator=Generator().manual_seed(1)).numpy().astype(np.uint64)
+    replayed.go_on_from(moments.snapshots.numpy(), chances, {"available_actions": moments.last.available_actions})
+    for t in range(6):
+        replayed.step(episodes.actions[:, t].numpy())
+        running = episodes.mask[:, t].numpy()
+        assert np.allclose(episodes.rewards[:, t].numpy()[running], replayed.rewards[running])
+        assert np.array_equal(episodes.terminated[:, t].numpy()[running], replayed.terminated[running])
+
+
+def test_imagination_needs_snapshots_for_the_simulator() -> None:
+    battles = SimulatedBattles(VectorBattle("3m", 1).scenario, 3)
+    with pytest.raises(ValueError, match=r"data\.snapshots"):
+        battles.reset(real().sample_sequences(3, 1), Generator())
+
+
+def test_every_option_is_tried() -> None:
+    assert set(OPTIONS) == {field.name for field in fields(Imagination)} - {"perfect"}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_has_an_effect(name: str) -> None:
+    one, other = built({}), built({name: OPTIONS[name][1]})
+    for module in (one, other):
+        train(module, batch_of, n_batches=2)
+    assert any(not torch.equal(a, b) for a, b in zip(parameters(one).values(), parameters(other).values(), strict=True))
+
+
+def test_it_moves_policy_and_critic_but_neither_the_world_model_nor_running_statistics() -> None:
+    with_it, without = built({"warm_up": 0}), built({"warm_up": 10**6})
+    for module in (with_it, without):
+        train(module, batch_of, n_batches=1)
+    ours, theirs = parameters(with_it), parameters(without)
+    moved = {name for name in ours if not torch.equal(ours[name], theirs[name])}
+    assert any(name.startswith("policy.") for name in moved) and any(name.startswith("critic.") for name in moved)
+    assert not any(name.startswith("world_model.") for name in moved)
+    for name, buffer in with_it.value_normalizer.named_buffers():
+        assert torch.equal(buffer, dict(without.value_normalizer.named_buffers())[name])
+
+
+def test_world_models_learn_the_same_whatever_is_imagined() -> None:
+    """Isolation, over several updates on the same real episodes."""
+    one, other = built({"rounds": 1, "horizon": 1}), built({"rounds": 3, "starts": 9, "warm_up": 0})
+    for module in (one, other):
+        train(module, batch_of, n_batches=3)
+    assert one.world_model is not None and other.world_model is not None
+    for ours, theirs in zip(one.world_model.parameters(), other.world_model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"world_model": None}, "imagination must be null without a world_model"),
+        ({"imagination": Imagination(perfect=True)}, "imagination.perfect must be false"),
+    ],
+)
+def test_combinations_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        built({}, **options)

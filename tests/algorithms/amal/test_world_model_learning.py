@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from amal.algorithms.amal.world_model_learning import IsolationAudit, WorldModelLearning
 from amal.networks.world_models import WorldModel
-from amal.replay import AsymmetricReplayBuffer, Experience, ProvenanceError, RealExperience
+from amal.replay import AsymmetricReplayBuffer, Experience, ProvenanceError, RealExperience, RealSequences
 from tests.algorithms.amal.test_algorithm import evolving, small
 from tests.algorithms.episodes import N_ACTIONS, N_AGENTS, OBS_DIM, STATE_DIM, parameters, random_batch, train
 from tests.conftest import ROOT
@@ -46,10 +46,14 @@ def trajectory(contents: list[tuple[int, int, float | None]], draws: list[int], 
         isolation: False opens the gate.
     """
     torch.manual_seed(0)
-    model = LEARNING.build(N_AGENTS, N_ACTIONS, OBS_DIM, STATE_DIM)
+    model = LEARNING.build(N_AGENTS, N_ACTIONS, OBS_DIM, STATE_DIM, None)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     replay = AsymmetricReplayBuffer(300, N_AGENTS, OBS_DIM, STATE_DIM, N_ACTIONS, N_AUXILIARY, auxiliary_capacity=50)
-    draw = replay.sample_primary if isolation else lambda n: RealExperience.passing_off(replay.sample_mixed(n))
+
+    def through_open_gate(batch_size: int, length: int) -> RealSequences:
+        return RealSequences.of_single_steps(RealExperience.passing_off(replay.sample_mixed(batch_size)))
+
+    draw = replay.sample_sequences if isolation else through_open_gate
     thetas = []
     for t in range(N_UPDATES):
         if t % 20 == 0:
@@ -137,7 +141,7 @@ def test_the_type_checker_refuses_auxiliary_data(tmp_path: Path) -> None:
         "from amal.replay import AsymmetricReplayBuffer\n"
         "from amal.networks.world_models import WorldModelEnsemble\n"
         "def run(model: WorldModelEnsemble, replay: AsymmetricReplayBuffer, adam: torch.optim.Optimizer) -> None:\n"
-        "    WorldModelLearning().fit(model, adam, replay.sample_primary, 10.0)\n"
+        "    WorldModelLearning().fit(model, adam, replay.sample_sequences, 10.0)\n"
         "    WorldModelLearning().fit(model, adam, replay.sample_mixed, 10.0)\n"
     )
     command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), str(program)]

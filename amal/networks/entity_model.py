@@ -1,0 +1,271 @@
+"""The entity-wise world model: what each unit does next follows from all units, their pairs and what it remembers.
+
+Letters: M battles, N agents, U units (agents first), F features of a unit, T steps, D width, H memory, A actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from amal.battle.battlefield import FIELD_SIZE, MOVE_ACTIONS, Scenario
+from amal.battle.observer import TARGET_DISTANCE
+from amal.networks.layers import logistic
+from amal.networks.unit_views import COOLDOWN, HP, SHIELD, TYPES, UnitViews, X, Y
+from amal.ops.recurrence import gated_recurrence
+from amal.replay import RealSequences
+from amal.runtime.argument_checks import check_at_least
+
+ORDERS = MOVE_ACTIONS + 1  # no-op, stop, four moves, any target
+OUTPUTS = 6  # changes of hp, shield, x, y; next cooldown; whether it dies
+PAIR_FEATURES = 9
+HP_SCALE, CELL_SCALE = 5.0, 1.0  # of changes, so that a typical one is about 1
+LEAST_HP = 0.01  # of a unit that is not expected to die
+RIDGE = 1e-3
+
+
+class EntityWorldModel(nn.Module):
+    """Units and their pairs pass messages; each unit keeps a memory, for the state hides when an enemy shoots next.
+
+    Of a unit it expects the changes of health, shield and position, the next cooldown, and the chance that it dies; of
+    the team the reward, linear in health taken, kills and victory, by least squares. Permuting units permutes what is
+    expected. Deaths are drawn, nothing else is. The views follow from units by ``UnitViews``.
+
+    Args:
+        n_agents, n_actions, obs_dim, state_dim: sizes that the scenario has too.
+        scenario: names of the views' features; other back ends have none.
+        width: D.
+        memory: H.
+        rounds: of messages.
+        past: real steps before a moment over which the memory is built up.
+    """
+
+    def __init__(
+        self,
+        n_agents: int,
+        n_actions: int,
+        obs_dim: int,
+        state_dim: int,
+        scenario: Scenario | None,
+        width: int = 48,
+        memory: int = 24,
+        rounds: int = 2,
+        past: int = 8,
+    ) -> None:
+        super().__init__()
+        if scenario is None:
+            raise ValueError("EntityWorldModel needs to know what the features are; use the flat WorldModel")
+        check_at_least(1, width=width, memory=memory, rounds=rounds, past=past)
+        self.views = UnitViews(scenario)
+        self.n_agents, self.past, self.n_memory = n_agents, past, memory
+        features = self.views.n_features + 5 + 2 + ORDERS  # of now, changes, side and alive, order
+        self.first = nn.Linear(features + memory, width)
+        self.receivers = nn.ModuleList(nn.Linear(width, width) for _ in range(rounds))
+        self.senders = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(rounds))
+        self.pairs = nn.ModuleList(nn.Linear(PAIR_FEATURES, width, bias=False) for _ in range(rounds))
+        self.updates = nn.ModuleList(nn.Linear(3 * width, width) for _ in range(rounds))
+        self.to_remember = nn.Linear(width, 3 * memory)
+        self.recurrent = nn.Linear(memory, 3 * memory)
+        self.hidden = nn.Linear(width, width)
+        self.head = nn.Linear(width, OUTPUTS)
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+        n_rewards = 2 * max(self.views.n_features - TYPES, 1) + 2
+        self.reward_moments: Tensor
+        self.register_buffer("reward_moments", torch.zeros(n_rewards, n_rewards + 1, dtype=torch.float64))
+        self.reward_weights: Tensor
+        self.register_buffer("reward_weights", torch.zeros(n_rewards))
+
+    def initial_memory(self, number: int) -> Tensor:
+        return self.head.weight.new_zeros(number, self.views.n_units, self.n_memory)
+
+    def forward(self, before: Tensor, now: Tensor, actions: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Units [M, U, F] one step ago and now, actions [M, N], memory [M, U, H] → outputs [M, U, 6], next memory."""
+        lives = now[..., HP] > 0
+        units, pairs = self._inputs(before, now, actions, lives)
+        x = F.relu(self.first(torch.cat([units, memory], dim=-1)))
+        speaks = lives.unsqueeze(1).unsqueeze(-1)
+        for receive, send, pair, update in zip(self.receivers, self.senders, self.pairs, self.updates, strict=True):
+            messages = F.relu(receive(x).unsqueeze(2) + send(x).unsqueeze(1) + pair(pairs)) * speaks
+            x = x + F.relu(update(torch.cat([x, 0.3 * messages.sum(dim=2), messages.amax(dim=2)], dim=-1)))
+        told, remembered = self.to_remember(x.flatten(0, 1)), memory.flatten(0, 1)
+        remembered = gated_recurrence(told, remembered, self.recurrent.weight, self.recurrent.bias, [len(told)])
+        return self.head(F.relu(self.hidden(x))), torch.where(lives.unsqueeze(-1), remembered.view_as(memory), 0.0)
+
+    def _inputs(self, before: Tensor, now: Tensor, actions: Tensor, lives: Tensor) -> tuple[Tensor, Tensor]:
+        """Of units [M, U, ...] and of pairs [M, U, U, 9], receiver first."""
+        number, n_units = lives.shape
+        changes = torch.where((before[..., HP] > 0).unsqueeze(-1), (now - before)[..., :TYPES], 0.0)
+        changes = changes * changes.new_tensor([HP_SCALE, HP_SCALE, 1.0, FIELD_SIZE, FIELD_SIZE])
+        scaled = now * now.new_tensor([1.0, 1.0, 1.0, 2.0, 2.0] + [1.0] * (now.shape[-1] - TYPES))
+        side = now.new_zeros(n_units)
+        side[: self.n_agents] = 1.0
+        orders = now.new_zeros(number, n_units, ORDERS)
+        orders[:, : self.n_agents] = F.one_hot(actions.clamp_max(ORDERS - 1), ORDERS).to(now.dtype)
+        alive = lives.unsqueeze(-1)
+        units = [scaled, changes, side.view(1, -1, 1).expand(number, -1, 1), alive.to(now.dtype), orders]
+        positions = now[..., X : Y + 1] * FIELD_SIZE
+        relative = positions.unsqueeze(1) - positions.unsqueeze(2)
+        distance = relative.square().sum(dim=-1).sqrt()
+        aims = now.new_zeros(number, n_units, n_units)
+        index, _ = self.views.targets(now)
+        slot = (actions - MOVE_ACTIONS).clamp_min(0).unsqueeze(-1)
+        target = index.gather(2, slot)
+        aiming = (actions >= MOVE_ACTIONS).to(now.dtype).unsqueeze(-1)
+        aims[:, : self.n_agents] = aims[:, : self.n_agents].scatter(2, target, aiming)
+        pairs = [
+            relative[..., 0] / TARGET_DISTANCE,
+            relative[..., 1] / TARGET_DISTANCE,
+            distance / TARGET_DISTANCE,
+            (distance < 2.0).to(now.dtype),
+            torch.exp(-distance / 2),
+            (distance <= TARGET_DISTANCE).to(now.dtype),
+            aims,
+            aims.transpose(1, 2),
+            (side.unsqueeze(0) == side.unsqueeze(1)).to(now.dtype).expand_as(aims),
+        ]
+        return torch.where(alive, torch.cat(units, dim=-1), 0.0), torch.stack(pairs, dim=-1).clamp(-4.0, 4.0)
+
+    def recall(self, sequences: RealSequences) -> tuple[Tensor, Tensor]:
+        """Units [M, 2, U, F] one step before the last step of real stretches and before it, and the memory then."""
+        units, _, memory = self._follow(sequences, sequences.actions.shape[1] - 1)
+        begun = sequences.happened[:, -2:-1].view(-1, 1, 1) if sequences.happened.shape[1] > 1 else False
+        before = torch.where(torch.as_tensor(begun), units[:, max(-3, -units.shape[1])], units[:, -2])
+        return torch.stack([before, units[:, -2]], dim=1), memory
+
+    def outputs(self, sequences: RealSequences) -> tuple[Tensor, Tensor]:
+        """Units [M, T+1, U, F] of real stretches, and outputs [M, T, U, 6] of each step."""
+        units, outputs, _ = self._follow(sequences, sequences.actions.shape[1])
+        return units, torch.stack(outputs, dim=1)
+
+    def _follow(self, sequences: RealSequences, steps: int) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Units [M, T+1, U, F] of real stretches, outputs [M, U, 6] of the first steps, and the memory after them."""
+        units = self.views.units(sequences.states)
+        memory = self.initial_memory(len(units))
+        outputs = []
+        for t in range(steps):
+            begun = sequences.happened[:, t - 1] if t else torch.zeros_like(sequences.happened[:, 0])
+            before = torch.where(begun.view(-1, 1, 1), units[:, max(t - 1, 0)], units[:, t])
+            output, following = self(before, units[:, t], sequences.actions[:, t], memory)
+            memory = torch.where(sequences.happened[:, t].view(-1, 1, 1), following, 0.0)
+            outputs.append(output)
+        return units, outputs, memory
+
+    def losses(self, sequences: RealSequences) -> dict[str, Tensor]:
+        """Losses by part, of real stretches: squared errors of "health" and "motion", cross-entropy of "death"."""
+        units, outputs = self.outputs(sequences)
+        now, after = units[:, :-1], units[:, 1:]
+        lived = (now[..., HP] > 0) & sequences.happened.unsqueeze(-1)
+        survived = lived & (after[..., HP] > 0)
+        errors = (outputs[..., :5] - targets(now, after)).square()
+        death = F.binary_cross_entropy_with_logits(outputs[..., 5], (~survived).to(now.dtype), reduction="none")
+        return {
+            "health": _mean(errors[..., HP] + errors[..., SHIELD], lived) * 8.0,
+            "motion": _mean(errors[..., COOLDOWN:].sum(dim=-1), survived),
+            "death": _mean(death, lived),
+        }
+
+    @torch.no_grad()
+    def learn_rest(self, sequences: RealSequences) -> None:
+        """Learns from real stretches what has no gradient: rewards and paths."""
+        units = self.views.units(sequences.states[:, -2:])
+        self.views.learn_paths(units[:, 0], sequences.last.available_actions)
+        x = self.reward_features(units[:, 0], units[:, 1]).double()
+        y = sequences.last.rewards[:, :1].double()
+        self.reward_moments += x.T @ torch.cat([x, y], dim=-1)
+        gram, moment = self.reward_moments[:, :-1], self.reward_moments[:, -1]
+        ridge = RIDGE * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        self.reward_weights.copy_(torch.linalg.solve(gram + ridge, moment))
+
+    def reward_features(self, now: Tensor, after: Tensor) -> Tensor:
+        """What rewards are linear in: hp and shield that enemies of each type lost, kills, victory; [M, ...]."""
+        enemies, later = now[:, self.n_agents :], after[:, self.n_agents :]
+        types = enemies[..., TYPES:] if enemies.shape[-1] > TYPES else torch.ones_like(enemies[..., :1])
+        lost = (enemies - later)[..., HP : SHIELD + 1].clamp_min(0.0)
+        kills = (enemies[..., HP] > 0) & (later[..., HP] <= 0)
+        victory = (later[..., HP] <= 0).all(dim=-1) & kills.any(dim=-1)
+        parts = [(lost[..., HP, None] * types).sum(dim=1), (lost[..., SHIELD, None] * types).sum(dim=1)]
+        counts = torch.stack([kills.sum(dim=1), victory], dim=-1).to(now.dtype)
+        return torch.cat([*parts, counts], dim=-1)
+
+    @torch.no_grad()
+    def step(
+        self, before: Tensor, now: Tensor, actions: Tensor, memory: Tensor, generator: Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One outcome: units [M, U, F], the team's reward [M], and the next memory. Deaths are drawn; without a
+        generator the likelier of death and life. Other arguments as of ``forward``."""
+        outputs, memory = self(before, now, actions, memory)
+        lives = now[..., HP] > 0
+        chance = logistic(outputs[..., 5])
+        draw = 0.5 if generator is None else torch.rand(chance.shape, generator=generator, device=chance.device)
+        hp = now[..., HP] + outputs[..., HP] / HP_SCALE
+        after = now.clone()
+        after[..., HP] = hp.clamp(LEAST_HP, 1.0)
+        after[..., SHIELD] = (now[..., SHIELD] + outputs[..., SHIELD] / HP_SCALE).clamp(0.0, 1.0)
+        after[:, : self.n_agents, COOLDOWN] = outputs[:, : self.n_agents, COOLDOWN].clamp(0.0, 1.0)
+        after[..., X : Y + 1] = now[..., X : Y + 1] + outputs[..., X : Y + 1] / FIELD_SIZE
+        survives = lives & (chance <= draw) & (hp > 0)
+        after = torch.where(survives.unsqueeze(-1), after, 0.0)
+        return after, self.reward_features(now, after) @ self.reward_weights, memory
+
+
+def targets(now: Tensor, after: Tensor) -> Tensor:
+    """What the first five outputs should be: scaled changes of hp, shield, x and y; the next cooldown. [..., U, 5]."""
+    change = after - now
+    return torch.stack(
+        [
+            change[..., HP] * HP_SCALE,
+            change[..., SHIELD] * HP_SCALE,
+            after[..., COOLDOWN],
+            change[..., X] * FIELD_SIZE,
+            change[..., Y] * FIELD_SIZE,
+        ],
+        dim=-1,
+    )
+
+
+def _mean(x: Tensor, counts: Tensor) -> Tensor:
+    return (x * counts).sum() / counts.sum().clamp_min(1)
+
+
+@torch.no_grad()
+def entity_errors(
+    model: EntityWorldModel, states: Tensor, actions: Tensor, mask: Tensor, horizons: Sequence[int]
+) -> dict[str, Tensor]:
+    """Squared errors of the model after so many steps in which it saw only what it imagined, as imagination does but
+    for the draws of deaths, in shares of those of "nothing changes".
+
+    Args:
+        model: judged.
+        states, actions, mask: [B, T+1, S], [B, T, N] and [B, T] bool of real episodes that it has not learned from.
+        horizons: at most T each.
+
+    Returns:
+        "health_error_h" of units that lived at the start, "position_error_h" of those that live on; NaN if there are
+        none.
+    """
+    units = model.views.units(states)
+    longest, n_steps = max(horizons), actions.shape[1]
+    memory = model.initial_memory(len(units))
+    errors: dict[str, list[Tensor]] = {f"{name}_error_{h}": [] for h in horizons for name in ("health", "position")}
+    for t in range(n_steps):
+        before, now, inner = units[:, max(t - 1, 0)], units[:, t], memory
+        _, memory = model(before, now, actions[:, t], memory)
+        start = now
+        for h in range(1, min(longest, n_steps - t) + 1):
+            after, _, inner = model.step(before, now, actions[:, t + h - 1], inner, None)
+            before, now = now, after
+            if h in horizons:
+                truth, happened = units[:, t + h], mask[:, t + h - 1].unsqueeze(-1)
+                lived = (start[..., HP] > 0) & happened
+                stayed = lived & (truth[..., HP] > 0) & (now[..., HP] > 0)
+                for name, columns, counts in (("health", [HP, SHIELD], lived), ("position", [X, Y], stayed)):
+                    pair = [
+                        ((guess - truth)[..., columns].square().sum(dim=-1) * counts).sum() for guess in (now, start)
+                    ]
+                    errors[f"{name}_error_{h}"].append(torch.stack(pair))
+    sums = {name: torch.stack(parts).sum(dim=0) for name, parts in errors.items() if parts}
+    return {name: total[0] / total[1] for name, total in sums.items()}

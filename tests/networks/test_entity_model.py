@@ -1,0 +1,135 @@
+"""The entity-wise world model: symmetric, learning, remembering."""
+
+from functools import cache
+
+import pytest
+import torch
+
+from amal.battle import VectorBattle
+from amal.networks.entity_model import EntityWorldModel, entity_errors
+from amal.networks.unit_views import HP
+from amal.networks.world_models import combined
+from amal.replay import AsymmetricReplayBuffer, RealSequences
+from amal.rollout.collector import EpisodeRecorder
+from amal.types import EpisodeBatch
+from tests.rollout.actors import RandomActor
+
+SIZES = ("n_agents", "n_actions", "obs_dim", "state_dim")
+
+
+@cache
+def played(scenario: str, episodes: int = 64) -> EpisodeBatch:
+    battle = VectorBattle(scenario, 8, seed=1, auto_reset=False, random_delay=True)
+    return EpisodeRecorder(battle, episodes).play(RandomActor(), episodes, torch.Generator().manual_seed(0))
+
+
+def remembered(batch: EpisodeBatch) -> AsymmetricReplayBuffer:
+    sizes = {"n_agents": batch.actions.shape[2], "n_actions": batch.available_actions.shape[-1]}
+    sizes |= {"obs_dim": batch.obs.shape[-1], "state_dim": batch.state.shape[-1], "num_auxiliary_agents": 0}
+    buffer = AsymmetricReplayBuffer(int(batch.mask.sum()), **sizes)
+    buffer.add_primary_episodes(batch)
+    return buffer
+
+
+def model(scenario: str, seed: int = 0, **options: int) -> EntityWorldModel:
+    fought = VectorBattle(scenario, 1).scenario
+    torch.manual_seed(seed)
+    return EntityWorldModel(*(getattr(fought.spec(), name) for name in SIZES), fought, **options)
+
+
+def learn(world_model: EntityWorldModel, buffer: AsymmetricReplayBuffer, steps: int) -> None:
+    optimizer = torch.optim.Adam(world_model.parameters(), lr=2e-3)
+    for _ in range(steps):
+        real = buffer.sample_sequences(32, world_model.past + 1)
+        world_model.learn_rest(real)
+        optimizer.zero_grad()
+        combined(world_model.losses(real)).backward()
+        optimizer.step()
+
+
+def test_permuting_enemies_permutes_what_is_expected() -> None:
+    world_model = model("3m")
+    world_model.head.weight.data.normal_()
+    sequences = remembered(played("3m")).sample_sequences(16, world_model.past + 1)
+    units, memory = world_model.recall(sequences)
+    moves = sequences.last.actions.clamp_max(5)  # nobody is aimed at
+    order = torch.tensor([0, 1, 2, 5, 3, 4])
+    output, following = world_model(units[:, 0], units[:, 1], moves, memory)
+    permuted = world_model(units[:, 0, order], units[:, 1, order], moves, memory[:, order])
+    torch.testing.assert_close(permuted[0], output[:, order])
+    torch.testing.assert_close(permuted[1], following[:, order])
+
+
+def test_the_dead_tell_and_remember_nothing() -> None:
+    world_model = model("3m")
+    world_model.head.weight.data.normal_()
+    units, memory = world_model.recall(remembered(played("3m")).sample_sequences(16, world_model.past + 1))
+    actions = torch.ones(16, 3, dtype=torch.int64)
+    now = units[:, 1].clone()
+    now[:, 4] = 0.0
+    one = world_model(units[:, 0], now, actions, memory)
+    changed, noise = memory.clone(), torch.randn(16, memory.shape[-1])
+    changed[:, 4] = noise
+    other = world_model(units[:, 0], now, actions, changed)
+    lives = now[..., HP] > 0
+    torch.testing.assert_close(one[0][lives], other[0][lives])
+    assert (one[1][:, 4] == 0).all()
+
+
+def test_what_is_recalled_at_a_moment_is_what_was_followed_up_to_it() -> None:
+    """The memory before a stretch's last step depends on its earlier steps, and on nothing that did not happen."""
+    world_model = model("3m")
+    sequences = remembered(played("3m")).sample_sequences(64, world_model.past + 1)
+    assert not sequences.happened.all(), "some stretches should begin with their episodes"
+    noise = torch.where(sequences.happened.unsqueeze(-1), 0.0, 1.0) * torch.rand(64, world_model.past + 1, 1)
+    states = sequences.states.clone()
+    states[:, :-1] += noise
+    noisy = RealSequences(sequences.last, states, sequences.actions, sequences.happened)
+    for clean, dirty in zip(world_model.recall(sequences), world_model.recall(noisy), strict=True):
+        torch.testing.assert_close(clean, dirty)
+    _, outputs = world_model.outputs(sequences)
+    units, memory = world_model.recall(sequences)
+    output, _ = world_model(units[:, 0], units[:, 1], sequences.last.actions, memory)
+    torch.testing.assert_close(output, outputs[:, -1])
+
+
+def test_it_learns_to_expect_more_than_that_nothing_changes() -> None:
+    batch = played("3m")
+    world_model = model("3m")
+    learn(world_model, remembered(batch[:56]), 150)
+    judged = batch[56:]
+    errors = entity_errors(world_model, judged.state, judged.actions, judged.mask, [1, 5])
+    assert errors["position_error_1"] < 0.4
+    assert errors["health_error_1"] < 0.8
+    assert errors["position_error_5"] < 0.4
+
+
+def test_rewards_are_found_by_least_squares() -> None:
+    batch = played("2s3z")
+    world_model, buffer = model("2s3z"), remembered(batch)
+    for _ in range(10):
+        world_model.learn_rest(buffer.sample_sequences(64, world_model.past + 1))
+    real = buffer.sample_sequences(256, 1)
+    units = world_model.views.units(real.states)
+    expected = world_model.reward_features(units[:, 0], units[:, 1]) @ world_model.reward_weights
+    # what shields regain between two shots is not seen
+    assert (expected - real.last.rewards[:, 0]).square().mean() < 0.05 * real.last.rewards[:, 0].square().mean()
+
+
+def test_a_unit_dies_by_chance_and_stays_dead() -> None:
+    world_model = model("3m")
+    world_model.head.bias.data[5] = 0.0  # half of them
+    units, memory = world_model.recall(remembered(played("3m")).sample_sequences(400, world_model.past + 1))
+    before, now = units.unbind(dim=1)
+    actions = torch.ones(400, 3, dtype=torch.int64)
+    after, _, memory = world_model.step(before, now, actions, memory, torch.Generator().manual_seed(0))
+    lived, lives = now[..., HP] > 0, after[..., HP] > 0
+    assert 0.4 < lives.sum() / lived.sum() < 0.6
+    later, _, _ = world_model.step(now, after, actions, memory, torch.Generator().manual_seed(1))
+    assert not ((later[..., HP] > 0) & ~lives).any()
+    assert (later[later[..., HP] == 0] == 0).all()
+
+
+def test_other_back_ends_are_refused() -> None:
+    with pytest.raises(ValueError, match="flat WorldModel"):
+        EntityWorldModel(3, 9, 30, 40, None)
