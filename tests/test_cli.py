@@ -58,6 +58,21 @@ def test_mappo_learns_to_win_3m(cli: Cli, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "battle.gif").read_bytes()[:4] == b"GIF8"
 
 
+@pytest.mark.parametrize("name", ["vdn", "qmix"])
+def test_value_decomposition_learns_to_win_3m(cli: Cli, tmp_path: Path, name: str) -> None:
+    cli("fit", "--config", f"configs/{name}.yaml", "--data.env_steps", "30000", "--out", tmp_path / "run")
+    rows = pd.read_csv(tmp_path / "run" / "evaluations.csv")
+    assert rows["win_rate"].tail(5).mean() >= 0.9
+
+
+@pytest.mark.slow
+def test_qmix_learns_to_win_2s3z(cli: Cli, tmp_path: Path) -> None:
+    budget = ("--data.scenario", "2s3z", "--data.env_steps", "150000")
+    cli("fit", "--config", "configs/qmix.yaml", *budget, "--out", tmp_path / "run")
+    rows = pd.read_csv(tmp_path / "run" / "evaluations.csv")
+    assert rows["win_rate"].tail(10).mean() >= 0.8
+
+
 @pytest.mark.parametrize(
     ("config", "weight", "inputs"),
     [("ippo", "critic.layers.first.weight", 30 + 3), ("mappo_gru", "policy.gru.weight_hh", 128)],

@@ -126,12 +126,14 @@ def test_the_readme_names_every_page() -> None:
     [
         ("configs/mappo.yaml", ["metrics.csv of every run"]),
         ("configs/amal.yaml", ["metrics.csv of every run", "metrics.csv of AMAL"]),
+        ("configs/qmix.yaml", ["metrics.csv of VDN and QMIX"]),
     ],
 )
 def test_the_metrics_page_names_what_a_run_writes(
     cli: Callable[..., None], tmp_path: Path, config: str, sections: list[str]
 ) -> None:
-    cli("fit", "--config", config, *TINY, "--evaluation.every_n_episodes=8", "--out", tmp_path / "run")
+    options = ("--evaluation.every_n_episodes=8", *("--model.batch_size=4",) * ("qmix" in config))
+    cli("fit", "--config", config, *TINY, *options, "--out", tmp_path / "run")
     explained = [name for title in sections for name in first_cells(section("metrics.md", title))]
     assert sorted(explained) == sorted(pd.read_csv(tmp_path / "run" / "metrics.csv"))
     evaluated = first_cells(section("metrics.md", "evaluations.csv"))

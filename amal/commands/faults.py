@@ -17,7 +17,8 @@ def fault(error: BaseException) -> str | None:
         return str(error)
     is_memory_error = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
     if is_memory_error or (isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)):
-        return "out of memory; fewer data.num_envs, data.episodes_per_update or model.world_model.buffer_size need less"
+        buffers = "model.world_model.buffer_size or model.replay_episodes"
+        return f"out of memory; fewer data.num_envs, data.episodes_per_update, {buffers} need less"
     if isinstance(error, OSError):
         return f"{error.filename or 'a file'}: {error.strerror or error}"
     if type(error).__module__.partition(".")[0] == "wandb":

@@ -1,4 +1,4 @@
-"""Networks: policies and critics, which configurations name from here, and world models."""
+"""Networks: policies, critics and mixers, which configurations name from here, and world models."""
 
 from amal.networks.critics import (
     AttentionCritic,
@@ -9,6 +9,7 @@ from amal.networks.critics import (
     IPPOCritic,
     MAPPOCritic,
 )
+from amal.networks.mixers import Mixer, QMIXMixer, VDNMixer
 from amal.networks.policies import GRUPolicy, MLPPolicy, Policy
 
 __all__ = [
@@ -21,5 +22,8 @@ __all__ = [
     "IPPOCritic",
     "MAPPOCritic",
     "MLPPolicy",
+    "Mixer",
     "Policy",
+    "QMIXMixer",
+    "VDNMixer",
 ]

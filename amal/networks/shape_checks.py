@@ -1,4 +1,4 @@
-"""Whether a policy or critic returns what the algorithms expect: tried on zeros, before anything is trained."""
+"""Whether a policy, critic or mixer returns what the algorithms expect: tried on zeros, before anything is trained."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from amal.networks.critics import Critic
+from amal.networks.mixers import Mixer
 from amal.networks.policies import Policy
 from amal.runtime.source_files import described
 
@@ -25,6 +26,13 @@ def check_critic(critic: Critic, state_dim: int, obs_dim: int, n_agents: int) ->
     n_rows = n_agents + 1  # another number than the agents', or a mix-up goes unnoticed
     state, obs = torch.zeros(n_rows, state_dim), torch.zeros(n_rows, n_agents, obs_dim)
     _check_output("critic", critic, lambda: critic(state, obs), "values [..., N]", [n_rows, n_agents])
+
+
+def check_mixer(mixer: Mixer, state_dim: int, n_agents: int) -> None:
+    """Raises ValueError unless the mixer returns values [...] for a batch of zeros."""
+    n_rows = n_agents + 1  # another number than the agents', or a mix-up goes unnoticed
+    values, state = torch.zeros(n_rows, n_agents), torch.zeros(n_rows, state_dim)
+    _check_output("mixer", mixer, lambda: mixer(values, state), "values [...]", [n_rows])
 
 
 def _check_output(kind: str, module: nn.Module, call: Callable[[], Tensor], what: str, expected: Sequence[int]) -> None:

@@ -52,6 +52,30 @@ def generalized_advantages(
     return advantages
 
 
+def lambda_returns(
+    rewards: Tensor, values: Tensor, terminated: Tensor, mask: Tensor, gamma: float, td_lambda: float
+) -> Tensor:
+    """TD(λ) targets (Sutton & Barto 2018, eq. 12.2 and 12.3, as a backward recursion).
+
+    G_t = r_t + γ (1 − terminated_t) [(1 − λ) V_{t+1} + λ G_{t+1}]
+
+    This is V_t plus the generalised advantage: V_t cancels. After a truncated episode's last step G is V. Padding is
+    never read; what is returned for it means nothing.
+
+    Args:
+        rewards: [B, T], shared by the team.
+        values: [B, T+1, N] in the units of the rewards.
+        terminated: [B, T] bool.
+        mask: [B, T] bool, the step happened; True up to an episode's last step.
+        gamma: discount factor γ.
+        td_lambda: λ, 0 for one-step temporal differences, 1 for Monte-Carlo returns.
+
+    Returns:
+        [B, T, N].
+    """
+    return generalized_advantages(rewards, values, terminated, mask, gamma, td_lambda) + values[:, :-1]
+
+
 def n_step_returns(rewards: Tensor, values: Tensor, terminated: Tensor, mask: Tensor, gamma: float, n: int) -> Tensor:
     """Returns of n rewards and the value after them (Sutton & Barto 2018, eq. 7.1).
 

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amal.ops.returns import explained_variance, generalized_advantages, n_step_returns
+from amal.ops.returns import explained_variance, generalized_advantages, lambda_returns, n_step_returns
 
 GAMMA, LAMBDA = 0.9, 0.5
 REWARDS = torch.tensor([[1.0, 0.0, 2.0]])
@@ -142,3 +142,20 @@ def test_explained_variance() -> None:
     # residuals 0, 0, 3 have variance 2, the returns 2/3
     torch.testing.assert_close(explained_variance(torch.tensor([1.0, 2, 0, 9]), returns, mask), torch.tensor(-2.0))
     assert explained_variance(returns, torch.ones(4), mask) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("terminated", "td_lambda", "expected"),
+    [
+        # from the end: 2;  .9·(½·−1 + ½·2) = .45;  1 + .9·(½·1 + ½·.45) = 1.6525
+        (LAST, 0.5, [1.6525, 0.45, 2.0]),
+        # 2 + .9·4 = 5.6;  .9·(½·−1 + ½·5.6) = 2.07;  1 + .9·(½·1 + ½·2.07) = 2.3815
+        (NEVER, 0.5, [2.3815, 2.07, 5.6]),
+        (LAST, 0.0, [1.9, -0.9, 2.0]),  # one step: 1 + .9·1;  .9·−1
+        (LAST, 1.0, [2.62, 1.8, 2.0]),  # all rewards: 1 + .81·2;  .9·2
+    ],
+    ids=["terminated", "truncated", "one step", "Monte Carlo"],
+)
+def test_td_lambda_targets(terminated: torch.Tensor, td_lambda: float, expected: list[float]) -> None:
+    targets = lambda_returns(REWARDS, VALUES, terminated, STEPS, GAMMA, td_lambda)
+    torch.testing.assert_close(targets[0, :, 0], torch.tensor(expected))

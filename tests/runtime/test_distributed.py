@@ -27,13 +27,14 @@ LITTLE_WORK = (
     *("--model.auxiliaries.imagination_starts", "2", "--model.auxiliaries.evolution_frequency", "3"),
 )
 RANKS = (0, 1)
-ALGORITHMS = ("mappo", "mappo_gru", "amal")
+SOONER = ("--model.batch_size", "8")  # it learns from the first update on
+ALGORITHMS = ("mappo", "mappo_gru", "amal", "qmix")
 
 
 def fit(algorithm: str, out: Path, *args: str) -> list[str]:
     # AMAL's second generation, and the audit after it, come after the checkpoint that is resumed
-    amal = LITTLE_WORK if algorithm == "amal" else ()
-    return ["fit", "--config", f"configs/{algorithm}.yaml", *SETTINGS, *amal, *WATCHED, "--out", str(out), *args]
+    own = {"amal": LITTLE_WORK, "qmix": SOONER}.get(algorithm, ())
+    return ["fit", "--config", f"configs/{algorithm}.yaml", *SETTINGS, *own, *WATCHED, "--out", str(out), *args]
 
 
 def fingerprints(run: Path) -> list[pd.DataFrame]:

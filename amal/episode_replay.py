@@ -1,0 +1,142 @@
+"""Replay of whole episodes, for algorithms that learn from sequences.
+
+Letters: B episodes, T time, N agents, O observation size, S state size, A actions.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from amal.runtime.argument_checks import check_at_least
+from amal.types import EpisodeBatch
+
+VIEWS = ("obs", "state", "available_actions")  # seen once more at an episode's end
+
+
+@dataclass(frozen=True)
+class ReplayedEpisodes:
+    """B whole episodes. What is in the padding means nothing, but is finite."""
+
+    obs: Tensor  # [B, T+1, N, O] float32
+    state: Tensor  # [B, T+1, S] float32
+    available_actions: Tensor  # [B, T+1, N, A] bool
+    actions: Tensor  # [B, T, N] int64
+    rewards: Tensor  # [B, T] float32
+    terminated: Tensor  # [B, T] bool
+    lengths: Tensor  # [B] int64, steps of each episode
+
+    @property
+    def mask(self) -> Tensor:
+        """[B, T] bool, the step happened."""
+        return torch.arange(self.rewards.shape[1], device=self.lengths.device) < self.lengths.unsqueeze(-1)
+
+    @property
+    def seen(self) -> Tensor:
+        """[B, T+1] bool: the steps that happened, and what was seen at the end."""
+        return torch.arange(self.obs.shape[1], device=self.lengths.device) <= self.lengths.unsqueeze(-1)
+
+    def to(self, device: torch.device) -> ReplayedEpisodes:
+        """The same on another device."""
+        return ReplayedEpisodes(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+
+class EpisodeReplay:
+    """The newest episodes, one after the other in one table with a row per step and one for each end.
+
+    The table starts empty and doubles when it is full, so it takes at most twice the memory of what is stored. A row
+    holds all fields of a step, so a sample of whole episodes is one indexed copy.
+
+    Args:
+        capacity: episodes kept.
+        n_agents, obs_dim, state_dim, n_actions: N, O, S, A.
+        seed: of what is drawn.
+    """
+
+    def __init__(
+        self, capacity: int, n_agents: int, obs_dim: int, state_dim: int, n_actions: int, seed: int = 0
+    ) -> None:
+        check_at_least(1, capacity=capacity)
+        self.capacity = capacity
+        columns: list[tuple[str, type, tuple[int, ...]]] = [
+            ("actions", np.int64, (n_agents,)),  # so that a row is a whole number of words
+            ("obs", np.float32, (n_agents, obs_dim)),
+            ("state", np.float32, (state_dim,)),
+            ("rewards", np.float32, ()),
+            ("available_actions", np.bool_, (n_agents, n_actions)),
+            ("terminated", np.bool_, ()),
+        ]
+        self._record = np.dtype(columns, align=True)  # torch refuses views that are not aligned
+        self._table = np.zeros(0, self._record)
+        self._first = 0  # row of the oldest episode
+        self._rows: deque[int] = deque()  # of each episode, the oldest first; they go on at the table's beginning
+        self.stream = np.random.default_rng(seed)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def add(self, batch: EpisodeBatch) -> None:
+        """Adds B episodes in their order; each one beyond the capacity takes the place of the oldest."""
+        batch = batch.to("cpu")
+        arrays = {name: getattr(batch, name).numpy() for name in self._record.names or ()}
+        for episode, length in enumerate(batch.lengths.tolist()):
+            while len(self) >= self.capacity:
+                self._first = (self._first + self._rows.popleft()) % len(self._table)
+            places = self._append(length + 1)
+            for name, array in arrays.items():
+                rows = length + (name in VIEWS)
+                self._table[name][places[:rows]] = array[episode, :rows]
+
+    def _append(self, rows: int) -> NDArray[np.int64]:
+        """Makes room for one more episode of so many rows; where they are."""
+        stored = sum(self._rows)
+        if stored + rows > len(self._table):
+            ordered = self._ordered()
+            self._table = np.zeros(max(2 * len(self._table), stored + rows), self._record)
+            self._table[:stored] = ordered
+            self._first = 0
+        self._rows.append(rows)
+        places = (self._first + stored + np.arange(rows)) % len(self._table)
+        self._table[places] = 0
+        return places
+
+    def _ordered(self) -> NDArray[np.void]:
+        """A copy of all rows, the oldest episode first."""
+        stored = np.arange(sum(self._rows))
+        return self._table[(self._first + stored) % max(len(self._table), 1)]
+
+    def sample(self, batch_size: int) -> ReplayedEpisodes:
+        """Different episodes, each as likely as any other. ValueError if fewer are stored."""
+        if not 1 <= batch_size <= len(self):
+            raise ValueError(f"batch_size must be from 1 to the {len(self)} episodes that are stored, got {batch_size}")
+        rows = np.array(self._rows)
+        chosen = self.stream.choice(len(self), batch_size, replace=False)
+        lengths, starts = rows[chosen] - 1, (rows.cumsum() - rows)[chosen] + self._first
+        slots = np.minimum(np.arange(lengths.max() + 1), lengths[:, None])  # an episode's last row pads it
+        places = torch.from_numpy((starts[:, None] + slots) % len(self._table))
+        words = torch.from_numpy(self._table.view(np.int64).reshape(len(self._table), -1))
+        found = words.index_select(0, places.flatten()).numpy().view(self._record).reshape(places.shape)
+        fetched = {name: torch.from_numpy(found[name]) for name in self._record.names or ()}
+        steps = {name: fetched[name] if name in VIEWS else fetched[name][:, :-1] for name in fetched}
+        return ReplayedEpisodes(**steps, lengths=torch.from_numpy(lengths))
+
+    def state_dict(self) -> dict[str, Any]:
+        """A copy of what is stored, and the random stream; for ``torch.save``."""
+        return {
+            "rows": list(self._rows),
+            "table": torch.from_numpy(self._ordered().view(np.int64)),
+            "stream": self.stream.bit_generator.state,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues where ``state_dict`` was called, bit for bit."""
+        self._rows, self._first = deque(state["rows"]), 0
+        self._table = state["table"].cpu().numpy().view(self._record).copy()
+        self.stream.bit_generator.state = state["stream"]
