@@ -180,10 +180,7 @@ class MAPPO(Algorithm):
         """
 
         def teach_policy() -> list[dict[str, Tensor]]:
-            return [
-                self.policy_step(transitions, minibatch, loss)
-                for minibatch, loss in zip_longest(minibatches, policy_losses)
-            ]
+            return self.policy_steps(transitions, minibatches, policy_losses)
 
         def teach_critic() -> list[dict[str, Tensor]]:
             return [self.critic_step(transitions, minibatch) for minibatch in minibatches]
@@ -192,6 +189,15 @@ class MAPPO(Algorithm):
             policy_steps, critic_steps = side_by_side(teach_policy, teach_critic)  # they share no parameters
         number = torch.tensor(float(len(minibatches)), device=self.device)
         return averages(policy_steps) | averages(critic_steps) | {"train/policy_steps": number}
+
+    def policy_steps(
+        self, transitions: Transitions, minibatches: list[Minibatch], further_losses: Iterable[Tensor]
+    ) -> list[dict[str, Tensor]]:
+        """One step of the policy on each minibatch; the metrics of each. Arguments as of ``take_steps``."""
+        return [
+            self.policy_step(transitions, minibatch, loss)
+            for minibatch, loss in zip_longest(minibatches, further_losses)
+        ]
 
     def policy_step(
         self, transitions: Transitions, minibatch: Minibatch, further_loss: Tensor | None

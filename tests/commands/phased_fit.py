@@ -52,6 +52,7 @@ def main() -> None:
     import cli
     from amal.algorithms.amal.algorithm import AMAL
     from amal.algorithms.mappo import MAPPO
+    from amal.algorithms.value_decomposition import ValueDecomposition
     from amal.battle import vector
     from amal.runtime.checkpoints import WholeCheckpoints
     from callbacks import Evaluation
@@ -62,6 +63,7 @@ def main() -> None:
         (EpisodeSource, "play_training", "play"),
         (MAPPO, "learn", "update"),
         (AMAL, "learn", "update"),
+        (ValueDecomposition, "learn", "update"),
         (Evaluation, "_evaluate", "evaluate"),
         (WholeCheckpoints, "save_checkpoint", "write"),
     ):

@@ -28,7 +28,7 @@ LITTLE_WORK = (
 )
 RANKS = (0, 1)
 SOONER = ("--model.batch_size", "8")  # it learns from the first update on
-ALGORITHMS = ("mappo", "mappo_gru", "amal", "qmix")
+ALGORITHMS = ("mappo", "mappo_gru", "amal", "qmix", "happo")
 
 
 def fit(algorithm: str, out: Path, *args: str) -> list[str]:
