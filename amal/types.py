@@ -16,6 +16,16 @@ if TYPE_CHECKING:  # the battle and the study commands use this module without p
 
 
 @dataclass(frozen=True)
+class Layout:
+    """What the numbers of observations and states are, as ``Scenario.obs_features()`` and ``state_features()`` name
+    them."""
+
+    obs: tuple[str, ...]  # O names
+    state: tuple[str, ...]  # S names
+    healers: tuple[str, ...] = ()  # unit types whose targets are allies
+
+
+@dataclass(frozen=True)
 class BattleSpec:
     """Sizes of a scenario, all that a learner needs to know about it."""
 
@@ -26,6 +36,7 @@ class BattleSpec:
     obs_dim: int
     state_dim: int
     episode_limit: int
+    layout: Layout | None = None  # where the back end names what it shows
 
 
 class Battles(Protocol):

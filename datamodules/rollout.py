@@ -77,6 +77,7 @@ class RolloutDataModule(LightningDataModule):
         spec = self.source.spec
         self.n_agents, self.n_actions = spec.n_agents, spec.n_actions  # the command line hands these to the algorithm
         self.obs_dim, self.state_dim = spec.obs_dim, spec.state_dim
+        self.layout = spec.layout  # for algorithms that take it
 
     @property
     def max_updates(self) -> int:

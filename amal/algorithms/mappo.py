@@ -33,7 +33,7 @@ from amal.runtime.argument_checks import check_at_least, check_choice, check_pos
 from amal.runtime.distributed import pooled
 from amal.runtime.machine import profiled_as_one, side_by_side
 from amal.runtime.random_streams import stream_seed
-from amal.types import ActionScores, EpisodeBatch
+from amal.types import ActionScores, EpisodeBatch, Layout
 
 POLICY, CRITIC = 0, 1  # in the order of configure_optimizers
 ADAM_EPSILON = 1e-5  # MAPPO's, table of common hyper-parameters; larger than Adam's own 1e-8
@@ -72,6 +72,7 @@ class MAPPO(Algorithm):
         n_epochs: passes over each batch of episodes.
         n_minibatch: minibatches per pass, at most one per episode.
         share_parameters: one policy network for all agents, or one for each. The critic is always one network.
+        layout: names of what is seen; comes from the scenario.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class MAPPO(Algorithm):
         n_epochs: int = 4,
         n_minibatch: int = 4,
         share_parameters: bool = True,
+        layout: Layout | None = None,
     ) -> None:
         super().__init__(n_agents, n_actions, obs_dim, state_dim)
         check_at_least(1, n_epochs=n_epochs, n_minibatch=n_minibatch)
@@ -122,6 +124,8 @@ class MAPPO(Algorithm):
         else:
             self.policy = IndependentPolicies(policy, obs_dim, n_agents, n_actions)
         self.critic = critic(state_dim, obs_dim, n_agents)
+        self.policy.arrange(layout, range(n_agents))
+        self.critic.arrange(layout)
         check_policy(self.policy, obs_dim, n_agents, n_actions)
         check_critic(self.critic, state_dim, obs_dim, n_agents)
         self.target_critic = None if target_critic_tau is None else TargetCritic(self.critic, target_critic_tau)

@@ -22,7 +22,7 @@ from amal.ops.returns import lambda_returns
 from amal.runtime.argument_checks import check_at_least, check_positive, check_share
 from amal.runtime.distributed import processes
 from amal.runtime.random_streams import stream_seed
-from amal.types import ActionScores, EpisodeBatch
+from amal.types import ActionScores, EpisodeBatch, Layout
 
 
 class TeamValue(nn.Module):
@@ -98,6 +98,7 @@ class ValueDecomposition(Algorithm):
         target_update_episodes: after so many episodes the target network becomes a copy of the one that learns.
         target_tau: instead, share by which it follows in every optimizer step.
         max_grad_norm: gradients are scaled down to this norm.
+        layout: names of what is seen; comes from the scenario.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class ValueDecomposition(Algorithm):
         target_update_episodes: int = 200,
         target_tau: float | None = None,
         max_grad_norm: float = 10.0,
+        layout: Layout | None = None,
     ) -> None:
         super().__init__(n_agents, n_actions, obs_dim, state_dim)
         check_positive(lr=lr, max_grad_norm=max_grad_norm)
@@ -139,6 +141,7 @@ class ValueDecomposition(Algorithm):
         self.target_update_episodes, self.target_tau = target_update_episodes, target_tau
 
         self.team = TeamValue(policy(obs_dim, n_agents, n_actions), mixer(state_dim, n_agents))
+        self.team.policy.arrange(layout, range(n_agents))
         check_policy(self.team.policy, obs_dim, n_agents, n_actions)
         check_mixer(self.team.mixer, state_dim, n_agents)
         self.target = deepcopy(self.team).requires_grad_(False)

@@ -12,7 +12,7 @@ import numpy as np
 
 from amal.battle.entries import ScenarioError
 from amal.runtime.argument_checks import check_whole
-from amal.types import BattleSpec
+from amal.types import BattleSpec, Layout
 
 FIELD_SIZE = 32
 TICK = 1.0 / 16.0  # s
@@ -214,7 +214,13 @@ class Scenario:
             obs_dim=len(self.obs_features()),
             state_dim=len(self.state_features()),
             episode_limit=int(limit),
+            layout=self.layout(),
         )
+
+    def layout(self) -> Layout:
+        """The names of all features, and which types heal."""
+        healers = {unit.name for unit in self.types("ally") if unit.weapon == "heal"}
+        return Layout(tuple(self.obs_features()), tuple(self.state_features()), tuple(sorted(healers)))
 
 
 def delay_in_words(random_delay: Sequence[int] | None) -> str:

@@ -9,6 +9,7 @@ from amal.networks.critics import (
     IPPOCritic,
     MAPPOCritic,
 )
+from amal.networks.entities import EntityCritic, EntityPolicy
 from amal.networks.mixers import Mixer, QMIXMixer, VDNMixer
 from amal.networks.policies import GRUPolicy, MLPPolicy, Policy
 
@@ -17,6 +18,8 @@ __all__ = [
     "Critic",
     "DualPathCritic",
     "EPyMARLCritic",
+    "EntityCritic",
+    "EntityPolicy",
     "FiLMCritic",
     "GRUPolicy",
     "IPPOCritic",

@@ -15,11 +15,15 @@ from torch import Tensor, nn
 from amal.networks.epymarl import Episodes, build_critic
 from amal.networks.layers import RELU_GAIN, AgentLinear, AgentMLP, logistic, orthogonal_linear, standardized
 from amal.runtime.argument_checks import check_at_least, check_flag
-from amal.types import EpisodeBatch
+from amal.types import EpisodeBatch, Layout
 
 
 class Critic(nn.Module):
     """What a critic offers; built by a factory from (state_dim, obs_dim, n_agents)."""
+
+    def arrange(self, layout: Layout | None) -> None:
+        """Told once, before anything else is called, what the numbers of the state are, or None if the back end has no
+        names for them; by default of no use."""
 
     @abstractmethod
     def forward(self, state: Tensor, obs: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from amal.networks.layers import AgentLinear, AgentMLP, LayerNorm, few_outputs, orthogonal_, orthogonal_linear
 from amal.ops.recurrence import gated_recurrence
 from amal.runtime.argument_checks import check_at_least, check_flag
+from amal.types import Layout
 
 POLICY_GAIN = 0.01
 """Gain of a policy's last layer: it starts near uniform (MAPPO, Yu et al. 2022, arXiv:2103.01955, table of common
@@ -24,6 +25,14 @@ class Policy(nn.Module):
     """What a policy network offers. ``recurrent`` tells whether the hidden state carries anything."""
 
     recurrent: bool
+
+    def arrange(self, layout: Layout | None, agents: Sequence[int]) -> None:
+        """Told once, before anything else is called, what the numbers of an observation are; by default of no use.
+
+        Args:
+            layout: names of the features; None if the back end has none.
+            agents: numbers, in their team, of the agents that the policy plays.
+        """
 
     @abstractmethod
     def initial_hidden(self, batch_size: int) -> Tensor:
@@ -181,6 +190,10 @@ class IndependentPolicies(Policy):
     def __getitem__(self, agent: int) -> Policy:
         """The policy of one agent."""
         return cast(Policy, self.policies[agent])
+
+    def arrange(self, layout: Layout | None, agents: Sequence[int]) -> None:
+        for agent, policy in zip(agents, self.policies, strict=True):
+            cast(Policy, policy).arrange(layout, [agent])
 
     def at_rows_of(self, agent: int, obs: Tensor, rows: Tensor, batch_sizes: Tensor | None = None) -> Tensor:
         """``at_rows`` of one agent, by its policy alone; all rows are its own, see ``Minibatch.of_agent``."""

@@ -105,8 +105,10 @@ def _build(model: dict[str, Any], scenario: Scenario, config: Path) -> Lightning
     try:
         parsed = parser.parse_object({"model": model | {"init_args": arguments}})
         check_parsed(parser, parsed)
-        if "scenario" in parsed.model.init_args:  # the algorithm asks for it
-            parsed.model.init_args.scenario = scenario
+        # algorithms that ask for it
+        for name, known in (("layout", scenario.layout()), ("scenario", scenario)):
+            if name in parsed.model.init_args:
+                parsed.model.init_args[name] = known
         with torch.random.fork_rng(devices=[]):  # whoever is built next gets the weights that it would have got
             built = parser.instantiate(parsed)
     except ForeignCode:

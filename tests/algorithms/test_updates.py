@@ -193,7 +193,7 @@ def test_every_option_of_amal_has_an_effect(
 
 
 def test_no_option_is_left_out() -> None:
-    assert set(MAPPO_OPTIONS) == set(defaults(MAPPO)) - {"policy", "critic", "share_parameters"}
+    assert set(MAPPO_OPTIONS) == set(defaults(MAPPO)) - {"policy", "critic", "share_parameters", "layout"}
     # of imagination, see tests/algorithms/amal/test_imagination.py
     assert set(AMAL_OPTIONS) == set(defaults(AMAL)) - set(PARTS) - {"scenario", "imagination"}
     classes = {"model", "estimator", "buffer_folder"}

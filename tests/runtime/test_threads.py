@@ -66,6 +66,7 @@ class OnSeveralThreads(TorchDispatchMode):
         ("mappo", *NORMS),
         ("mappo_gru", *NORMS),
         ("happo",),
+        ("mappo", "networks/entities"),
         ("vdn",),
         ("qmix",),
     ],
