@@ -51,8 +51,8 @@ class ReplayedEpisodes:
 class EpisodeReplay:
     """The newest episodes, one after the other in one table with a row per step and one for each end.
 
-    The table starts empty and doubles when it is full, so it takes at most twice the memory of what is stored. A row
-    holds all fields of a step, so a sample of whole episodes is one indexed copy.
+    The table starts empty and doubles when it is full; memory is used as far as it is written to, and while it grows
+    twice that. A row holds all fields of a step, so a sample of whole episodes is one indexed copy.
 
     Args:
         capacity: episodes kept.
@@ -98,19 +98,20 @@ class EpisodeReplay:
         """Makes room for one more episode of so many rows; where they are."""
         stored = sum(self._rows)
         if stored + rows > len(self._table):
-            ordered = self._ordered()
-            self._table = np.zeros(max(2 * len(self._table), stored + rows), self._record)
-            self._table[:stored] = ordered
-            self._first = 0
+            grown = np.zeros(max(2 * len(self._table), stored + rows), self._record)
+            self._copy_ordered(grown)
+            self._table, self._first = grown, 0
         self._rows.append(rows)
         places = (self._first + stored + np.arange(rows)) % len(self._table)
         self._table[places] = 0
         return places
 
-    def _ordered(self) -> NDArray[np.void]:
-        """A copy of all rows, the oldest episode first."""
-        stored = np.arange(sum(self._rows))
-        return self._table[(self._first + stored) % max(len(self._table), 1)]
+    def _copy_ordered(self, out: NDArray[np.void]) -> None:
+        """Copies all rows, the oldest episode first, to the beginning of ``out``."""
+        stored = sum(self._rows)
+        before_wrap = min(stored, len(self._table) - self._first)
+        out[:before_wrap] = self._table[self._first : self._first + before_wrap]
+        out[before_wrap:stored] = self._table[: stored - before_wrap]
 
     def sample(self, batch_size: int) -> ReplayedEpisodes:
         """Different episodes, each as likely as any other. ValueError if fewer are stored."""
@@ -129,9 +130,11 @@ class EpisodeReplay:
 
     def state_dict(self) -> dict[str, Any]:
         """A copy of what is stored, and the random stream; for ``torch.save``."""
+        table = np.empty(sum(self._rows), self._record)
+        self._copy_ordered(table)
         return {
             "rows": list(self._rows),
-            "table": torch.from_numpy(self._ordered().view(np.int64)),
+            "table": torch.from_numpy(table.view(np.int64)),
             "stream": self.stream.bit_generator.state,
         }
 

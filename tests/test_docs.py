@@ -143,10 +143,11 @@ def test_the_metrics_page_names_what_a_run_writes(
     assert sorted(first_cells(section("metrics.md", "run.json"))) == sorted(keys)
 
 
-def test_symbols_stand_for_what_is_there() -> None:
-    text = (ROOT / "docs" / "symbols.md").read_text()
+@pytest.mark.parametrize(("page", "at_least"), [("symbols.md", 40), ("algorithms.md", 20)])
+def test_symbols_stand_for_what_is_there(page: str, at_least: int) -> None:
+    text = (ROOT / "docs" / page).read_text()
     named = re.findall(r"`((?:amal|callbacks)\.[\w.]+)(?:\((\w+)=(.*?)\))?`", text)
-    assert len(named) > 40
+    assert len(named) > at_least
     for name, argument, default in named:
         there = pkgutil.resolve_name(name)
         if argument:
