@@ -35,3 +35,9 @@ def test_exploration_takes_available_actions_alike_in_its_share() -> None:
     shares = actions.bincount(minlength=4) / n
     # 0.6 of them are a third each, the rest the best one
     torch.testing.assert_close(shares, torch.tensor([0.2, 0.0, 0.6, 0.2]), atol=0.01, rtol=0)
+
+
+def test_exploration_follows_from_the_generator_alone() -> None:
+    values, available = torch.zeros(200, 4), torch.ones(200, 4, dtype=torch.bool)
+    once, again = (epsilon_greedy(values, available, 0.5, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(once, again)

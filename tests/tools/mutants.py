@@ -43,6 +43,7 @@ TESTS = {  # by the beginnings of their names, the quickest first: the first fai
     "amal/algorithms/amal/information.py": [
         *("tests/algorithms/amal/test_information.py", "tests/algorithms/test_updates.py::test_two_updates_of_amal"),
     ],
+    "amal/ops/action_values.py": ["tests/ops/test_action_values.py"],
     "amal/ops/bonus.py": ["tests/ops/test_bonus.py"],
     "amal/ops/cem.py": ["tests/ops/test_cem.py"],
     "amal/ops/divergence.py": ["tests/ops/test_divergence.py"],
