@@ -142,10 +142,8 @@ class TrainingCLI(LightningCLI):
         )
         parser.add_lightning_class_args(Evaluation, "evaluation")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
-        for name in (*DIMENSIONS, "scenario"):
+        for name in (*DIMENSIONS, "layout", "scenario"):  # ignored where an algorithm does not take it
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
-        # ignored where an algorithm does not take it
-        parser.link_arguments("data.layout", "model.init_args.layout", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         try:

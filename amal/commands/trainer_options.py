@@ -95,7 +95,7 @@ def check_arguments(config: Namespace) -> None:
             f"trainer.default_root_dir must stay runs, got {trainer.default_root_dir}: --out names a run's folder"
         )
     given = config.model.get("init_args") or Namespace()
-    for name in (*DIMENSIONS, "layout"):
+    for name in (*DIMENSIONS, "layout", "scenario"):
         if given.get(name) is not None:
             raise ValueError(f"model.{name} must not be set, got {given[name]}: data.scenario gives it")
     if trainer.precision not in PRECISIONS:
