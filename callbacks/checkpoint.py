@@ -51,7 +51,7 @@ class RunCheckpoint(Checkpoint):
         self._next_write = -math.inf
         self._asked_to_stop: int | None = None  # by this signal
         self._handlers: dict[int, Any] = {}  # of those who listened before
-        self._n_evaluations = 0  # that were there at the last save
+        self._was_evaluated = False  # since the last update
         self._last_periodic = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -70,12 +70,8 @@ class RunCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        budget, evaluation = budget_of(trainer), evaluation_of(trainer)
-        is_new = len(evaluation.rows) > self._n_evaluations
-        self._n_evaluations = len(evaluation.rows)
-        folder = Path(trainer.default_root_dir) / "checkpoints"
-        if is_new and evaluation.rows[-1]["win_rate"] >= evaluation.best_win_rate:
-            trainer.save_checkpoint(folder / "best.ckpt", weights_only=True)
+        budget, folder = budget_of(trainer), _folder(trainer)
+        is_new, self._was_evaluated = self._was_evaluated, False
         if self.every_n_episodes and budget.episodes // self.every_n_episodes > self._last_periodic:
             self._last_periodic = budget.episodes // self.every_n_episodes
             trainer.save_checkpoint(folder / f"episode_{budget.episodes}.ckpt", weights_only=False)
@@ -94,6 +90,18 @@ class RunCheckpoint(Checkpoint):
             print(f"\nstopped {_how_to_go_on(trainer)}", file=sys.stderr)
             raise SystemExit(128 + asked_to_stop)
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.training:
+            return
+        self._was_evaluated = True
+        evaluation = evaluation_of(trainer)
+        if evaluation.rows[-1]["win_rate"] >= evaluation.best_win_rate:
+            trainer.save_checkpoint(_folder(trainer) / "best.ckpt", weights_only=True)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if is_pruned(exception):
+            trainer.save_checkpoint(_folder(trainer) / "last.ckpt", weights_only=False)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not budget_of(trainer).is_met and trainer.is_global_zero:
             print(f"\nended by a callback {_how_to_go_on(trainer)}", file=sys.stderr)
@@ -101,17 +109,26 @@ class RunCheckpoint(Checkpoint):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # not earlier: a run that is killed before it is known as finished is continued from its last checkpoint
         if not self.keep_learning_state and budget_of(trainer).is_met:
-            trainer.save_checkpoint(Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt", weights_only=True)
+            trainer.save_checkpoint(_folder(trainer) / "last.ckpt", weights_only=True)
 
     def _ask_to_stop(self, number: int, frame: object) -> None:
         self._asked_to_stop = number
         signal.signal(number, signal.SIG_DFL)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"n_evaluations": self._n_evaluations, "last_periodic": self._last_periodic}
+        return {"last_periodic": self._last_periodic}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._n_evaluations, self._last_periodic = state_dict["n_evaluations"], state_dict["last_periodic"]
+        self._last_periodic = state_dict["last_periodic"]
+
+
+def is_pruned(exception: BaseException) -> bool:
+    """Whether a pruner of Optuna, which need not be installed, has ended the run."""
+    return type(exception).__name__ == "TrialPruned"
+
+
+def _folder(trainer: Trainer) -> Path:
+    return Path(trainer.default_root_dir) / "checkpoints"
 
 
 def _how_to_go_on(trainer: Trainer) -> str:

@@ -8,8 +8,11 @@ from typing import Any
 
 import pandas as pd
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from amal.algorithms.base import Algorithm
+from amal.battle.entries import nearest
 from amal.rollout.statistics import BattleStatistics
 from amal.runtime.argument_checks import check_at_least
 from amal.runtime.atomic import replacing
@@ -26,6 +29,9 @@ class Evaluation(Callback):
 
     It uses battles and random streams of its own: training is the same with or without it. The results are logged as
     ``eval/…`` and kept in ``evaluations.csv``. Of several processes one plays, and the others wait for what it finds.
+
+    Other callbacks get their ``on_validation_end`` after each evaluation, so that Lightning's EarlyStopping and
+    ModelCheckpoint and Optuna's pruning can monitor ``eval/win_rate``.
 
     Args:
         every_n_episodes: training episodes between two evaluations; 0 for none at all.
@@ -45,11 +51,22 @@ class Evaluation(Callback):
     def best_win_rate(self) -> float:
         return max((row["win_rate"] for row in self.rows), default=float("-inf"))
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            # they would look when the epoch ends, which is when training ends
+            if isinstance(callback, EarlyStopping):
+                callback._check_on_train_epoch_end = False
+            elif isinstance(callback, ModelCheckpoint) and callback._save_on_train_epoch_end is None:
+                callback._save_on_train_epoch_end = False
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self._is_due(budget_of(trainer)):
             self._evaluate(trainer, pl_module)
+            _check_monitored(trainer)
+            for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                callback.on_validation_end(trainer, pl_module)
 
     def _is_due(self, budget: Budget) -> bool:
         if self.every_n_episodes == 0:
@@ -65,6 +82,7 @@ class Evaluation(Callback):
         results: dict[str, float] = trainer.strategy.broadcast(found)
         counts = {**budget.used, "wall_seconds": round(budget.wall_seconds, 3)}
         self.rows.append({**counts, **results})
+        pl_module.evaluations = len(self.rows)
         pl_module.log_dict({f"eval/{name}": value for name, value in results.items()}, batch_size=1)
         if trainer.is_global_zero:
             with replacing(Path(trainer.default_root_dir) / "evaluations.csv") as part:
@@ -81,6 +99,18 @@ class Evaluation(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = list(state_dict["rows"])
+
+
+def _check_monitored(trainer: Trainer) -> None:
+    """Raises MisconfigurationException if another callback monitors what is not logged."""
+    known = trainer.callback_metrics
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        monitor = getattr(callback, "monitor", None)
+        if isinstance(monitor, str) and monitor not in known and getattr(callback, "strict", True):
+            raise MisconfigurationException(
+                f"trainer.callbacks: {type(callback).__name__} monitors {monitor}, which is not "
+                f"logged{nearest(monitor, known)}; there are {', '.join(sorted(known))}"
+            )
 
 
 def measure(episodes: Iterable[EpisodeBatch]) -> dict[str, float]:

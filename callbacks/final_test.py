@@ -12,18 +12,19 @@ from amal.runtime.atomic import replacing
 from amal.runtime.checkpoints import read_checkpoint
 from callbacks.evaluation import measure
 from datamodules.episode_source import TEST_EPISODES
-from datamodules.rollout import budget_of, source_of
+from datamodules.rollout import source_of
 
 
 class FinalTest(Callback):
-    """Writes ``final_test.csv`` when training has met its budget: greedy episodes with the best checkpoint, which are
-    the absolute metric of Gorsane et al. 2022 (arXiv:2209.10485), and as many with the last policy.
+    """Writes ``final_test.csv`` when training ends, by its budget or by a callback: greedy episodes with the best
+    checkpoint, which are the absolute metric of Gorsane et al. 2022 (arXiv:2209.10485), and as many with the last
+    policy.
 
     They are those of ``test``, which no evaluation plays. ``compare`` adds this to each run of a study.
     """
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero or not budget_of(trainer).is_met:
+        if not trainer.is_global_zero:
             return
         assert isinstance(pl_module, Algorithm)
         source = source_of(trainer)

@@ -36,7 +36,8 @@ class TrainingProgress(ProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._printed = len(evaluation_of(trainer).rows)
         if self._enabled and trainer.is_global_zero:
-            self._console.print(f"run folder: {trainer.default_root_dir}", highlight=False, soft_wrap=True)
+            if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # which leaves none
+                self._console.print(f"run folder: {trainer.default_root_dir}", highlight=False, soft_wrap=True)
             self._bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),

@@ -23,6 +23,7 @@ from amal.battle.compilation import simulator_hash
 from amal.runtime.atomic import replacing, sync
 from amal.runtime.trusted_code import code_digests
 from amal.runtime.versions import code_version
+from callbacks.checkpoint import is_pruned
 from callbacks.evaluation import Evaluation
 from datamodules.budget import Budget
 from datamodules.episode_source import TEST_EPISODES, VALIDATION_EPISODES
@@ -75,12 +76,15 @@ class Telemetry(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._writes and not trainer.interrupted:
             # another callback may have ended it
-            self._write_run(trainer, pl_module, "finished" if budget_of(trainer).is_met else "interrupted")
+            self._write_run(trainer, pl_module, "finished" if budget_of(trainer).is_met else "stopped")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if self._writes:
-            stopped = isinstance(exception, KeyboardInterrupt | SystemExit)
-            outcome = "interrupted" if stopped else f"failed: {type(exception).__name__}: {exception}"
+            outcome = f"failed: {type(exception).__name__}: {exception}"
+            if isinstance(exception, KeyboardInterrupt | SystemExit):
+                outcome = "interrupted"
+            elif is_pruned(exception):
+                outcome = "stopped"
             with suppress(OSError):  # the disk may be what failed; the exception itself is told
                 self._write_run(trainer, pl_module, outcome)
 

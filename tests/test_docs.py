@@ -203,6 +203,17 @@ def test_the_algorithm_of_the_recipe_trains_and_is_validated(
     assert "eval/win_rate" in capsys.readouterr().out
 
 
+def test_the_callback_of_the_recipe_announces(
+    cli: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (code,) = snippets(ROOT / "docs" / "callbacks.md", "python")
+    (tmp_path / "announce.py").write_text(code.replace("0.5", "-1.0"))
+    monkeypatch.syspath_prepend(tmp_path)
+    added = ("--trainer.callbacks+", "announce.Announce", "--allow_code", "announce", "--out", tmp_path / "run")
+    cli("fit", "--config", "configs/mappo.yaml", *TINY, *added)
+    assert "of battles won after" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_shell_snippets_are_shell(page: Path) -> None:
     for snippet in snippets(page, "bash"):

@@ -53,6 +53,13 @@ class Algorithm(LightningModule):
         self.automatic_optimization = False
         self.n_agents = n_agents
         self.statistics = BattleStatistics()
+        self.evaluations = 0  # so far in training
+
+    @property
+    def current_epoch(self) -> int:
+        """How many evaluations there were. To the trainer all training is one epoch; callbacks that count a module's
+        epochs, as Optuna's does, mean the stretches between evaluations."""
+        return self.evaluations
 
     # --- playing ------------------------------------------------------------------------------------------------------
 

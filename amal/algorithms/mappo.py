@@ -327,10 +327,10 @@ class MAPPO(Algorithm):
         return torch.tensor(lr)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """Adam for the policy, Adam for the critic."""
+        """Adam for the policy, Adam for the critic; by these names LearningRateMonitor tells them apart."""
         return [
-            torch.optim.Adam(network.parameters(), lr=self.lr, eps=ADAM_EPSILON, fused=True)
-            for network in (self.policy, self.critic)
+            torch.optim.Adam([{"params": network.parameters(), "name": name}], self.lr, eps=ADAM_EPSILON, fused=True)
+            for name, network in (("policy", self.policy), ("critic", self.critic))
         ]
 
     def learning_state(self) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import logging
 import re
+import shutil
 import sys
 import warnings
 from contextlib import nullcontext
@@ -23,7 +24,14 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from amal.algorithms.base import Algorithm, NonFiniteLoss
 from amal.battle.scenario import check_same_content, load_scenario, name_of
 from amal.commands.faults import fault
-from amal.commands.loggers import check_places, go_on_logging, obey_wandb_mode, set_up_loggers
+from amal.commands.loggers import (
+    check_loggers,
+    check_places,
+    go_on_logging,
+    let_save_dir_be_the_runs_folder,
+    obey_wandb_mode,
+    writing_into,
+)
 from amal.commands.portable import name_files_absolutely
 from amal.commands.resuming import (
     CODE,
@@ -90,6 +98,8 @@ _NOT_FOR_USERS = (
     ".*have no `val_dataloader`.*",  # the Evaluation callback plays instead
     ".*when logging on epoch level in distributed setting.*",  # every process evaluates the same
     ".*LeafSpec.*",  # Lightning's own use of torch
+    ".*callbacks used to create the checkpoint need to be provided.*",  # a run may go on without Lightning's
+    ".*Checkpoint directory .* exists and is not empty.*",  # it holds last.ckpt and best.ckpt
 )
 # What Lightning tells by its logs although it is the answer to an option: --trainer.profiler, enable_model_summary.
 _ASKED_FOR = ("profilers.profiler", "callbacks.model_summary")
@@ -179,11 +189,13 @@ class TrainingCLI(LightningCLI):
             if config.ckpt_path is not None:
                 self._check_checkpoint(config)
             if self.subcommand == "fit":
+                if config.trainer.fast_dev_run:
+                    config.data.env_steps, config.data.episodes = None, config.data.episodes_per_update
                 folder = agreed_run_folder(config)
                 if self.checkpoint is not None:
                     self.is_fork = not is_run_of(folder, Path(config.ckpt_path))
                 config.out = str(folder)
-                set_up_loggers(config.trainer, folder)
+                check_loggers(config.trainer)
         except (ValueError, OSError) as error:
             fail(str(error))
         if self.subcommand != "fit":
@@ -213,8 +225,10 @@ class TrainingCLI(LightningCLI):
         keep_freed_memory()
 
     def instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
         try:
-            super().instantiate_classes()
+            with nullcontext() if config.out is None else writing_into(Path(config.out), config.trainer):
+                super().instantiate_classes()
             if self.subcommand == "fit":
                 # all raise, before anything is written: without a budget, for a checkpoint of another number of
                 # processes, and for a module that has nothing of what a callback is for
@@ -227,7 +241,6 @@ class TrainingCLI(LightningCLI):
                 check_places(self.trainer.loggers, Path(self.trainer.default_root_dir))
             self.trainer.strategy.checkpoint_io = WholeCheckpoints()
             if self.checkpoint is not None:
-                config = self.config[self.subcommand]
                 told = f"the model on the scenario {config.data.scenario}"
                 check_fits(self.checkpoint["state_dict"], self.model, Path(config.ckpt_path), told)
                 if self.subcommand == "fit":
@@ -314,6 +327,9 @@ class TrainingCLI(LightningCLI):
                 sys.exit(0)  # every process sees it in the same update; the first one tells
             print(f"error: {why}; {kept(folder)}", file=sys.stderr)
             sys.exit(1)
+        finally:
+            if self.trainer.fast_dev_run and self.trainer.is_global_zero:  # type: ignore[attr-defined]
+                shutil.rmtree(folder)
 
 
 def main(args: list[str]) -> None:
@@ -333,6 +349,7 @@ def main(args: list[str]) -> None:
     except (ValueError, OSError) as error:
         fail(str(error))
     atexit.register(leave_group)
+    let_save_dir_be_the_runs_folder()
     try:
         TrainingCLI(
             allowed_code=allowed_code,

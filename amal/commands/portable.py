@@ -12,11 +12,15 @@ from amal.battle.scenario import is_file
 
 def name_files_absolutely(config: Namespace) -> None:
     """Makes the names of the files that a run needs to go on absolute: its scenario, its opponent, its critic's source,
-    its replay buffer's folder."""
+    its replay buffer's folder, its loggers' folders."""
     if is_file(config.data.scenario):
         config.data.scenario = _absolute(config.data.scenario)
     if config.data.opponent is not None:
         config.data.opponent = _absolute(config.data.opponent)
+    loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]
+    for logger in loggers:
+        if isinstance(logger, Namespace) and logger.get("init_args.save_dir") is not None:
+            logger.init_args.save_dir = _absolute(logger.init_args.save_dir)
     _name_sources_absolutely(config.model)
     arguments = config.model.get("init_args") or Namespace()
     if arguments.get("world_model.buffer_folder") is not None:

@@ -25,7 +25,7 @@ def main(args: list[str]) -> None:
     try:
         if options.out is not None:
             refuse_foreign(out, "report.html")
-        comparison = read_comparison(options.study, options.baseline, options.algorithms)
+        comparison = read_comparison(options.study, options.baseline, options.algorithms, options.count_stopped)
         verdicts = write_report(comparison, out, Bootstrap(options.resamples, options.seed))
     except ValueError as error:
         fail(" ".join(str(error).split()))
@@ -46,6 +46,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("study", type=path_argument, metavar="STUDY", help="folder of the study, as compare writes it")
     parser.add_argument("--baseline", metavar="NAME", help="compared with (default: the study's, else mappo)")
     parser.add_argument("--algorithms", nargs="+", default=[], metavar="NAME", help="only these beside the baseline")
+    parser.add_argument(
+        "--count_stopped",
+        action="store_true",
+        help="count runs that a callback has stopped, as EarlyStopping does; else they are listed as unfinished",
+    )
     parser.add_argument("--out", type=path_argument, metavar="FOLDER", help="default STUDY/report")
     parser.add_argument("--resamples", type=int, default=RESAMPLES, metavar="N", help="default %(default)s")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the resampling (default %(default)s)")

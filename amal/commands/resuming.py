@@ -33,7 +33,7 @@ RESUMED = {
     "RolloutDataModule.processes": list,
     **dict.fromkeys(("callbacks.Evaluation", "callbacks.RunCheckpoint"), dict),
 }
-RESUMED_CALLBACKS = {"Evaluation.rows": list, "RunCheckpoint.n_evaluations": int}
+RESUMED_CALLBACKS = {"Evaluation.rows": list, "RunCheckpoint.last_periodic": int}
 _SHOWN = 3  # differences that are named
 
 
@@ -41,6 +41,8 @@ def decisive_settings(parser: LightningArgumentParser, config: Namespace) -> dic
     """The part of a complete configuration that a run's numbers depend on, as plain data; DOTTED.NAME: value."""
     whole = yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))
     trainer = {name: whole["trainer"].get(name) for name in _DECISIVE_OF_TRAINER}
+    if isinstance(trainer["callbacks"], list):  # Lightning's say when a run ends and what is saved and shown
+        trainer["callbacks"] = [one for one in trainer["callbacks"] if not one["class_path"].startswith("lightning.")]
     chosen = {name: whole.get(name) for name in _DECISIVE} | {"trainer": trainer}
     return dict(_flat(chosen))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,8 @@ def agreed_run_folder(config: Namespace) -> Path:
     told = os.environ.get(RUN_FOLDER)
     if not is_first and told is not None:
         return Path(told)
+    if config.trainer.fast_dev_run:
+        return Path(tempfile.mkdtemp(prefix="amal-fast_dev_run-"))
     folder, is_new = run_folder(config)
     if is_first and is_new:  # for the others it may no longer be free
         refuse_occupied(folder)
@@ -68,10 +71,11 @@ def run_folder(config: Namespace) -> tuple[Path, bool]:
         return Path(config.out), True
     algorithm = config.model.class_path.rpartition(".")[2].lower()
     name = f"{algorithm}-{name_of(config.data.scenario)}-seed{config.seed_everything}"
-    taken, folder = 1, Path("runs") / name
+    root = Path(config.trainer.default_root_dir or "runs")
+    taken, folder = 1, root / name
     while folder.exists():
         taken += 1
-        folder = Path("runs") / f"{name}-{taken}"
+        folder = root / f"{name}-{taken}"
     return folder, True
 
 

@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
 from lightning import Callback, Trainer
 from lightning.fabric.plugins.environments import ClusterEnvironment
 from lightning.fabric.plugins.io import TorchCheckpointIO
-from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor, ModelSummary
+from lightning.pytorch.callbacks import (
+    DeviceStatsMonitor,
+    EarlyStopping,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    ModelSummary,
+)
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
@@ -31,10 +38,8 @@ MUST_STAY: dict[str, tuple[Any, str]] = {
     "min_epochs": (None, _BUDGET),
     "max_steps": (-1, _BUDGET),
     "min_steps": (None, _BUDGET),
-    "max_time": (None, _BUDGET),
     "limit_train_batches": (None, _BUDGET),
     "overfit_batches": (0.0, _BUDGET),
-    "fast_dev_run": (False, _BUDGET),
     "limit_val_batches": (None, f"validate plays {VALIDATION_EPISODES} episodes"),
     "limit_test_batches": (None, f"test plays {TEST_EPISODES} episodes"),
     "limit_predict_batches": (None, "there is no command that predicts"),
@@ -58,14 +63,14 @@ PRECISIONS = (None, 32, "32", "32-true", "bf16", "bf16-mixed")
 # A strategy that forks or starts processes anew after the battles are made, or splits a network, is not for this data.
 STRATEGIES = (SingleDeviceStrategy, DDPStrategy)
 
-_OTHER_END = "data.env_steps ends training, and a run that ended otherwise would pass for finished"
 _OTHER_LEARNING = "it is for automatic optimization, and the algorithms here optimize themselves"
-_OTHER_CHECKPOINTS = "checkpoint.every_n_episodes keeps checkpoints that can be resumed"
+_OTHER_CHECKPOINTS = "a failed run keeps its last checkpoint anyway"
 _OTHER_DISPLAY = "callbacks.TrainingProgress shows training, or nothing does with trainer.enable_progress_bar false"
-_OF_LIGHTNING = (LearningRateMonitor, DeviceStatsMonitor, ModelSummary)
+_OF_LIGHTNING = (LearningRateMonitor, DeviceStatsMonitor, ModelSummary, EarlyStopping, ModelCheckpoint)
 _NOT_OF_LIGHTNING = {
-    **dict.fromkeys(("EarlyStopping", "Timer", "SpikeDetection"), _OTHER_END),
-    **dict.fromkeys(("ModelCheckpoint", "OnExceptionCheckpoint", "Checkpoint"), _OTHER_CHECKPOINTS),
+    "Timer": "trainer.max_time ends training by the clock",
+    "SpikeDetection": _OTHER_LEARNING,
+    **dict.fromkeys(("OnExceptionCheckpoint", "Checkpoint"), _OTHER_CHECKPOINTS),
     **dict.fromkeys(("ProgressBar", "RichProgressBar", "TQDMProgressBar"), _OTHER_DISPLAY),
     **dict.fromkeys(
         (
@@ -90,10 +95,10 @@ def check_arguments(config: Namespace) -> None:
         if trainer[name] != value:
             told = "null" if value is None else value
             raise ValueError(f"trainer.{name} must stay {told}, got {trainer[name]}: {why}")
-    if trainer.default_root_dir not in ("runs", config.out):  # the latter from configurations of earlier versions
-        raise ValueError(
-            f"trainer.default_root_dir must stay runs, got {trainer.default_root_dir}: --out names a run's folder"
-        )
+    if trainer.fast_dev_run not in (False, True):
+        raise ValueError(f"trainer.fast_dev_run must be true or false, got {trainer.fast_dev_run}: it makes one update")
+    if trainer.default_root_dir is not None and not str(trainer.default_root_dir).strip():
+        raise ValueError("trainer.default_root_dir is empty (a variable that is not set?); name a folder")
     given = config.model.get("init_args") or Namespace()
     for name in (*DIMENSIONS, "layout", "scenario"):
         if given.get(name) is not None:
@@ -136,6 +141,23 @@ def check_callbacks(callbacks: Any, everywhere: Sequence[type[Callback]]) -> Non
         if kind.__module__.partition(".")[0] == "lightning" and not issubclass(kind, _OF_LIGHTNING):
             why = _NOT_OF_LIGHTNING.get(name, "it would do nothing")
             raise ValueError(f"trainer.callbacks: Lightning's {name} has no place here: {why}")
+        if issubclass(kind, ModelCheckpoint):
+            _check_model_checkpoint(entry.init_args)
+
+
+def _check_model_checkpoint(arguments: Namespace) -> None:
+    """Raises ValueError for one that would write outside the run's folder, or never."""
+    name = "trainer.callbacks: ModelCheckpoint"
+    if arguments.get("dirpath") is not None:
+        raise ValueError(f"{name}: dirpath must stay null, got {arguments.dirpath}: the run's checkpoints/ takes them")
+    filename = Path(arguments.get("filename") or "")
+    if filename.is_absolute() or ".." in filename.parts:
+        raise ValueError(f"{name}: filename must not leave the run's folder, got {filename}")
+    if (arguments.get("every_n_epochs") or 0) > 1:
+        raise ValueError(
+            f"{name}: every_n_epochs must be at most 1, got {arguments.every_n_epochs}: a run is one epoch, and this "
+            "callback looks at every evaluation; evaluation.every_n_episodes says how often that is"
+        )
 
 
 def check_plugins(plugins: Any) -> None:

@@ -43,6 +43,7 @@ _BY_NAME: dict[str, tuple[str, ...]] = {
         "EarlyStopping",
         "GradientAccumulationScheduler",
         "LearningRateMonitor",
+        "ModelCheckpoint",
         "ModelSummary",
         "RichModelSummary",
         "RichProgressBar",

@@ -141,6 +141,23 @@ def test_a_run_that_goes_on_is_one_run_in_wandb_and_a_new_one_is_another(cli: Cl
     assert other.name.split("-")[3] != identity
 
 
+@pytest.mark.parametrize("logger", ["TensorBoardLogger", "CSVLogger", "WandbLogger"])
+def test_a_logger_writes_into_the_runs_folder_unless_it_has_one_of_its_own(
+    cli: Cli, tmp_path: Path, logger: str
+) -> None:
+    own = ("--trainer.logger.save_dir", tmp_path / "logs")
+    offline = ("--trainer.logger.offline", "true") if logger == "WandbLogger" else ()
+    for name, where in (("default", ()), ("own", own)):
+        run = tmp_path / name
+        cli(*SHORT, "--data.env_steps", "1", "--trainer.logger", logger, *where, *offline, "--out", run)
+        wandb.finish()
+        folder = "wandb" if logger == "WandbLogger" else "lightning_logs"
+        assert (run / folder).is_dir() != bool(where) and (tmp_path / "logs" / folder).is_dir() == bool(where)
+    cli("fit", "--config", tmp_path / "default" / "config.yaml", "--out", tmp_path / "again")
+    assert (tmp_path / "again" / folder).is_dir(), "a run that is begun with another one's configuration is another run"
+    wandb.finish()
+
+
 def test_wandb_that_is_switched_off_writes_nothing(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     cli(*SHORT, "--config", "configs/logger/wandb.yaml", "--out", tmp_path / "run")
@@ -167,14 +184,14 @@ def test_a_logger_cannot_write_over_this_run_or_another(
     other = tmp_path / "other"
     other.mkdir()
     (other / "metrics.csv").write_bytes(b"mine")
-    logger = {"save_dir": "runs", "name": name.format(other=other), "version": version}
+    logger = {"name": name.format(other=other), "version": version}
     config = {"trainer": {"logger": {"class_path": f"lightning.pytorch.loggers.{kind}", "init_args": logger}}}
     (tmp_path / "logger.yaml").write_text(json.dumps(config))
     with pytest.raises(SystemExit) as stop:
         cli(*SHORT, "--config", tmp_path / "logger.yaml", "--out", tmp_path / "run")
     message = capsys.readouterr().err
     assert stop.value.code == 2 and message.count("\n") == 1
-    assert f"{kind} must write to a folder of its own below" in message
+    assert f"{kind} must " in message and "name and version" in message
     assert (other / "metrics.csv").read_bytes() == b"mine" and not (tmp_path / "run").exists()
 
 
@@ -182,7 +199,7 @@ def test_a_csv_logger_keeps_what_it_wrote_before_and_two_do_not_share(
     cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, file = tmp_path / "run", tmp_path / "logger.yaml"
-    logger = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "runs", "version": 3}}
+    logger = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"version": 3}}
     file.write_text(json.dumps({"trainer": {"logger": logger}}))
     cli(*SHORT, "--config", file, "--out", run)
     logged = run / "lightning_logs" / "version_3" / "metrics.csv"

@@ -39,7 +39,7 @@ from tests.runs import Cli, fit
         (("--config", "configs"), "configs"),
         (("--trainer.max_steps", "3"), "trainer.max_steps must stay -1, got 3: data.env_steps ends training"),
         (("--trainer.max_epochs", "0"), "trainer.max_epochs must stay 1, got 0"),
-        (("--trainer.fast_dev_run", "true"), "trainer.fast_dev_run must stay False, got True"),
+        (("--trainer.max_epochs", "7"), "trainer.max_epochs must stay 1, got 7"),
         (("--trainer.precision", "7"), "precision"),
         (("--trainer.precision", "16-mixed"), "trainer.precision must be 32-true or bf16-mixed, got 16-mixed"),
         (("--trainer.strategy", "ddpp"), "strategy='ddpp'"),

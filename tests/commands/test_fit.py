@@ -190,6 +190,30 @@ def test_loggers_take_the_runs_folder(cli: Cli, tmp_path: Path) -> None:
     assert list((tmp_path / "tensorboard").rglob("events.out.tfevents.*"))
 
 
+def test_default_root_dir_takes_the_run_folders(cli: Cli, tmp_path: Path) -> None:
+    for _ in range(2):
+        cli("fit", "--config", "configs/mappo.yaml", "--data.env_steps", "1", "--trainer.default_root_dir", tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"mappo-3m-seed0", "mappo-3m-seed0-2"}
+    last = tmp_path / "mappo-3m-seed0" / "checkpoints" / "last.ckpt"
+    cli("fit", "--config", tmp_path / "mappo-3m-seed0" / "config.yaml", "--ckpt_path", last)
+    assert len(list(tmp_path.iterdir())) == 2, "a run goes on where it is"
+
+
+def test_fast_dev_run_makes_one_update_and_one_evaluation_and_leaves_nothing(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A budget need not be set."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    (tmp_path / "tmp").mkdir()
+    learn, updates = MAPPO.learn, []
+    monkeypatch.setattr(MAPPO, "learn", lambda *args: updates.append(1) or learn(*args))
+    out = ("--trainer.default_root_dir", tmp_path / "runs", "--out", tmp_path / "run")
+    cli("fit", "--config", "configs/mappo.yaml", "--trainer.fast_dev_run", "true", *out)
+    assert len(updates) == 1 and capfd.readouterr().err.count("win rate") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["tmp"] and not list((tmp_path / "tmp").iterdir())
+
+
 def test_a_finished_run_is_not_overwritten(cli: Cli, finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (finished / "evaluations.csv").read_bytes()
     with pytest.raises(SystemExit) as stop:

@@ -14,6 +14,7 @@ import pytest
 
 from amal.commands.report import main
 from amal.study.analysis.tables import Bootstrap
+from amal.study.grid.runs import Cell
 from amal.study.report.report import make_tables
 from tests.conftest import ROOT
 from tests.study.studies import Cli, of, write_run, write_study
@@ -123,3 +124,17 @@ def test_help_answers_at_once_and_the_report_needs_neither_torch_nor_lightning()
     code += "import amal.study.report.report\nprint(loaded('torch', 'lightning'))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "--baseline NAME" in done.stdout and done.stdout.endswith("True []\n[]\n")
+
+
+def test_runs_that_a_callback_stopped_count_if_the_user_says_so(
+    tmp_path: Path, cli: Cli, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To compare they are done."""
+    for name in ("mappo", "amal"):
+        write_run(tmp_path, name, "3m", 0, outcome="stopped")
+    cli("report", tmp_path, "--out", tmp_path / "a", "--resamples", 50)
+    assert "on no scenario that counts has a seed been finished" in capsys.readouterr().out
+    cli("report", tmp_path, "--out", tmp_path / "b", "--resamples", 50, "--count_stopped")
+    assert "one seed allows no test" in capsys.readouterr().out
+    assert len(pd.read_csv(tmp_path / "b" / "runs.csv")["final_win_rate"].dropna()) == 2
+    assert Cell(tmp_path, "mappo", "3m", 0).is_finished()

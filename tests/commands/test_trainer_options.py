@@ -36,23 +36,24 @@ EFFECTIVE = {
     "profiler": "below",
     "detect_anomaly": "Lightning's, of torch",
     "plugins": "Lightning's, of cluster environments; others are refused below",
-    "default_root_dir": "refused below",
+    "default_root_dir": "tests/commands/test_fit.py",
+    "fast_dev_run": "tests/commands/test_fit.py",
+    "max_time": "tests/callbacks/test_evaluation.py",
 }
 OTHER_VALUES = {
     **dict.fromkeys(MUST_STAY, "1"),
     **dict.fromkeys(("max_epochs", "check_val_every_n_epoch", "accumulate_grad_batches", "overfit_batches"), "3"),
-    **dict.fromkeys(("fast_dev_run", "sync_batchnorm", "barebones"), "true"),
+    **dict.fromkeys(("sync_batchnorm", "barebones"), "true"),
     **dict.fromkeys(("enable_checkpointing", "inference_mode", "use_distributed_sampler"), "false"),
     "enable_autolog_hparams": "false",
-    "max_time": "00:00:00:01",
     "gradient_clip_algorithm": "norm",
     "model_registry": "models",
     "limit_test_batches": "0.01",
     "limit_val_batches": "0",
 }
-DISPLAYED = ("LearningRateMonitor", "DeviceStatsMonitor", "ModelSummary", "RichModelSummary")
+WELCOME = ("LearningRateMonitor", "DeviceStatsMonitor", "ModelSummary", "RichModelSummary")
+WELCOME += ("EarlyStopping", "ModelCheckpoint")
 NEED_ARGUMENTS = {
-    "EarlyStopping": {"monitor": "train/return"},
     "Timer": {"duration": "00:00:00:01"},
     "GradientAccumulationScheduler": {"scheduling": {"0": 2}},
     "StochasticWeightAveraging": {"swa_lrs": 0.1},
@@ -87,7 +88,7 @@ def test_an_argument_without_effect_is_refused_by_name(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", [name for name in of_lightning.__all__ if name not in DISPLAYED])
+@pytest.mark.parametrize("name", [name for name in of_lightning.__all__ if name not in WELCOME])
 def test_a_callback_of_lightning_that_would_end_alter_or_do_nothing_is_refused_by_name(
     cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
@@ -117,7 +118,8 @@ def test_a_callback_of_lightning_that_would_end_alter_or_do_nothing_is_refused_b
         (("--trainer.callbacks", "callbacks.Telemetry"), "every run has Telemetry already"),
         (("--trainer.callbacks", "null"), "--trainer.callbacks null has no meaning"),
         (("--trainer.callbacks=null",), "--trainer.callbacks null has no meaning"),
-        (("--trainer.default_root_dir", "elsewhere"), "trainer.default_root_dir must stay runs, got elsewhere"),
+        (("--trainer.default_root_dir=",), "trainer.default_root_dir is empty"),
+        (("--trainer.fast_dev_run", "3"), "trainer.fast_dev_run must be true or false, got 3: it makes one update"),
         (("--trainer.log_every_n_steps", "0"), "trainer.log_every_n_steps must be at least 1, got 0"),
         (("--model.n_agents", "7"), "model.n_agents must not be set, got 7: data.scenario gives it"),
         (("--model.init_args.obs_dim", "3"), "model.obs_dim must not be set, got 3"),
@@ -132,6 +134,27 @@ def test_an_option_is_refused_where_it_could_have_no_effect(
     out = tmp_path / "run"
     assert words in refusal(cli, capsys, "fit", *TINY, "--out", out, *args)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            {"dirpath": "/tmp/elsewhere"},
+            "dirpath must stay null, got /tmp/elsewhere: the run's",
+        ),
+        ({"filename": "../../best"}, "filename must not leave the run's folder, got ../../best"),
+        ({"filename": "/tmp/best"}, "filename must not leave the run's folder, got /tmp/best"),
+        ({"every_n_epochs": 2}, "every_n_epochs must be at most 1, got 2: a run is one epoch"),
+    ],
+)
+def test_lightnings_checkpoints_stay_in_the_runs_folder(
+    cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: dict[str, object], words: str
+) -> None:
+    file, config = tmp_path / "callbacks.yaml", {"class_path": "ModelCheckpoint", "init_args": arguments}
+    file.write_text(json.dumps({"trainer": {"callbacks": [config]}}))
+    message = refusal(cli, capsys, "fit", *TINY, "--config", file, "--out", tmp_path / "run")
+    assert f"trainer.callbacks: ModelCheckpoint: {words}" in message and not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("option", ["--out", "--evaluation.every_n_episodes", "--checkpoint", "--trainer.logger"])

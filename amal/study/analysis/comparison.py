@@ -80,13 +80,16 @@ class Comparison:
         return 1 / (FINAL_EVALUATIONS * min(protocol.episodes for protocol in self.protocols()))
 
 
-def read_comparison(study: Path, baseline: str | None = None, only: Sequence[str] = ()) -> Comparison:
+def read_comparison(
+    study: Path, baseline: str | None = None, only: Sequence[str] = (), count_stopped: bool = False
+) -> Comparison:
     """Read a study and choose what is compared.
 
     Args:
         study: folder of the runs; scenarios that its study.yaml lists as ``tuned_on`` do not count.
         baseline: the algorithm that the others are compared with; by default the one in study.yaml, else "mappo".
         only: the algorithms to compare beside the baseline, by default all.
+        count_stopped: whether runs that a callback has stopped count as finished.
 
     Raises:
         ValueError: there is no run or no such algorithm, a file cannot be read, or some runs fought with a random delay
@@ -95,7 +98,7 @@ def read_comparison(study: Path, baseline: str | None = None, only: Sequence[str
     if not study.is_dir():
         raise ValueError(f"{study}: no such folder")
     record = read_record(study)
-    runs, absent = _read_cells(study, record or {})
+    runs, absent = _read_cells(study, record or {}, count_stopped)
     baseline = baseline or (record or {}).get("baseline") or BASELINE
     known = sorted({run.algorithm for run in runs} | {algorithm for algorithm, _, _ in absent})
     for option, name in [("--baseline", baseline), *(("--algorithms", name) for name in only)]:
@@ -116,7 +119,7 @@ def read_comparison(study: Path, baseline: str | None = None, only: Sequence[str
     return Comparison(study, algorithms, runs, absent, seeds, counted, n_seeds, tuned_on, tests, record)
 
 
-def _read_cells(study: Path, record: Mapping[str, Any]) -> tuple[list[Run], dict[_Cell, str]]:
+def _read_cells(study: Path, record: Mapping[str, Any], count_stopped: bool) -> tuple[list[Run], dict[_Cell, str]]:
     """The runs, and the states of the other cells: folders without run.json, broken files and missing folders."""
     runs: list[Run] = []
     absent: dict[_Cell, str] = {}
@@ -127,7 +130,7 @@ def _read_cells(study: Path, record: Mapping[str, Any]) -> tuple[list[Run], dict
         cell = path.parent.parent.name, path.parent.name, int(match[1])
         try:
             if (path / "run.json").exists():
-                runs.append(read_run(path, cell[2]))
+                runs.append(read_run(path, cell[2], count_stopped))
             else:
                 absent[cell] = "no run.json yet"
         except ValueError as error:

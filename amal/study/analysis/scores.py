@@ -46,7 +46,7 @@ class Run:
         algorithm: the name of the folder; variants of one algorithm differ in it.
         scenario, seed: as in the folder's name and in run.json.
         path: the folder.
-        finished: whether training came to its planned end.
+        finished: whether training came to its planned end, its budget's or, where stopped runs count, a callback's.
         evaluations: the rows of evaluations.csv, by env_steps; none if an unfinished run has not got that far.
         record: run.json.
         final_test: the rows of final_test.csv, by checkpoint, "best" and "last"; None where there is no such file.
@@ -66,14 +66,20 @@ class Run:
         return EvaluationProtocol(**(self.record.get("evaluation") or {}))
 
 
-def read_run(path: Path, seed: int) -> Run:
-    """A run's folder; ValueError if a file is missing or broken, which the message names."""
+def read_run(path: Path, seed: int, count_stopped: bool = False) -> Run:
+    """A run's folder; ValueError if a file is missing or broken, which the message names.
+
+    Args:
+        path: of the folder.
+        seed: of the run, by its folder's name.
+        count_stopped: whether a run that a callback has stopped, as EarlyStopping does, is finished.
+    """
     record = _read_record(path / "run.json")
     scenario, algorithm = path.parent.name, path.parent.parent.name
     if (record["scenario"], record["seed"]) != (scenario, seed):
         claim = f"scenario {record['scenario']} and seed {record['seed']}"
         raise ValueError(f"{path / 'run.json'}: is of {claim}, against its folder's name")
-    finished = record["outcome"] == "finished"
+    finished = record["outcome"] in (("finished", "stopped") if count_stopped else ("finished",))
     evaluations = _read_evaluations(path / "evaluations.csv", required=finished)
     final_test = _read_final_test(path / "final_test.csv") if finished else None
     if finished:  # of one that was stopped the last row may be torn, and is written again

@@ -79,7 +79,7 @@ class Cell:
         if not (self.folder / "run.json").exists():
             return False, ""
         try:
-            return read_run(self.folder, self.seed).finished, ""
+            return read_run(self.folder, self.seed, count_stopped=True).finished, ""
         except ValueError as error:
             return False, " ".join(str(error).split())
 
