@@ -59,6 +59,7 @@ class RolloutDataModule(LightningDataModule):
         snapshots: bool = False,
     ) -> None:
         super().__init__()
+        self.save_hyperparameters()
         self.budget = Budget(env_steps, episodes)
         self.source = EpisodeSource(
             self.budget,
@@ -99,6 +100,10 @@ class RolloutDataModule(LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[EpisodeBatch]:
         return self._evaluation_loader("test", TEST_EPISODES)
+
+    def predict_dataloader(self) -> DataLoader[EpisodeBatch]:
+        """The episodes that ``validate`` plays."""
+        return self._evaluation_loader("evaluation", VALIDATION_EPISODES)
 
     def _training_batches(self) -> Iterator[EpisodeBatch]:
         while not self.budget.is_met:

@@ -1,16 +1,21 @@
 """What every algorithm is to the rest of the project."""
 
+import copy
 from abc import abstractmethod
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from lightning import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
+from amal.rollout.load_policy import rebuild
 from amal.rollout.statistics import BattleStatistics
 from amal.runtime.argument_checks import check_at_least
+from amal.runtime.checkpoints import check_fits, check_is_file, read_checkpoint
 from amal.runtime.distributed import average_gradients, averaged, collected, of_this_process, without_reducer
+from amal.runtime.plain_data import plain
 from amal.types import ActionScores, EpisodeBatch
 
 MUST_BE_FINITE = ("_loss", "_grad_norm")  # ends of metrics' names
@@ -49,6 +54,7 @@ class Algorithm(LightningModule):
 
     def __init__(self, n_agents: int, n_actions: int, obs_dim: int, state_dim: int) -> None:
         super().__init__()
+        self._record_arguments()
         check_at_least(1, n_agents=n_agents, n_actions=n_actions, obs_dim=obs_dim, state_dim=state_dim)
         self.automatic_optimization = False
         self.n_agents = n_agents
@@ -60,6 +66,41 @@ class Algorithm(LightningModule):
         """How many evaluations there were. To the trainer all training is one epoch; callbacks that count a module's
         epochs, as Optuna's does, mean the stretches between evaluations."""
         return self.evaluations
+
+    def _record_arguments(self) -> None:
+        """Keeps the arguments of the constructor as plain data in ``hparams``, for loggers and checkpoints."""
+        self.save_hyperparameters()
+        # checkpoints name the scenario elsewhere, with the state of the battles
+        given = {name: x for name, x in self.hparams.items() if not name.startswith("_") and name != "scenario"}
+        self.hparams.clear()
+        self.hparams.update(algorithm=plain(type(self)).get("class_path", ""), **plain(given))
+        self._hparams_initial = copy.deepcopy(self._hparams)
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, map_location: Any = None, **arguments: Any
+    ) -> Self:
+        """The algorithm as it was at a checkpoint of a run, ready to act; its learning state stays behind.
+
+        The file is read as data only. Classes that it names have to be this project's, those of the module of ``cls``
+        or allowed by ``amal.runtime.trusted_code.allow_only``.
+
+        Args:
+            checkpoint_path: ``last.ckpt``, ``best.ckpt`` or another one.
+            map_location: device that it is put on; by default the CPU.
+            arguments: of the constructor, in place of those that the checkpoint holds.
+
+        Raises:
+            CheckpointError: the file is damaged, of another algorithm, or does not fit these arguments.
+            ForeignCode: it names code that nobody has allowed. Both are ValueErrors.
+        """
+        path = Path(checkpoint_path)
+        check_is_file(path)
+        content = read_checkpoint(path)
+        module = rebuild(cls, content, path, arguments)
+        check_fits(content["state_dict"], module, path, f"the arguments of {cls.__name__}")
+        module.load_state_dict(content["state_dict"])
+        return module.to(map_location or "cpu").eval()  # type: ignore[return-value]
 
     # --- playing ------------------------------------------------------------------------------------------------------
 
@@ -138,6 +179,9 @@ class Algorithm(LightningModule):
 
     def test_step(self, batch: EpisodeBatch, batch_idx: int) -> None:
         self.statistics.update(batch)
+
+    def predict_step(self, batch: EpisodeBatch, batch_idx: int) -> EpisodeBatch:
+        return batch
 
     def on_validation_epoch_end(self) -> None:
         self.log_dict({f"eval/{name}": value for name, value in self.statistics.compute().items()})

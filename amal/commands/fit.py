@@ -62,6 +62,7 @@ from amal.commands.trainer_options import (
     check_typed,
     tell_who_is_awaited,
 )
+from amal.rollout.load_policy import config_of
 from amal.runtime.argument_checks import LARGEST_SEED
 from amal.runtime.atomic import remove_unfinished, replacing
 from amal.runtime.checkpoints import CheckpointError, WholeCheckpoints, check_fits, check_is_file, read_checkpoint
@@ -341,7 +342,10 @@ def main(args: list[str]) -> None:
     for name in _ASKED_FOR:
         logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
     args, allowed_code = taken_permissions(args)
-    args = [args[0], *files_first(args[1:])]
+    try:
+        args = [args[0], *files_first(with_own_config(args[0], args[1:]))]
+    except ValueError as error:
+        fail(str(error))
     sys.argv = [sys.argv[0], *args]
     try:
         allow_only(allowed_code)
@@ -367,6 +371,19 @@ def main(args: list[str]) -> None:
         )
     except ArgumentError as error:
         fail(str(error))
+
+
+def with_own_config(command: str, args: list[str]) -> list[str]:
+    """The arguments of validate and test with the configuration of the checkpoint's own run, where none is given.
+
+    Raises CheckpointError if there is none."""
+    options = [word.partition("=")[0] for word in args]
+    if command == "fit" or "--ckpt_path" not in options or {"--config", "-c", "--help", "-h"} & set(options):
+        return args
+    at = options.index("--ckpt_path")
+    value = args[at].partition("=")[2] or "".join(args[at + 1 : at + 2])
+    check_is_file(Path(value))
+    return [f"--config={config_of(Path(value))}", *args]
 
 
 def fail(message: str, hint: str = "") -> NoReturn:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -10,11 +12,13 @@ from jsonargparse import ArgumentError, ArgumentParser
 from lightning import LightningModule
 
 from amal.battle.battlefield import Scenario
+from amal.battle.entries import ScenarioError
 from amal.battle.opponent_side import check_equal_teams
 from amal.battle.scenario import check_same_content, load_scenario, with_random_delay
 from amal.runtime.checkpoints import CheckpointError, check_fits, check_is_file, read_checkpoint
 from amal.runtime.configuration import DIMENSIONS, check_parsed
-from amal.runtime.trusted_code import ForeignCode, denied_import, permissions
+from amal.runtime.plain_data import NOT_RECORDED, not_recorded
+from amal.runtime.trusted_code import ForeignCode, also_allowed, denied_import, permissions
 from amal.runtime.yaml_files import BadYaml, read_yaml
 from amal.types import Actor
 
@@ -28,7 +32,7 @@ def load_player(checkpoint: Path, config: Path | None = None) -> tuple[Lightning
 
     Raises CheckpointError, ScenarioError, ForeignCode (all of them ValueErrors) or OSError."""
     check_is_file(checkpoint)
-    config = config or _config_of(checkpoint)
+    config = config or config_of(checkpoint)
     model, data = _sections(config)
     backend = data.get("backend", "embedded")
     if backend != "embedded":
@@ -66,8 +70,10 @@ def load_opponent(checkpoint: Path, scenario: Scenario) -> Actor:
     return module  # type: ignore[return-value]
 
 
-def _config_of(checkpoint: Path) -> Path:
-    """Where a run has its configuration, or beside the checkpoint, where one that was copied away may have it."""
+def config_of(checkpoint: Path) -> Path:
+    """Where a run has its configuration, or beside the checkpoint, where one that was copied away may have it.
+
+    Raises CheckpointError if it is in neither place."""
     folder = checkpoint.absolute().parent
     for config in (folder.parent / "config.yaml", folder / "config.yaml"):
         if config.is_file():
@@ -99,21 +105,80 @@ def _build(model: dict[str, Any], scenario: Scenario, config: Path) -> Lightning
     if not isinstance(arguments, dict):
         raise CheckpointError(f"{config}: model.init_args must be a mapping, got {arguments!r}")
     arguments |= {name: getattr(scenario.spec(), name) for name in DIMENSIONS}
+    known = {"layout": scenario.layout(), "scenario": scenario}
+    return _instantiate(model | {"init_args": arguments}, config, offered=known)
+
+
+def rebuild(
+    kind: type[LightningModule], content: dict[str, Any], checkpoint: Path, instead: dict[str, Any]
+) -> LightningModule:
+    """The module of a checkpoint with fresh weights, from the arguments that it holds itself.
+
+    Args:
+        kind: class that it must be of; one without an ``act`` of its own leaves it to the checkpoint.
+        content: of the checkpoint.
+        checkpoint: its path.
+        instead: arguments that replace the checkpoint's.
+
+    Raises CheckpointError or ForeignCode.
+    """
+    held = content.get(kind.CHECKPOINT_HYPER_PARAMS_KEY)
+    if not isinstance(held, dict) or not isinstance(held.get("algorithm"), str):
+        raise CheckpointError(f"{checkpoint}: does not tell how its algorithm was made (an older version's?)")
+    arguments = {name: value for name, value in held.items() if name != "algorithm"}
+    own = f"{kind.__module__}.{kind.__qualname__}"
+    is_base = getattr(getattr(kind, "act", None), "__isabstractmethod__", False)
+    if not is_base and held["algorithm"] != own:
+        raise CheckpointError(f"{checkpoint}: is of {held['algorithm']} and not of {own}")
+    gaps = [name for name in not_recorded(arguments) if name not in instead]
+    if gaps:
+        raise CheckpointError(
+            f"{checkpoint}: {gaps[0]} was a {arguments[gaps[0]].get(NOT_RECORDED, 'value')} of a script, which a "
+            f"checkpoint cannot hold; give it: load_from_checkpoint(..., {gaps[0]}=...)"
+        )
+    kept = {name: value for name, value in arguments.items() if name not in instead}
+    with also_allowed(kind.__module__):
+        model = {"class_path": held["algorithm"], "init_args": kept}
+        return _instantiate(model, checkpoint, instead, offered={"scenario": _scenario_of(content)})
+
+
+def _scenario_of(content: dict[str, Any]) -> Scenario | None:
+    """The scenario that a checkpoint's run fought, if it is one that ships."""
+    told = content.get("RolloutDataModule", {}).get("scenario", {})
+    try:
+        return load_scenario(told.get("name", ""), random_delay=told.get("random_delay") or False)
+    except ScenarioError:
+        return None
+
+
+def _instantiate(
+    model: dict[str, Any],
+    source: Path,
+    instead: Mapping[str, Any] = MappingProxyType({}),
+    offered: Mapping[str, Any] = MappingProxyType({}),
+) -> LightningModule:
+    """The module of a class_path and its init_args, after both barriers of ``amal.runtime.trusted_code``.
+
+    Args:
+        model: as in a configuration.
+        source: where it is from, for errors.
+        instead: arguments beside those, as the caller's own code has them.
+        offered: arguments beside those, for classes that take them.
+    """
     permissions()
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningModule, "model", required=True)
     try:
-        parsed = parser.parse_object({"model": model | {"init_args": arguments}})
+        parsed = parser.parse_object({"model": model})
         check_parsed(parser, parsed)
-        # algorithms that ask for it
-        for name, known in (("layout", scenario.layout()), ("scenario", scenario)):
-            if name in parsed.model.init_args:
-                parsed.model.init_args[name] = known
+        taken = {name: value for name, value in offered.items() if name in parsed.model.init_args}
+        for name, value in {**taken, **instead}.items():
+            parsed.model.init_args[name] = value
         with torch.random.fork_rng(devices=[]):  # whoever is built next gets the weights that it would have got
             built = parser.instantiate(parsed)
     except ForeignCode:
         raise
     except (ArgumentError, ValueError, TypeError) as error:
-        raise denied_import(str(error)) or CheckpointError(f"{config}: {' '.join(str(error).split())}") from None
+        raise denied_import(str(error)) or CheckpointError(f"{source}: {' '.join(str(error).split())}") from None
     module: LightningModule = built.model
     return module

@@ -15,6 +15,7 @@ import wandb
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto.wandb_internal_pb2 import Record
 
+from amal.runtime.yaml_files import read_yaml
 from tests.runs import Cli, power_cut
 
 MLFLOW = find_spec("mlflow")
@@ -119,6 +120,8 @@ def test_a_run_that_goes_on_is_one_run_in_tensorboard(cli: Cli, tmp_path: Path) 
     interrupted(cli, run, "tensorboard")
     resume(cli, run)
     (version,) = (run / "lightning_logs").iterdir()
+    hyper_parameters = read_yaml(version / "hparams.yaml")
+    assert hyper_parameters["lr"] == 5e-4 and hyper_parameters["scenario"] == "3m"
     events = EventAccumulator(str(version))
     events.Reload()
     steps = [event.step for event in events.Scalars("train/return")]

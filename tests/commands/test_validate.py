@@ -34,6 +34,26 @@ def test_validate_and_test_use_the_same_measure(cli: Cli, tmp_path: Path, capsys
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
 
+def test_a_checkpoint_alone_is_enough(cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its run's own configuration is found, as replay finds it."""
+    run = fit(cli, tmp_path / "run", "--data.env_steps", "1")
+    checkpoint = run / "checkpoints" / "best.ckpt"
+    shown = []
+    for config in (("--config", run / "config.yaml"), ()):
+        capsys.readouterr()
+        cli("validate", *config, f"--ckpt_path={checkpoint}")
+        shown.append(printed(capsys.readouterr().out))
+    assert shown[0] == shown[1]
+    alone = tmp_path / "alone" / "best.ckpt"
+    alone.parent.mkdir()
+    alone.write_bytes(checkpoint.read_bytes())
+    for path, words in ((alone, "no configuration of its run"), (tmp_path / "none.ckpt", "no such file")):
+        with pytest.raises(SystemExit) as stop:
+            cli("validate", "--ckpt_path", path)
+        message = capsys.readouterr().err
+        assert stop.value.code == 2 and message.count("\n") == 1 and words in message
+
+
 def test_the_final_test_is_what_test_plays(cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     often = (*RANDOM_UNITS, "--evaluation.every_n_episodes", "32")
     tested = fit(cli, tmp_path / "run", *often, "--trainer.callbacks+=callbacks.FinalTest")
