@@ -71,7 +71,8 @@ class Algorithm(LightningModule):
         """Keeps the arguments of the constructor as plain data in ``hparams``, for loggers and checkpoints."""
         self.save_hyperparameters()
         # checkpoints name the scenario elsewhere, with the state of the battles
-        given = {name: x for name, x in self.hparams.items() if not name.startswith("_") and name != "scenario"}
+        of_battles = ("layout", "scenario")
+        given = {name: x for name, x in self.hparams.items() if not name.startswith("_") and name not in of_battles}
         self.hparams.clear()
         self.hparams.update(algorithm=plain(type(self)).get("class_path", ""), **plain(given))
         self._hparams_initial = copy.deepcopy(self._hparams)

@@ -139,16 +139,17 @@ def rebuild(
     kept = {name: value for name, value in arguments.items() if name not in instead}
     with also_allowed(kind.__module__):
         model = {"class_path": held["algorithm"], "init_args": kept}
-        return _instantiate(model, checkpoint, instead, offered={"scenario": _scenario_of(content)})
+        return _instantiate(model, checkpoint, instead, offered=_known_of_battles(content))
 
 
-def _scenario_of(content: dict[str, Any]) -> Scenario | None:
-    """The scenario that a checkpoint's run fought, if it is one that ships."""
+def _known_of_battles(content: dict[str, Any]) -> dict[str, Any]:
+    """Scenario and layout of the battles that a checkpoint's run fought, if they are some that ship."""
     told = content.get("RolloutDataModule", {}).get("scenario", {})
     try:
-        return load_scenario(told.get("name", ""), random_delay=told.get("random_delay") or False)
+        scenario = load_scenario(told.get("name", ""), random_delay=told.get("random_delay") or False)
     except ScenarioError:
-        return None
+        return {}
+    return {"layout": scenario.layout(), "scenario": scenario}
 
 
 def _instantiate(
