@@ -128,6 +128,11 @@ class Telemetry(Callback):
             "backend": source.backend,
             "seed": source.seed,
             "outcome": outcome,
+            "budget": {
+                "env_steps": budget.env_steps_limit,
+                "episodes": budget.episodes_limit,
+                "extensions": budget.extensions,
+            },
             "evaluation": {
                 "every_n_episodes": _every_n_episodes(trainer),
                 "episodes": VALIDATION_EPISODES,

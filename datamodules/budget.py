@@ -31,6 +31,7 @@ class Budget:
         check_whole(1, LARGEST_COUNT, **limits)
         self.env_steps_limit: int | None = limits.get("env_steps")
         self.episodes_limit: int | None = limits.get("episodes")
+        self.extensions: list[dict[str, int]] = []  # how much was used of which budget when it was given a larger one
         self.env_steps = 0  # used so far
         self.episodes = 0
         self._earlier_seconds = 0.0  # of training, in earlier sessions of this run
@@ -54,16 +55,20 @@ class Budget:
         """The counts of every table of a run, by column."""
         return {"env_steps": self.env_steps, "episodes": self.episodes}
 
+    @property
+    def limit(self) -> int | None:
+        """Environment steps or episodes, whatever the budget is in."""
+        return self.episodes_limit or self.env_steps_limit
+
     def max_updates(self, episodes_per_update: int) -> int:
         """How many updates of so many episodes it can last at most: every episode has at least one step.
 
         Raises:
             ValueError: there is no budget.
         """
-        limit = self.episodes_limit or self.env_steps_limit
-        if limit is None:
+        if self.limit is None:
             raise ValueError("training needs a budget: set --data.env_steps or --data.episodes")
-        return math.ceil(limit / episodes_per_update)
+        return math.ceil(self.limit / episodes_per_update)
 
     def allowed(self, episodes: int, processes: int) -> int:
         """How many of the ``episodes`` each process may still play."""
@@ -96,9 +101,13 @@ class Budget:
         return self.env_steps > self._session_first_step
 
     def state_dict(self) -> dict[str, Any]:
-        return {**self.used, "wall_seconds": self.wall_seconds}
+        return {**self.used, "wall_seconds": self.wall_seconds, "limit": self.limit, "extensions": self.extensions}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.env_steps, self.episodes = state_dict["env_steps"], state_dict["episodes"]
         self._earlier_seconds = state_dict["wall_seconds"]
+        self.extensions = list(state_dict.get("extensions", []))
+        before = state_dict.get("limit")
+        if before is not None and before != self.limit:
+            self.extensions.append({**self.used, "budget": before})
         self._session_first_step = self.env_steps

@@ -151,6 +151,9 @@ class TrainingCLI(LightningCLI):
         parser.add_argument(
             "--out", type=str | None, default=None, help="Folder of the run. Default: runs/ALGORITHM-SCENARIO-seedN."
         )
+        parser.add_argument(
+            "--init_from", type=str | None, default=None, help="Checkpoint whose weights a new run begins with."
+        )
         parser.add_lightning_class_args(Evaluation, "evaluation")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
         for name in (*DIMENSIONS, "layout", "scenario"):  # ignored where an algorithm does not take it
@@ -189,6 +192,8 @@ class TrainingCLI(LightningCLI):
             name_files_absolutely(config)
             if config.ckpt_path is not None:
                 self._check_checkpoint(config)
+            elif config.init_from is not None:
+                check_is_file(Path(config.init_from))
             if self.subcommand == "fit":
                 if config.trainer.fast_dev_run:
                     config.data.env_steps, config.data.episodes = None, config.data.episodes_per_update
@@ -237,6 +242,8 @@ class TrainingCLI(LightningCLI):
                 self.model.check_episodes(self.datamodule.source.episodes_per_update)
                 self._check_callbacks(self.trainer.callbacks)  # type: ignore[attr-defined]
                 obey_wandb_mode(self.trainer.loggers)
+                if self.checkpoint is None and config.init_from is not None:
+                    self._take_weights(Path(config.init_from))
                 if self.checkpoint is not None and not self.is_fork:
                     go_on_logging(self.trainer.loggers, self.checkpoint)
                 check_places(self.trainer.loggers, Path(self.trainer.default_root_dir))
@@ -258,6 +265,14 @@ class TrainingCLI(LightningCLI):
             if (why := fault(error)) is None:
                 raise
             fail(why)
+
+    def _take_weights(self, path: Path) -> None:
+        """Begins with the weights of another run. Raises CheckpointError or OSError."""
+        content, scenario = read_checkpoint(path, mapped=True), self.datamodule.source.scenario
+        plays = {"name": self.datamodule.source.spec.scenario} if scenario is None else scenario.identity
+        check_fits(content["state_dict"], self.model, path, f"the model on the scenario {plays['name']}")
+        check_playable(path, content, plays)
+        self.model.load_state_dict(content["state_dict"])
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Raises ValueError for what a trainer has no use for here, and if it cannot be made."""

@@ -11,10 +11,12 @@ from amal.battle.scenario import is_file
 
 
 def name_files_absolutely(config: Namespace) -> None:
-    """Makes the names of the files that a run needs to go on absolute: its scenario, its opponent, its critic's source,
-    its replay buffer's folder, its loggers' folders."""
+    """Makes the names of the files that a run needs to go on absolute: its scenario, its opponent, its first weights,
+    its critic's source, its replay buffer's folder, its loggers' folders."""
     if is_file(config.data.scenario):
         config.data.scenario = _absolute(config.data.scenario)
+    if config.init_from is not None:
+        config.init_from = _absolute(config.init_from)
     if config.data.opponent is not None:
         config.data.opponent = _absolute(config.data.opponent)
     loggers = config.trainer.logger if isinstance(config.trainer.logger, list) else [config.trainer.logger]

@@ -1,7 +1,8 @@
 """What a checkpoint may be resumed with: the settings and the simulator that it was made with, and no others.
 
 A run that is resumed ends with the same numbers as one that was never interrupted. With other settings it would be a
-run of neither, so any difference is refused; so is another budget, over which the learning rate falls.
+run of neither, so any difference is refused. A larger budget is allowed and told: schedules
+follow the new one.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ RESUMED = {
     **dict.fromkeys(("callbacks.Evaluation", "callbacks.RunCheckpoint"), dict),
 }
 RESUMED_CALLBACKS = {"Evaluation.rows": list, "RunCheckpoint.last_periodic": int}
+_BUDGETS = ("data.env_steps", "data.episodes")
 _SHOWN = 3  # differences that are named
 
 
@@ -78,6 +80,8 @@ def check_resumable(checkpoint: Path, content: dict[str, Any], settings: dict[st
         raise CheckpointError(f"{checkpoint}: does not tell its settings (an older version's?); begin a new run")
     absent = object()
     differing = [key for key in theirs | settings if theirs.get(key, absent) != settings.get(key, absent)]
+    grown = [key for key in differing if key in _BUDGETS and _is_more(settings.get(key), theirs.get(key))]
+    differing = [key for key in differing if key not in grown]
     if differing:
         each = [f"{key} was {_told(theirs, key)} and is now {_told(settings, key)}" for key in differing[:_SHOWN]]
         more = f" and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
@@ -91,6 +95,17 @@ def check_resumable(checkpoint: Path, content: dict[str, Any], settings: dict[st
             f"{checkpoint}: made with another simulator ({made_with}, this one is {simulator_hash()}); "
             "resume with the code that made it, or begin a new run"
         )
+
+    for key in grown:
+        print(
+            f"note: {key} grows from {theirs[key]:,} to {settings[key]:,}; schedules follow the new budget: the "
+            "learning rate goes on where a run of that budget would have it (run.json tells of it)",
+            file=sys.stderr,
+        )
+
+
+def _is_more(now: Any, then: Any) -> bool:
+    return isinstance(now, int | float) and isinstance(then, int | float) and now > then
 
 
 def check_code_unchanged(content: dict[str, Any]) -> None:

@@ -83,7 +83,7 @@ _NOT_OF_LIGHTNING = {
 }
 # What validate and test do not look at, though a run's own configuration holds it.
 OF_TRAINING = (
-    *("out", "evaluation", "checkpoint", "data.env_steps", "data.episodes"),
+    *("out", "init_from", "evaluation", "checkpoint", "data.env_steps", "data.episodes"),
     *("trainer.logger", "trainer.log_every_n_steps", "trainer.enable_progress_bar"),
 )
 

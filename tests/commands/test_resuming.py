@@ -1,12 +1,14 @@
 """A run goes on as it began or not at all, and nothing is lost by trying."""
 
 import fcntl
+import json
 import os
 import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -59,7 +61,7 @@ def refusal(capsys: pytest.CaptureFixture[str], call: Callable[[], None]) -> str
         (("--model.policy", "amal.networks.GRUPolicy"), "model.init_args.policy.class_path was"),
         (("--data.scenario", "2s3z"), "data.scenario was '3m' and is now '2s3z'"),
         (("--data.random_delay", "true"), "data.random_delay was False and is now True"),
-        (("--data.env_steps", "600"), "data.env_steps was 300 and is now 600"),
+        (("--data.env_steps", "200"), "data.env_steps was 300 and is now 200"),
         (("--seed_everything", "1"), "seed_everything was 0 and is now 1"),
         (("--evaluation.every_n_episodes", "16"), "evaluation.every_n_episodes was 8 and is now 16"),
         (("--trainer.callbacks", "callbacks.Pictures"), "trainer.callbacks"),
@@ -72,6 +74,48 @@ def test_other_settings_are_refused_by_name_and_leave_the_run_alone(
     message = refusal(capsys, lambda: resume(cli, run, *args))
     assert words in message and "last.ckpt: made with other settings" in message
     assert contents(run) == before
+
+
+def test_a_larger_budget_trains_longer_and_is_told(
+    cli: Cli, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = pd.read_csv(run / "metrics.csv")
+    resume(cli, run, "--data.env_steps", "900")
+    assert "note: data.env_steps grows from 300 to 900; schedules follow the new budget" in capsys.readouterr().err
+    metrics, record = pd.read_csv(run / "metrics.csv"), json.loads((run / "run.json").read_text())
+    used = before.iloc[-1]
+    assert metrics["env_steps"].iloc[-1] >= 900 and metrics.iloc[: len(before)].equals(before)
+    assert record["outcome"] == "finished" and record["budget"]["env_steps"] == 900
+    assert record["budget"]["extensions"] == [
+        {"env_steps": used["env_steps"], "episodes": used["episodes"], "budget": 300}
+    ]
+    rates = metrics["train/lr"] / 5e-4  # of the budget that was used before each update
+    assert rates[len(before)] == pytest.approx(1 - used["env_steps"] / 900) and rates.iloc[-1] < 0.5
+    assert len(pd.read_csv(run / "evaluations.csv")) > len(before)
+    resume(cli, run)  # its config.yaml holds the new budget
+    assert "has met its budget" in capsys.readouterr().err
+
+
+def test_a_new_run_begins_with_the_weights_of_another(
+    cli: Cli, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also of another scenario, where the sizes agree."""
+    best = ("--init_from", run / "checkpoints" / "best.ckpt")
+    still = ("--config", "configs/mappo.yaml", *TINY, "--model.lr", "1e-30")
+    cli("fit", *still, *best, "--out", tmp_path / "new")
+    old, new = (read_checkpoint(path / "checkpoints" / "best.ckpt")["state_dict"] for path in (run, tmp_path / "new"))
+    assert all(torch.allclose(old[name], new[name], 0, 1e-9) for name in old if name.startswith("policy."))
+    assert read_checkpoint(tmp_path / "new" / "checkpoints" / "last.ckpt")["RolloutDataModule"]["episodes"] < 100
+    sides = [f"{{side: {side}, centre: [{x}, 16], units: {{marine: 3}}}}" for side, x in (("ally", 9), ("enemy", 20))]
+    near = f"{{terrain: simple, episode_limit: 40, attack_point: [9, 16], groups: [{', '.join(sides)}]}}"
+    (tmp_path / "near.yaml").write_text(f"scenario: {near}")
+    cli("fit", *still, *best, "--data.scenario", tmp_path / "near.yaml", "--out", tmp_path / "other")
+    assert "was trained on 3m and plays near" in capsys.readouterr().err
+    resume(cli, tmp_path / "new")  # whose first weights are history
+    message = refusal(capsys, lambda: cli("fit", *still, *best, "--data.scenario", "2s3z", "--out", tmp_path / "no"))
+    assert "best.ckpt: does not fit the model on the scenario 2s3z: policy." in message
+    message = refusal(capsys, lambda: cli("fit", *still, "--init_from", "none.ckpt", "--out", tmp_path / "no"))
+    assert "none.ckpt: no such file" in message and not (tmp_path / "no").exists()
 
 
 def test_many_differences_are_counted(cli: Cli, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
