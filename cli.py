@@ -21,19 +21,22 @@ OVERVIEW = """usage: python cli.py COMMAND [options]
   test        the same with more episodes, on battles that no evaluation plays
   compare     train algorithms on scenarios with several seeds: --algorithms mappo amal --scenarios 3m 2s3z --seeds 5
               --env_steps 300000 --out runs/study
+  sweep       search a configuration: --config configs/mappo.yaml --space configs/sweep/mappo.yaml --trials 40
+              --scenarios 3m 2s3z --env_steps 100000 --out runs/sweep
   replay      watch a battle: --ckpt_path RUN/checkpoints/best.ckpt --out battle.gif (or .mp4, or .html to look closer)
   report      write what a study found, as a page, figures and tables: runs/study --baseline mappo
   scenarios   list the scenarios, or say what agents see and do in one: 2s3z
   bench       measure how fast battles and training are on this machine: --algorithms mappo amal
 
-COMMAND --help tells its options. fit, validate, test, compare, replay and bench refuse to run code of others that a
-configuration names, unless it is allowed by --allow_code NAME."""
+COMMAND --help tells its options. fit, validate, test, compare, sweep, replay and bench refuse to run code of others
+that a configuration names, unless it is allowed by --allow_code NAME."""
 
 ACTIVATE = "make train installs all that is needed into .venv: source .venv/bin/activate"
 TRAINER_COMMANDS = ("fit", "validate", "test")
 MODULES = {  # of the commands; each has a main(args)
     **dict.fromkeys(TRAINER_COMMANDS, "amal.commands.fit"),
     "compare": "amal.commands.compare",
+    "sweep": "amal.commands.sweep",
     "replay": "amal.commands.replay",
     "report": "amal.commands.report",
     "scenarios": "amal.commands.scenarios",

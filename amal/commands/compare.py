@@ -111,14 +111,9 @@ def grid_of(options: argparse.Namespace) -> Grid:
     _refuse_repeated("--scenarios", [scenario.name for scenario in scenarios])
     if options.env_steps < 1:
         raise StudyError(f"--env_steps must be at least 1, got {options.env_steps}")
-    for override in options.overrides:
-        key, equals, _ = override.partition("=")
-        if not equals or not re.fullmatch(r"\w[\w.]*\+?", key):
-            raise StudyError(f"--overrides: expected KEY=VALUE, got {override!r}")
-        if key in GRIDS_OWN or key.removesuffix("+") in GRIDS_OWN[:-1]:
-            raise StudyError(f"--overrides: {key} is set by the study itself, or by options of compare")
+    checked_overrides(options.overrides)
     _refuse_without_evaluations(algorithms, options.overrides)
-    seeds = _seeds(options.seeds)
+    seeds = seeds_of(options.seeds)
     runs = len(algorithms) * len(scenarios) * len(seeds)
     if runs > MOST_RUNS:
         raise StudyError(f"--seeds: {runs:,} runs are more than a study can have, which is {MOST_RUNS:,}")
@@ -132,6 +127,17 @@ def grid_of(options: argparse.Namespace) -> Grid:
         options.baseline,
         [load_scenario(name).name for name in options.tuned_on],
     )
+
+
+def checked_overrides(overrides: list[str]) -> list[str]:
+    """The same. Raises StudyError for one that is no KEY=VALUE, or whose key the study sets itself."""
+    for override in overrides:
+        key, equals, _ = override.partition("=")
+        if not equals or not re.fullmatch(r"\w[\w.]*\+?", key):
+            raise StudyError(f"--overrides: expected KEY=VALUE, got {override!r}")
+        if key in GRIDS_OWN or key.removesuffix("+") in GRIDS_OWN[:-1]:
+            raise StudyError(f"--overrides: {key} is set by the study itself, or by options of the command")
+    return overrides
 
 
 def _refuse_without_evaluations(algorithms: Mapping[str, Sequence[Path]], overrides: Sequence[str]) -> None:
@@ -171,7 +177,8 @@ def _is_positive(value: str) -> bool:
         return False
 
 
-def _seeds(numbers: list[int]) -> list[int]:
+def seeds_of(numbers: list[int]) -> list[int]:
+    """The seeds that ``--seeds`` means: so many, or these. Raises StudyError."""
     if len(numbers) == 1:
         if numbers[0] < 1:
             raise StudyError(f"--seeds must be at least 1, got {numbers[0]}")

@@ -126,6 +126,14 @@ def test_help_answers_at_once_and_the_report_needs_neither_torch_nor_lightning()
     assert "--baseline NAME" in done.stdout and done.stdout.endswith("True []\n[]\n")
 
 
+def test_the_trials_of_a_sweep_are_shown_under_tuning(tmp_path: Path, cli: Cli) -> None:
+    write_run(tmp_path, "mappo", "3m", 0)
+    (tmp_path / "trials.csv").write_text("trial,model.lr\n0,0.125\n1,<script>\n")
+    cli("report", tmp_path, "--resamples", 50)
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "0.125" in page.partition("Plan and tuning")[2] and "<script" not in page
+
+
 def test_runs_that_a_callback_stopped_count_if_the_user_says_so(
     tmp_path: Path, cli: Cli, capsys: pytest.CaptureFixture[str]
 ) -> None:

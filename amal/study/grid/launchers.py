@@ -143,6 +143,11 @@ class LocalLauncher:
             del self._processes[cell]
         return ended
 
+    def end(self, cell: Cell) -> None:
+        """Terminate one cell, if it runs."""
+        if cell in self._processes:
+            terminate([self._processes.pop(cell)])
+
     def stop(self, signals: Sequence[int] = ()) -> None:
         terminate(self._processes.values(), signals)
         self._processes.clear()

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from amal.study.analysis.comparison import Comparison
@@ -160,6 +161,11 @@ def _protocol(comparison: Comparison, settings: Mapping[str, Any]) -> str:
         plan = "<p>There is no study.yaml: the plan is guessed from the folders.</p>"
     else:
         plan = f"<pre>{_text(yaml.safe_dump(dict(comparison.record), sort_keys=False, allow_unicode=True))}</pre>"
+    trials = comparison.study / "trials.csv"  # of a sweep
+    if trials.exists():
+        plan += (
+            f"<h3>Trials of the sweep (trials.csv)</h3>{pd.read_csv(trials).to_html(index=False, border=0, na_rep='')}"
+        )
     return "".join([*parts, "<h2>Plan and tuning (study.yaml)</h2>", plan])
 
 

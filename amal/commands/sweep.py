@@ -1,0 +1,158 @@
+"""The ``sweep`` command: searches a configuration with Optuna, by runs like those of ``compare``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from amal.battle.scenario import load_scenario
+from amal.commands.arguments import OneLineParser, add_code_option, fail, path_argument
+from amal.commands.compare import GRIDS_OWN, TICK_SECONDS, checked_overrides, received_signals, seeds_of
+from amal.runtime.argument_checks import LARGEST_SEED, whole_number
+from amal.study.grid.launchers import CellInUse, LocalLauncher
+from amal.study.grid.runs import Grid, StudyError
+from amal.study.space import as_overrides, read_space
+
+if TYPE_CHECKING:
+    from amal.study.sweep import Candidate, Sweep
+
+
+def main(args: list[str]) -> None:
+    options = _parser().parse_args(args)
+    try:
+        for name in ("trials", "env_steps", "parallel"):
+            if getattr(options, name) < 1:
+                raise StudyError(f"--{name} must be at least 1, got {getattr(options, name)}")
+        if not 0 <= options.seed <= LARGEST_SEED:
+            raise StudyError(f"--seed must be between 0 and {LARGEST_SEED}, got {options.seed}")
+        space = read_space(options.space, GRIDS_OWN)
+        grid = _grid(options)
+        from amal.study.sweep import Sweep, import_optuna  # which load pandas and Optuna: --help need not wait
+
+        import_optuna()
+        options.out.mkdir(parents=True, exist_ok=True)
+        storage = options.storage or f"sqlite:///{options.out.resolve() / 'sweep.db'}"
+        code = run(Sweep(grid, space, options.out, storage, options.seed), options.trials, options.parallel)
+    except ValueError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename or options.out}: {error.strerror}")
+    sys.exit(code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(
+        prog="python cli.py sweep",
+        allow_abbrev=False,
+        description="Search a configuration: each trial trains on all scenarios with all seeds, and the one with the "
+        "largest mean area under the win-rate curve is written to OUT/best.yaml. The same command again continues "
+        "what was interrupted. Several may share one --storage.",
+    )
+    parser.add_argument(
+        "--config", nargs="+", type=path_argument, required=True, metavar="FILE", help="later over earlier"
+    )
+    parser.add_argument(
+        "--space", type=path_argument, required=True, metavar="FILE", help="what is searched, see docs/sweeps.md"
+    )
+    parser.add_argument("--trials", type=whole_number, required=True, metavar="N", help="how many in all")
+    parser.add_argument("--scenarios", nargs="+", required=True, metavar="NAME|FILE")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[1], metavar="N", help="how many, or several by value (default 1)"
+    )
+    parser.add_argument("--env_steps", type=whole_number, required=True, metavar="N", help="budget of every run")
+    parser.add_argument("--out", type=path_argument, required=True, metavar="FOLDER", help="of the runs and results")
+    parser.add_argument("--storage", metavar="URL", help="of Optuna (default: the SQLite file OUT/sweep.db)")
+    parser.add_argument("--parallel", type=int, default=1, metavar="N", help="trials at a time (default 1)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the sampler (default %(default)s)")
+    parser.add_argument(
+        "--overrides", nargs="+", default=[], metavar="KEY=VALUE", help="for every run, as in data.num_envs=32"
+    )
+    add_code_option(parser)
+    return parser
+
+
+def _grid(options: argparse.Namespace) -> Grid:
+    for config in options.config:
+        if not config.is_file():
+            raise StudyError(f"--config {config}: no such file")
+    return Grid(
+        {"config": options.config},
+        [load_scenario(name).reference for name in options.scenarios],
+        seeds_of(options.seeds),
+        options.env_steps,
+        checked_overrides(options.overrides),
+        options.allow_code,
+    )
+
+
+def run(sweep: Sweep, trials: int, parallel: int) -> int:
+    """Runs trials until the study has so many. Returns the exit code."""
+    launcher, failed = LocalLauncher(parallel), 0
+    running: list[Candidate] = []
+    waiting = sweep.candidates(trials)
+    is_out = False  # of candidates
+    with received_signals() as signals:
+        try:
+            while not signals and (running or not is_out):
+                while not is_out and len(running) < parallel:
+                    candidate = next(waiting, None)
+                    is_out = candidate is None
+                    if candidate is not None and not _go_on(sweep, launcher, candidate):
+                        running.append(candidate)
+                time.sleep(TICK_SECONDS)
+                failures = dict(launcher.poll())
+                for candidate in list(running):
+                    end = _advance(sweep, launcher, candidate, failures.get(candidate.cell))
+                    if end:
+                        running.remove(candidate)
+                        failed += end.startswith("failed")
+                        _tell(sweep, candidate, end)
+                        sweep.write()
+        finally:
+            launcher.stop(signals)
+    sweep.write()
+    if signals:
+        print(f"stopped; go on with the same command ({sweep.out})", file=sys.stderr)
+        return 128 + signals[0]
+    if sweep.best is not None:
+        print(f"best: trial {sweep.best.number} · {sweep.out / 'best.yaml'} · {sweep.out / 'trials.csv'}")
+    return 1 if failed else 0
+
+
+def _advance(sweep: Sweep, launcher: LocalLauncher, candidate: Candidate, failure: str | None) -> str:
+    """Judges a candidate and starts its next run when one has ended; how it ended, empty while it goes on.
+
+    Args:
+        failure: of its run; None while that still runs.
+    """
+    cell = candidate.cell
+    if failure is not None and (failure or not cell.is_finished()):
+        sweep.give_up(candidate, pruned=False)
+        return f"failed: {failure or 'ended without being finished'} · {cell.last_error()}"
+    candidate.done += failure is not None
+    if sweep.judge(candidate):
+        launcher.end(cell)
+        sweep.give_up(candidate, pruned=True)
+        return "pruned"
+    return "" if failure is None else _go_on(sweep, launcher, candidate)
+
+
+def _go_on(sweep: Sweep, launcher: LocalLauncher, candidate: Candidate) -> str:
+    """Starts the next run of a candidate, which is complete with none left; how it ended, empty if it goes on."""
+    if candidate.done == len(candidate.cells):
+        return f"area under the win-rate curve {sweep.complete(candidate):.3f}"
+    try:
+        launcher.start(candidate.cell)
+    except (OSError, CellInUse) as error:
+        sweep.give_up(candidate, pruned=False)
+        return f"failed: {error}"
+    return ""
+
+
+def _tell(sweep: Sweep, candidate: Candidate, what: str) -> None:
+    best = sweep.best
+    so_far = "" if best is None else f" · best {best.value:.3f}, trial {best.number}"
+    print(f"trial {candidate.trial.number}: {what}{so_far} · {shlex.join(as_overrides(candidate.values))}", flush=True)

@@ -1,0 +1,83 @@
+"""The sweep command."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+from tests.runs import Cli
+
+SPACE = "model.lr: {low: 1e-4, high: 1e-3, log: true}\nbatch: {choices: [{data.episodes_per_update: 8}]}\n"
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[str]:
+    (tmp_path / "space.yaml").write_text(SPACE)
+    grid = ["--scenarios", "3m", "--seeds", "2", "--env_steps", "2000", "--trials", "2"]
+    short = ["--overrides", "evaluation.every_n_episodes=16", "data.episode_limit=20"]
+    return ["sweep", "--config", "configs/mappo.yaml", "--space", f"{tmp_path}/space.yaml", *grid, *short]
+
+
+def evaluations(run: Path) -> pd.DataFrame:
+    return pd.read_csv(run / "evaluations.csv").drop(columns="wall_seconds")
+
+
+def test_a_sweep_that_is_killed_goes_on_and_writes_the_best_configuration(
+    cli: Cli, tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "sweep"
+    process = subprocess.Popen([sys.executable, "cli.py", *words, "--out", str(out)], cwd=ROOT, start_new_session=True)
+    first = out / "trial_0" / "3m" / "seed_0"
+    while process.poll() is None and not (first / "checkpoints" / "last.ckpt").exists():
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    with pytest.raises(SystemExit) as stop:
+        cli(*words, "--out", out)
+    assert stop.value.code == 0, capsys.readouterr().err
+    trials = pd.read_csv(out / "trials.csv")
+    assert trials["trial"].tolist() == [0, 1] and set(trials["state"]) == {"COMPLETE"}
+    assert {json.loads((run / "run.json").read_text())["outcome"] for run in out.glob("trial_*/3m/seed_*")} == {
+        "finished"
+    }
+    best = trials.sort_values("area_under_curve", ascending=False, kind="stable").iloc[0]
+    found = yaml.safe_load((out / "best.yaml").read_text())
+    assert found["model"]["init_args"]["lr"] == best["model.lr"] and found["data"]["episodes_per_update"] == 8
+    again = ("--data.env_steps", "2000", "--evaluation.every_n_episodes", "16", "--out", tmp_path / "again")
+    cli("fit", "--config", out / "best.yaml", *again)
+    assert evaluations(tmp_path / "again").equals(evaluations(out / f"trial_{best['trial']:.0f}" / "3m" / "seed_0"))
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (("--trials", "0"), "--trials must be at least 1, got 0"),
+        (("--space", "configs/sweep/mapo.yaml"), "did you mean configs/sweep/mappo.yaml?"),
+        (("--scenarios", "3n"), "did you mean 3m?"),
+        (("--storage", "postgres9://nobody"), "--storage postgres9://nobody"),
+        (("--overrides", "data.scenario=8m"), "data.scenario is set by the study itself"),
+        (("--config", "none.yaml"), "--config none.yaml: no such file"),
+    ],
+)
+def test_bad_input_is_one_line(
+    cli: Cli, tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str], args: tuple[str, ...], told: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli(*words, "--out", tmp_path / "sweep", *args)
+    message = capsys.readouterr().err
+    assert stop.value.code == 2 and message.startswith("error: ") and message.count("\n") == 1 and told in message
+
+
+def test_help_answers_without_torch() -> None:
+    code = "import sys\nfrom cli import main\ntry: main(['sweep', '--help'])\nexcept SystemExit: pass\n"
+    code += "assert not {'torch', 'lightning', 'optuna'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "--space" in done.stdout, done.stderr

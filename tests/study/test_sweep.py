@@ -1,0 +1,91 @@
+"""The space of a sweep and how its trials are judged."""
+
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+
+from amal.study.grid.runs import Grid, StudyError
+from amal.study.space import as_overrides, read_space, suggested
+from amal.study.sweep import STARTUP_TRIALS, Candidate, Sweep
+from tests.conftest import ROOT
+from tests.study.studies import EVALUATIONS, EVERY, write_run
+
+SPACE = {
+    "model.lr": {"low": 1e-4, "high": 1e-2, "log": True},
+    "data.num_envs": {"low": 2, "high": 8, "step": 2},
+    "batch": {"choices": [{"data.episodes_per_update": 8}, {"data.episodes_per_update": 16, "model.n_epochs": 2}]},
+    "model.policy": {"choices": ["amal.networks.MLPPolicy", "amal.networks.GRUPolicy"]},
+}
+
+
+def space_file(folder: Path, content: object) -> Path:
+    file = folder / "space.yaml"
+    file.write_text(yaml.safe_dump(content))
+    return file
+
+
+def test_a_space_suggests_arguments_of_fit(tmp_path: Path) -> None:
+    space = read_space(space_file(tmp_path, SPACE), ())
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(0))
+    tried = [suggested(study.ask(), space) for _ in range(50)]
+    assert all(1e-4 <= values["model.lr"] <= 1e-2 for values in tried)
+    assert {values["data.num_envs"] for values in tried} == {2, 4, 6, 8}
+    assert {values.get("model.n_epochs") for values in tried} == {None, 2}
+    assert all((values["data.episodes_per_update"] == 16) == ("model.n_epochs" in values) for values in tried)
+    words = as_overrides({"model.policy": "amal.networks.GRUPolicy", "model.lr": 1e-5, "x": [64, 64], "y": None})
+    assert words == ["model.policy=amal.networks.GRUPolicy", "model.lr=1e-05", "x=[64, 64]", "y=null"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "must be a mapping of arguments"),
+        ({"model.lr": 3}, "model.lr: must be {choices: […]} or {low: …, high: …}, got 3"),
+        ({"model.lr": {"low": 1, "hihg": 2}}, "unknown key 'hihg' (did you mean high?)"),
+        ({"model.lr": {"low": 2, "high": 1}}, "low must be below high, got 2 and 1"),
+        ({"model.lr": {"low": "a", "high": 1}}, "low must be a number, got 'a'"),
+        ({"model.lr": {"low": 0, "high": 1, "log": True}}, "with log, low must be above 0"),
+        ({"model.lr": {"choices": []}}, "choices must be a list"),
+        ({"both": {"choices": [{"model.lr": 1}, 2]}}, "choices must all be mappings of arguments, or none of them"),
+        ({"data.scenario": {"choices": ["3m"]}}, "data.scenario is set by the sweep itself"),
+        ({"both": {"choices": [{"data.scenario": "3m"}]}}, "data.scenario is set by the sweep itself"),
+    ],
+)
+def test_a_bad_space_is_named_with_file_and_key(tmp_path: Path, content: object, words: str) -> None:
+    with pytest.raises(StudyError) as error:
+        read_space(space_file(tmp_path, content), ("data.scenario",))
+    assert words in str(error.value) and "space.yaml" in str(error.value) and "\n" not in str(error.value)
+
+
+def judged(sweep: Sweep, candidate: Candidate, final: float) -> bool:
+    """Whether it is pruned with runs that win so much; else it is complete."""
+    for cell in candidate.cells:
+        write_run(sweep.out, cell.algorithm, cell.scenario, cell.seed, final, arrival=1)
+        candidate.done += 1
+        if sweep.judge(candidate):
+            sweep.give_up(candidate, pruned=True)
+            return True
+    assert sweep.complete(candidate) == pytest.approx(final, abs=0.05)
+    return False
+
+
+def test_a_candidate_that_wins_less_than_most_is_pruned_and_the_best_is_kept(tmp_path: Path) -> None:
+    grid = Grid({"config": [ROOT / "configs" / "mappo.yaml"]}, ["3m", "8m"], [0], EVALUATIONS * EVERY)
+    sweep = Sweep(grid, SPACE, tmp_path, f"sqlite:///{tmp_path / 'sweep.db'}", 0)
+    trials = sweep.candidates(STARTUP_TRIALS + 2)
+    rates = [0.5 + 0.05 * k for k in range(STARTUP_TRIALS)]
+    assert not any(judged(sweep, next(trials), rate) for rate in rates)
+    assert judged(sweep, next(trials), 0.2)
+    assert not judged(sweep, next(trials), 0.9)
+    assert next(trials, None) is None
+    assert sweep.best is not None and sweep.best.number == STARTUP_TRIALS + 1
+    with pytest.raises(StudyError, match="--env_steps: this sweep was begun with 20000"):
+        Sweep(Grid(grid.algorithms, ["3m", "8m"], [0], 7), SPACE, tmp_path, f"sqlite:///{tmp_path / 'sweep.db'}", 0)
+
+
+def test_the_shipped_space_holds_the_tuned_configuration() -> None:
+    space = read_space(ROOT / "configs" / "sweep" / "mappo.yaml", ())
+    tuned = yaml.safe_load((ROOT / "configs" / "mappo_tuned.yaml").read_text())["data"]["episodes_per_update"]
+    assert {"data.episodes_per_update": tuned} in space["batch"]["choices"]
