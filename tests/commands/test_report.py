@@ -89,7 +89,7 @@ def test_several_algorithms_share_the_baseline(tmp_path: Path, cli: Cli, capsys:
         (["study", "--resamples", "100000000000"], "--resamples must be at least 1 and at most 100,000, got 1000"),
         (["study", "--seed", "-1"], "--seed must be at least 0"),
         (["study", "--out", ""], "argument --out: must not be empty"),
-        ([""], "argument STUDY: must not be empty"),
+        ([""], "argument STUDY|[NAME=]RUN: must not be empty"),
         (["study", "--out", "foreign"], "--out foreign: holds precious.csv and no report.html"),
         (["study", "--out", "n" * 300], "File name too long"),
     ],
@@ -124,6 +124,28 @@ def test_help_answers_at_once_and_the_report_needs_neither_torch_nor_lightning()
     code += "import amal.study.report.report\nprint(loaded('torch', 'lightning'))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "--baseline NAME" in done.stdout and done.stdout.endswith("True []\n[]\n")
+
+
+def test_runs_from_anywhere_are_compared(
+    tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_study(tmp_path / "study", scenarios=("3m",), seeds=2)
+    folders = []
+    for number, folder in enumerate(sorted((tmp_path / "study").glob("*/3m/seed_*"))):
+        folders.append(folder.rename(tmp_path / f"run{number}"))
+    monkeypatch.chdir(tmp_path)
+    cli("report", *folders, "--resamples", 50)
+    listed = pd.read_csv(tmp_path / "report" / "runs.csv")
+    assert listed["algorithm"].tolist() == ["amal", "amal", "mappo", "mappo"]
+    assert sorted(listed["folder"]) == sorted(map(str, folders))
+    cli("report", f"new={folders[0]}", f"mappo={folders[2]}", "--resamples", 50, "--out", tmp_path / "other")
+    assert set(pd.read_csv(tmp_path / "other" / "summary.csv")["algorithm"]) == {"new", "mappo"}
+    capsys.readouterr()
+    for bad, words in (([folders[0], folders[0]], "tell them apart by a name"), ([tmp_path / "no", "no2"], "run.json")):
+        with pytest.raises(SystemExit) as stop:
+            cli("report", *bad, "--out", tmp_path / "bad")
+        message = capsys.readouterr().err
+        assert stop.value.code == 2 and words in message and message.count("\n") == 1
 
 
 def test_the_trials_of_a_sweep_are_shown_under_tuning(tmp_path: Path, cli: Cli) -> None:

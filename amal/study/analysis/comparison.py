@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -99,6 +100,34 @@ def read_comparison(
         raise ValueError(f"{study}: no such folder")
     record = read_record(study)
     runs, absent = _read_cells(study, record or {}, count_stopped)
+    return _compared(study, runs, absent, record, baseline, only)
+
+
+def compare_runs(runs: Sequence[Run], baseline: str | None = None, only: Sequence[str] = ()) -> Comparison:
+    """Choose what is compared of runs that need not lie in one study; otherwise as ``read_comparison``."""
+    places: dict[_Cell, Path] = {}
+    for run in runs:
+        if _key(run) in places:
+            raise ValueError(
+                f"{run.path}: is of {run.algorithm} {run.scenario} seed {run.seed} like {places[_key(run)]}; tell them "
+                "apart by a name: NAME=FOLDER"
+            )
+        places[_key(run)] = run.path
+    names = {run.algorithm for run in runs}
+    if baseline is None and len(names) == 1:
+        (baseline,) = names
+    where = Path(os.path.commonpath([run.path.absolute() for run in runs]))
+    return _compared(where, sorted(runs, key=_key), {}, None, baseline, only)
+
+
+def _compared(
+    study: Path,
+    runs: Sequence[Run],
+    absent: Mapping[_Cell, str],
+    record: Mapping[str, Any] | None,
+    baseline: str | None,
+    only: Sequence[str],
+) -> Comparison:
     baseline = baseline or (record or {}).get("baseline") or BASELINE
     known = sorted({run.algorithm for run in runs} | {algorithm for algorithm, _, _ in absent})
     for option, name in [("--baseline", baseline), *(("--algorithms", name) for name in only)]:

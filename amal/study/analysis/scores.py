@@ -79,12 +79,28 @@ def read_run(path: Path, seed: int, count_stopped: bool = False) -> Run:
     if (record["scenario"], record["seed"]) != (scenario, seed):
         claim = f"scenario {record['scenario']} and seed {record['seed']}"
         raise ValueError(f"{path / 'run.json'}: is of {claim}, against its folder's name")
+    return _read(path, algorithm, record, count_stopped)
+
+
+def read_lone_run(path: Path, algorithm: str | None = None, count_stopped: bool = False) -> Run:
+    """A run's folder wherever it lies, which goes by its run.json. Raises as ``read_run``.
+
+    Args:
+        path: of the folder.
+        algorithm: what to call it; by default its class's name in small letters.
+        count_stopped: as of ``read_run``.
+    """
+    record = _read_record(path / "run.json")
+    return _read(path, algorithm or record["algorithm"].lower(), record, count_stopped)
+
+
+def _read(path: Path, algorithm: str, record: dict[str, Any], count_stopped: bool) -> Run:
     finished = record["outcome"] in (("finished", "stopped") if count_stopped else ("finished",))
     evaluations = _read_evaluations(path / "evaluations.csv", required=finished)
     final_test = _read_final_test(path / "final_test.csv") if finished else None
     if finished:  # of one that was stopped the last row may be torn, and is written again
         read_metrics(path)
-    return Run(algorithm, scenario, seed, path, finished, evaluations, record, final_test)
+    return Run(algorithm, record["scenario"], record["seed"], path, finished, evaluations, record, final_test)
 
 
 def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
