@@ -24,6 +24,7 @@ OVERVIEW = """usage: python cli.py COMMAND [options]
   sweep       search a configuration: --config configs/mappo.yaml --space configs/sweep/mappo.yaml --trials 40
               --scenarios 3m 2s3z --env_steps 100000 --out runs/sweep
   replay      watch a battle: --ckpt_path RUN/checkpoints/best.ckpt --out battle.gif (or .mp4, or .html to look closer)
+  plot        draw learning curves and metrics of runs, and tell what is a bad sign: RUN RUN --out plot.pdf
   report      write what a study found, as a page, figures and tables: runs/study --baseline mappo
   scenarios   list the scenarios, or say what agents see and do in one: 2s3z
   bench       measure how fast battles and training are on this machine: --algorithms mappo amal
@@ -38,6 +39,7 @@ MODULES = {  # of the commands; each has a main(args)
     "compare": "amal.commands.compare",
     "sweep": "amal.commands.sweep",
     "replay": "amal.commands.replay",
+    "plot": "amal.commands.plot",
     "report": "amal.commands.report",
     "scenarios": "amal.commands.scenarios",
     "bench": "amal.commands.bench",

@@ -65,8 +65,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         type=_named_run,
         metavar="STUDY|[NAME=]RUN",
-        help="folder of the study, as compare writes it; or folders of runs from anywhere, which go by the name of their "
-        "algorithm unless they are given another",
+        help="folder of the study, as compare writes it; or folders of runs from anywhere, which go by their "
+        "algorithm's name unless they are given another",
     )
     parser.add_argument("--baseline", metavar="NAME", help="compared with (default: the study's, else mappo)")
     parser.add_argument("--algorithms", nargs="+", default=[], metavar="NAME", help="only these beside the baseline")

@@ -88,10 +88,11 @@ def _draw_curve(
     axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
     marker = "o" if len(steps) <= 30 else ""
     axes.plot(steps, middle, color=colour, linewidth=1.5, marker=marker, markersize=2.5)
-    _tidy(axes)
+    tidy(axes)
 
 
-def _tidy(axes: Axes) -> None:
+def tidy(axes: Axes) -> None:
+    """Thin grid, small labels, no box: the look of all figures."""
     axes.grid(color=FAINT, linewidth=0.5)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=7, color=INK, labelcolor=INK, length=2)
@@ -127,7 +128,7 @@ def plot_lines(
         colour, dashes = style[name]
         axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
         axes.plot(line.x, line.middle, color=colour, dashes=dashes or (None, None), linewidth=1.4, label=name)
-    _tidy(axes)
+    tidy(axes)
     end = max(float(line.x[-1]) for line in lines.values())
     axes.set(ylim=(-0.03, 1.03), yticks=np.linspace(0, 1, 5), xlim=(0, end))
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
@@ -167,7 +168,7 @@ def plot_ratios(bars: Sequence[Bar], style: Mapping[str, Style], path: Path, tit
         y = groups.index(bar.group) + (algorithms.index(bar.algorithm) - (len(algorithms) - 1) / 2) * height
         _draw_bar(axes, bar, y, 0.86 * height, limit, style[bar.algorithm][0])
     axes.axvline(1, color=INK, linewidth=0.9, dashes=(3, 2))
-    _tidy(axes)
+    tidy(axes)
     axes.grid(visible=False, axis="y")
     axes.set(xlim=(0, limit), ylim=(len(groups) - 0.5, -0.5))
     axes.set_yticks(range(len(groups)), groups, fontsize=7)

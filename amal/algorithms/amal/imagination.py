@@ -95,7 +95,7 @@ class Imagination:
             progress: share of the training budget that is used.
 
         Returns:
-            Averages over the rounds, as "train/imagined_…".
+            Averages over the rounds, as "train/imagination_…".
         """
         if replay_buffer.primary_size < min(self.warm_up, replay_buffer.capacity):
             return {}
@@ -112,12 +112,12 @@ class Imagination:
                 metrics
                 | {
                     "train/explained_variance": critic_fit,
-                    "train/steps": episodes.mask.sum().float(),
+                    "train/length": episodes.lengths.float().mean(),
                     "train/reward": episodes.rewards.sum() / episodes.mask.sum(),
                 }
             )
         return {
-            name.replace("train/", "train/imagined_"): torch.stack([r[name] for r in rounds]).mean()
+            name.replace("train/", "train/imagination_"): torch.stack([r[name] for r in rounds]).mean()
             for name in rounds[0]
         }
 

@@ -1,0 +1,107 @@
+"""The plot command."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from amal.study.bad_signs import BAD_SIGNS, find_bad_signs
+from tests.conftest import ROOT, run_cli
+from tests.runs import SHORT, Cli
+from tests.study.studies import write_run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Of MAPPO and of AMAL, in different places."""
+    folder = tmp_path_factory.mktemp("runs")
+    places = {"mappo": folder / "here", "amal": folder / "there" / "deep"}
+    less = ("--model.auxiliaries.num_auxiliary_agents=2", "--model.world_model.steps=1")
+    for config, place in places.items():
+        more = less if config == "amal" else ()
+        run_cli("fit", "--config", f"configs/{config}.yaml", *SHORT, "--data.env_steps", "1500", *more, "--out", place)
+    return list(places.values())
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf"])
+def test_it_draws_runs_from_anywhere(
+    cli: Cli, tmp_path: Path, runs: list[Path], capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    out = tmp_path / f"plot.{suffix}"
+    cli("plot", *runs, "--out", out)
+    first = out.read_bytes()
+    assert first.startswith({"png": b"\x89PNG", "pdf": b"%PDF"}[suffix]) and len(first) > 20_000
+    assert capsys.readouterr().out.splitlines()[-1] == f"plot: {out}"
+    cli("plot", *runs, "--out", out)
+    assert out.read_bytes() == first
+
+
+def test_bad_values_are_told_with_their_run(cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path, "mappo", "3m", 0)
+    metrics = pd.read_csv(run / "metrics.csv")
+    metrics["train/clip_fraction"] = np.where(np.arange(len(metrics)) % 2, 0.5, 0.1)
+    metrics["train/approx_kl"] = 0.01
+    metrics["train/explained_variance"] = np.where(np.arange(len(metrics)) == 0, -1.0, 0.9)  # at first it may
+    metrics.to_csv(run / "metrics.csv", index=False)
+    cli("plot", run, "--out", tmp_path / "plot.png")
+    told = capsys.readouterr().out
+    assert re.search(r"^seed_0: train/clip_fraction is above 0.3 in 5\d% of updates: steps too large", told)
+    assert "approx_kl" not in told and "explained_variance" not in told
+
+
+def test_each_bad_sign_is_found_and_stands_on_the_page() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    listed = page.partition("## What `plot` flags")[2].partition("\n## ")[0]
+    for sign in BAD_SIGNS:
+        assert f"| `{sign.metric}` | {sign.bounds} | {sign.why} |" in listed
+        assert page.count(f"| `{sign.metric}` |") == 2, "it is explained above"
+        yardstick = {sign.high: 1.0} if isinstance(sign.high, str) and sign.high.startswith("train/") else {}
+        for value, bad in ((2.0 if sign.high else 1.0, sign.high is not None), (-1.0, sign.low is not None)):
+            rows = pd.DataFrame({"env_steps": np.arange(1.0, 11.0), sign.metric: 10.0 * value, **yardstick})
+            config = {"model": {"init_args": {"max_grad_norm": 1.0}}}
+            assert [found.sign for found in find_bad_signs(rows, config)] == ([sign] if bad else [])
+    assert listed.count("| `train/") == len(BAD_SIGNS)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("{study}",), "no folder of a run, for it has no run.json (did you mean {run}?)"),
+        (("{run}", "{run}"), "is named twice"),
+        (("nowhere",), "nowhere: no folder of a run"),
+        (("{run}", "--out", "plot.jpg"), "--out plot.jpg: the suffix must be one of .png, .pdf"),
+        (("{run}", "--out", "no/such/plot.png"), "in a folder that is not there"),
+        ((), "required: RUN"),
+    ],
+)
+def test_bad_input_is_one_line(
+    cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str], args: tuple[str, ...], words: str
+) -> None:
+    run = write_run(tmp_path / "study", "mappo", "3m", 0)
+    names = {"study": tmp_path / "study", "run": run}
+    with pytest.raises(SystemExit) as stop:
+        cli("plot", *(arg.format(**names) for arg in args))
+    message = capsys.readouterr().err
+    assert stop.value.code == 2 and message.count("\n") == 1 and words.format(**names) in message
+
+
+def test_a_run_that_is_under_way_is_drawn(cli: Cli, tmp_path: Path) -> None:
+    run = write_run(tmp_path, "mappo", "3m", 0, outcome="running")
+    (run / "evaluations.csv").unlink()
+    cli("plot", run, "--out", tmp_path / "plot.png")
+    assert json.loads((run / "run.json").read_text())["outcome"] == "running"
+    (run / "metrics.csv").unlink()
+    with pytest.raises(SystemExit):
+        cli("plot", run, "--out", tmp_path / "plot.png")
+
+
+def test_help_answers_without_torch() -> None:
+    code = "import sys\nfrom cli import main\ntry: main(['plot', '--help'])\nexcept SystemExit: pass\n"
+    code += "assert not {'torch', 'lightning', 'pandas', 'matplotlib'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "RUN" in done.stdout, done.stderr
