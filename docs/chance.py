@@ -32,7 +32,10 @@ def finished_runs(study: Path) -> list[Run]:
 
 
 def summary(runs: Sequence[Run]) -> dict[str, float]:
-    """Numbers of one cell. Spreads are standard deviations between seeds; of steps, of their logarithm."""
+    """Numbers of one cell. Spreads are standard deviations between seeds; of steps, of their logarithm.
+
+    ``steps`` is the geometric mean of the runs that arrived at the threshold.
+    """
     rates = pd.concat([run.evaluations["win_rate"] for run in runs])
     jumps = pd.concat([run.evaluations["win_rate"].diff().abs().dropna() for run in runs])
     final = final_scores(runs)
@@ -51,6 +54,7 @@ def summary(runs: Sequence[Run]) -> dict[str, float]:
         "area": areas.mean(),
         "area_spread": _spread(areas),
         "arrived": len(arrived),
+        "steps": np.exp(np.log(arrived).mean()) if len(arrived) else float("nan"),
         "log_steps_spread": _spread(np.log(arrived)),
     }
 
