@@ -106,6 +106,14 @@ class ParallelBattleEnv(ParallelEnv[str, np.ndarray, int]):
         """[S] float32: all units and the last joint action, for centralised training."""
         return self._env.get_state()
 
+    def action_masks(self) -> np.ndarray:
+        """[N, A] bool: which actions each agent can take now, under the name that sb3-contrib's MaskablePPO asks for.
+
+        It stacks what its environments return and reads the result as a row per agent, environment by environment.
+        Dead agents and all agents of a battle that is over have no-op alone.
+        """
+        return self._env.get_action_mask().astype(bool)
+
     def _infos(self, won: bool) -> Infos:
         stopped = self._env.stopped_agents
         return {

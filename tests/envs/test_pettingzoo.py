@@ -138,3 +138,21 @@ def test_wrong_agents_and_actions_are_refused(actions: Any, message: str) -> Non
     env.reset(seed=0)
     with pytest.raises(ValueError, match=message):
         env.step(actions)
+
+
+def test_action_masks_are_rows_of_bools_as_maskable_ppo_stacks_them() -> None:
+    env = parallel_env("2s3z")
+    _, infos = env.reset(seed=3)
+    some_were_dead = False
+    while env.agents:
+        masks = env.action_masks()
+        assert masks.dtype == np.bool_
+        np.testing.assert_array_equal(masks, np.stack([info["action_mask"] for info in infos.values()]))
+        dead = masks[:, 0]
+        some_were_dead |= bool(dead.any())
+        assert masks.any(axis=1).all() and (masks[dead].sum(axis=1) == 1).all()
+        _, _, _, _, infos = env.step(advance(infos))
+    assert some_were_dead
+    masks = env.action_masks()
+    masks[:] = False  # a copy: whoever changes it does not change the battle
+    assert env.action_masks().any(axis=1).all()

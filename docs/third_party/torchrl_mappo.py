@@ -1,6 +1,7 @@
 """Trains on amal's PettingZoo environment with TorchRL's multi-agent PPO, of which nothing is amal's own.
 
-Needs torchrl (tried: 0.14.1 with torch 2.13.0). Usage: python docs/third_party_training.py [scenario] [steps]
+Needs: torchrl==0.14.1
+Usage: python docs/third_party/torchrl_mappo.py [scenario] [steps]
 """
 
 from __future__ import annotations
