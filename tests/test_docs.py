@@ -126,13 +126,18 @@ def test_the_readme_names_every_page() -> None:
     [
         ("configs/mappo.yaml", ["metrics.csv of every run"]),
         ("configs/amal.yaml", ["metrics.csv of every run", "metrics.csv of AMAL"]),
+        (
+            "configs/amal_imagination.yaml",
+            ["metrics.csv of every run", "metrics.csv of AMAL's second design"],
+        ),
         ("configs/qmix.yaml", ["metrics.csv of VDN and QMIX"]),
     ],
 )
 def test_the_metrics_page_names_what_a_run_writes(
     cli: Callable[..., None], tmp_path: Path, config: str, sections: list[str]
 ) -> None:
-    options = ("--evaluation.every_n_episodes=8", *("--model.batch_size=4",) * ("qmix" in config))
+    more = {"qmix": "--model.batch_size=4", "amal_imagination": "--model.imagination.warm_up=0"}
+    options = ["--evaluation.every_n_episodes=8", *(option for name, option in more.items() if name in config)]
     cli("fit", "--config", config, *TINY, *options, "--out", tmp_path / "run")
     explained = [name for title in sections for name in first_cells(section("metrics.md", title))]
     assert sorted(explained) == sorted(pd.read_csv(tmp_path / "run" / "metrics.csv"))
