@@ -24,6 +24,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from amal.algorithms.base import Algorithm, NonFiniteLoss
 from amal.battle.scenario import check_same_content, load_scenario, name_of
 from amal.commands.faults import fault
+from amal.commands.fit_help import help_of
 from amal.commands.loggers import (
     check_loggers,
     check_places,
@@ -367,6 +368,12 @@ def main(args: list[str]) -> None:
         check_files(args)
     except (ValueError, OSError) as error:
         fail(str(error))
+    if {"--help", "-h"} & set(args):
+        try:
+            print(help_of(args[0], args[1:]))
+        except (ValueError, OSError) as error:
+            fail(str(error))
+        return
     atexit.register(leave_group)
     let_save_dir_be_the_runs_folder()
     try:

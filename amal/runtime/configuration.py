@@ -119,8 +119,10 @@ def _is_file(path: Path) -> bool:
 
 def check_files(args: Sequence[str]) -> None:
     """Raises BadYaml or OSError for a config file among the arguments that holds no mapping, or for a YAML file that
-    one names, directly or through others, if it is not well-formed or its parts are not mappings."""
+    one names, directly or through others, if it is not well-formed or its parts are not mappings. A file whose
+    callbacks or loggers replace those of an earlier one is told on stderr."""
     seen: set[Path] = set()
+    lists: dict[str, tuple[Path, list[str]]] = {}
     for words in _by_option(args):
         key, equals, value = words[0].partition("=")
         values = [value] if equals else words[1:]
@@ -133,6 +135,42 @@ def check_files(args: Sequence[str]) -> None:
                     raise BadYaml(f"{path}: {'empty' if content is None else f'holds {content!r:.40}'}, not a mapping")
                 _check_parts(content, path)
                 _check_named(content, path.parent, seen)
+                _tell_dropped(content, path, lists)
+
+
+def _tell_dropped(content: dict[str, Any], path: Path, lists: dict[str, tuple[Path, list[str]]]) -> None:
+    """Says which entries of an earlier file's lists are gone because this one has a list of its own.
+
+    Args:
+        content: of the file.
+        path: of it.
+        lists: file and entries of the earlier ones, by name; brought up to date.
+    """
+    trainer = content.get("trainer")
+    if not isinstance(trainer, dict):
+        return
+    for name in ("callbacks", "logger"):
+        before, entries = lists.get(name, (path, []))
+        if name in trainer:
+            kept = _class_names(trainer[name])
+            dropped = [entry for entry in entries if entry not in kept]
+            if dropped:
+                print(
+                    f"note: {path}: trainer.{name} replaces that of {before}, so {', '.join(dropped)} "
+                    f"{'is' if len(dropped) == 1 else 'are'} gone; write {name}+ to add to it",
+                    file=sys.stderr,
+                )
+            lists[name] = (path, kept)
+        added = _class_names(trainer.get(f"{name}+"))
+        if added:
+            lists[name] = (path, [*lists.get(name, (path, []))[1], *added])
+
+
+def _class_names(value: Any) -> list[str]:
+    """The classes that entries of a list name, without their modules."""
+    entries = value if isinstance(value, list) else [value]
+    paths = [entry.get("class_path") if isinstance(entry, dict) else entry for entry in entries]
+    return [path.rpartition(".")[2] for path in paths if isinstance(path, str)]
 
 
 def _check_named(content: Any, folder: Path, seen: set[Path]) -> None:

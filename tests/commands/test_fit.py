@@ -220,3 +220,38 @@ def test_a_finished_run_is_not_overwritten(cli: Cli, finished: Path, capsys: pyt
         fit(cli, finished)
     assert stop.value.code == 2 and "holds a run already" in capsys.readouterr().err
     assert (finished / "evaluations.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("config", "there", "absent"),
+    [
+        ("mappo_tuned", ("--model.clip_param", "--data.episodes_per_update"), "--model.world_model"),
+        (
+            "amal_tuned",
+            ("--model.clip_param", "--model.world_model.batch_size", "--model.replay.coef"),
+            "--model.n_agents",
+        ),
+    ],
+)
+def test_help_tells_the_arguments_of_the_configurations_model(
+    cli: Cli, capsys: pytest.CaptureFixture[str], config: str, there: tuple[str, ...], absent: str
+) -> None:
+    cli("fit", "--config", f"configs/{config}.yaml", "--help")
+    told = capsys.readouterr().out
+    assert all(f"  {option} " in told for option in there) and absent not in told
+    assert "--trainer.max_epochs" not in told and "--trainer.callbacks" in told
+    episodes = told.partition("  --data.episodes_per_update ")[2].partition("  --data.num_envs")[0]
+    chosen = yaml.safe_load(Path(f"configs/{config}.yaml").read_text())["data"]["episodes_per_update"]
+    assert chosen != 32 and f"default: {chosen})" in episodes, "of the configuration, not of the constructor"
+
+
+def test_help_without_or_with_a_bad_configuration(cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cli("fit", "--help")
+    told = capsys.readouterr().out
+    assert "shown with a configuration" in told and "--data.scenario" in told
+    for content, words in (("model: os.system", "os.system is code from outside"), ("model: [", "no YAML")):
+        (tmp_path / "bad.yaml").write_text(content)
+        with pytest.raises(SystemExit) as stop:
+            cli("fit", "--config", tmp_path / "bad.yaml", "--help")
+        message = capsys.readouterr().err
+        assert stop.value.code == 2 and message.count("\n") == 1 and words in message

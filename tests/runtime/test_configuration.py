@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -91,6 +92,29 @@ def test_json_may_be_longer_than_the_name_of_a_file(cli: Cli, capsys: pytest.Cap
     critic = '{"class_path": "amal.networks.MAPPOCritic", "init_args": {"hidden_sizes": [' + "8, " * 200 + "8]}}"
     config = printed(cli, capsys, "fit", "--model.critic", critic, "--config", "configs/mappo.yaml")
     assert config["data"]["scenario"] is not None
+
+
+def names(config: dict[str, Any]) -> list[str]:
+    return [callback["class_path"].rpartition(".")[2] for callback in config["trainer"]["callbacks"]]
+
+
+def test_callbacks_of_several_files_add_up_and_one_that_drops_others_is_told(
+    cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick, own = "configs/quickstart.yaml", tmp_path / "own.yaml"
+    for plus, expected in (("+", ["Pictures", "FinalTest", "Telemetry"]), ("", ["FinalTest", "Telemetry"])):
+        own.write_text(f"trainer: {{callbacks{plus}: [callbacks.FinalTest]}}")
+        typed = ("--config", quick, "--config", own, "--trainer.callbacks+=callbacks.Telemetry", "--print_config")
+        with pytest.raises(SystemExit):
+            cli("fit", *typed)
+        told = capsys.readouterr()
+        assert names(yaml.safe_load(told.out)) == expected
+        note = f"note: {own}: trainer.callbacks replaces that of {quick}, so Pictures is gone; write callbacks+ to"
+        assert told.err == ("" if plus else f"{note} add to it\n")
+    with pytest.raises(SystemExit):
+        cli("fit", "--config", quick, "--config", "configs/diagnosis.yaml", "--print_config")
+    told = capsys.readouterr()
+    assert names(yaml.safe_load(told.out)) == ["Pictures", "Diagnosis"] and told.err == ""
 
 
 def test_lists_are_added_to_in_the_order_of_typing() -> None:
