@@ -56,5 +56,6 @@ def _is_yaml(path: Path) -> bool:
 
 def _arguments(class_path: str) -> Iterator[str]:
     module, _, name = class_path.rpartition(".")
-    for base in inspect.getmro(getattr(sys.modules[module], name)):
+    kind = getattr(sys.modules.get(module), name, None)
+    for base in inspect.getmro(kind) if inspect.isclass(kind) else ():  # a method of a class is none
         yield from inspect.signature(base).parameters
