@@ -216,7 +216,8 @@ def test_a_run_on_a_file_is_named_after_it(file: Path, tmp_path: Path, monkeypat
 
     monkeypatch.chdir(tmp_path)
     model, data = Namespace(class_path="amal.algorithms.mappo.MAPPO"), Namespace(scenario=str(file))
-    config = Namespace(ckpt_path=None, out=None, model=model, data=data, seed_everything=3)
+    trainer = Namespace(default_root_dir=None, fast_dev_run=False)
+    config = Namespace(ckpt_path=None, out=None, model=model, data=data, trainer=trainer, seed_everything=3)
     assert run_folder(config) == (Path("runs/mappo-ogres-seed3"), True)
 
 

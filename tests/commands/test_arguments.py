@@ -20,7 +20,7 @@ from tests.conftest import ROOT
         (["replay", "--ckpt_path", "x.ckpt", "--out", "a.gif", "--opponent", " "], "--opponent"),
         (["replay", "--ckpt_path", "x.ckpt", "--out", "a.gif", "--config", ""], "--config"),
         (["report", "runs/x", "--out", ""], "--out"),
-        (["report", ""], "STUDY"),
+        (["report", ""], "STUDY|[NAME=]RUN"),
     ],
 )
 def test_an_empty_path_is_refused(
