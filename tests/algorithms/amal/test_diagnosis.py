@@ -93,7 +93,7 @@ def test_the_policy_and_the_streams_come_back() -> None:
 
 def test_training_is_the_same_with_and_without(cli: Callable[..., None], tmp_path: Path) -> None:
     config = yaml.safe_load(Path("configs/diagnosis.yaml").read_text())
-    config["trainer"]["callbacks"][0]["init_args"] = {"every_n_updates": 2, "reference_episodes": 4}
+    config["trainer"]["callbacks+"][0]["init_args"] = {"every_n_updates": 2, "reference_episodes": 4}
     often = tmp_path / "often.yaml"
     often.write_text(yaml.safe_dump(config))
     tiny = ("--data.env_steps", "400", "--data.episodes_per_update", "4", "--data.num_envs", "4")
