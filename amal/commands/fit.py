@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import re
 import shutil
 import sys
 import warnings
@@ -33,6 +32,7 @@ from amal.commands.loggers import (
     obey_wandb_mode,
     writing_into,
 )
+from amal.commands.parser_messages import one_line
 from amal.commands.portable import name_files_absolutely
 from amal.commands.resuming import (
     CODE,
@@ -53,6 +53,7 @@ from amal.commands.run_folders import (
     refuse_occupied,
     refuse_to_go_back,
     told_to_launched,
+    with_own_config,
 )
 from amal.commands.suggestions import suggestion
 from amal.commands.trainer_options import (
@@ -63,7 +64,6 @@ from amal.commands.trainer_options import (
     check_typed,
     tell_who_is_awaited,
 )
-from amal.rollout.load_policy import config_of
 from amal.runtime.argument_checks import LARGEST_SEED
 from amal.runtime.atomic import remove_unfinished, replacing
 from amal.runtime.checkpoints import CheckpointError, WholeCheckpoints, check_fits, check_is_file, read_checkpoint
@@ -105,16 +105,6 @@ _NOT_FOR_USERS = (
 )
 # What Lightning tells by its logs although it is the answer to an option: --trainer.profiler, enable_model_summary.
 _ASKED_FOR = ("profilers.profiler", "callbacks.model_summary")
-
-# What jsonargparse wraps causes in, in lines of their own and within a line.
-_AROUND_CAUSES = re.compile(r"Does not validate against any of the|Subtypes: |Errors:$|Given value( type)?: ")
-_NESTED_KEYS = {
-    r"\. Got value: Namespace\(.*": "",
-    r"Problem with given class_path '[\w.]+': (?=Parser key)": "",
-    r"Type \S*Callable\[.*?\] expects a function or a callable class: (?=Parser key|Option)": "",
-    r'": Parser key "': ".",
-    r'^Parser key "([\w.]+)":': r"\1:",
-}
 
 
 class ConfigOfRun(SaveConfigCallback):
@@ -395,32 +385,7 @@ def main(args: list[str]) -> None:
         fail(str(error))
 
 
-def with_own_config(command: str, args: list[str]) -> list[str]:
-    """The arguments of validate and test with the configuration of the checkpoint's own run, where none is given.
-
-    Raises CheckpointError if there is none."""
-    options = [word.partition("=")[0] for word in args]
-    if command == "fit" or "--ckpt_path" not in options or {"--config", "-c", "--help", "-h"} & set(options):
-        return args
-    at = options.index("--ckpt_path")
-    value = args[at].partition("=")[2] or "".join(args[at + 1 : at + 2])
-    check_is_file(Path(value))
-    return [f"--config={config_of(Path(value))}", *args]
-
-
 def fail(message: str, hint: str = "") -> NoReturn:
     """One line on stderr, exit code 2."""
     print("error: " + one_line(message) + hint, file=sys.stderr)
     sys.exit(2)
-
-
-def one_line(message: str) -> str:
-    """The gist of a message of jsonargparse, which also tells of every other type that an argument could have had."""
-    lines = (line.strip().removeprefix("- ") for line in message.splitlines())
-    causes = [line for line in lines if line and not _AROUND_CAUSES.match(line)]
-    told = [cause for cause in causes if "NoneType" not in cause and "Expected a path" not in cause] or causes
-    line = " ".join(cause for i, cause in enumerate(told) if cause.startswith("Parser key") or cause not in told[:i])
-    for pattern, instead in _NESTED_KEYS.items():
-        line = re.sub(pattern, instead, line)
-    given = re.search(r"\n\s*Given value: (?!NestedArg|Namespace|[\[{])(.{1,60})", message)
-    return f"{line}, got {given[1]}" if given and given[1] not in line else line

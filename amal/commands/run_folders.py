@@ -15,8 +15,9 @@ import pandas as pd
 from jsonargparse import Namespace
 
 from amal.battle.scenario import name_of
+from amal.rollout.load_policy import config_of
 from amal.runtime.atomic import replacing
-from amal.runtime.checkpoints import CheckpointError, command_to_go_on, read_checkpoint
+from amal.runtime.checkpoints import CheckpointError, check_is_file, command_to_go_on, read_checkpoint
 from amal.runtime.locks import FolderNotOurs
 from amal.runtime.yaml_files import read_yaml
 from callbacks.telemetry import rows_until
@@ -91,6 +92,19 @@ def folder_of(checkpoint: Path) -> Path:
     raise FolderNotOurs(
         f"--ckpt_path {checkpoint}: not in the checkpoints/ of a run's folder, where the run could go on"
     )
+
+
+def with_own_config(command: str, args: list[str]) -> list[str]:
+    """The arguments of validate and test with the configuration of the checkpoint's own run, where none is given.
+
+    Raises CheckpointError if there is none."""
+    options = [word.partition("=")[0] for word in args]
+    if command == "fit" or "--ckpt_path" not in options or {"--config", "-c", "--help", "-h"} & set(options):
+        return args
+    at = options.index("--ckpt_path")
+    value = args[at].partition("=")[2] or "".join(args[at + 1 : at + 2])
+    check_is_file(Path(value))
+    return [f"--config={config_of(Path(value))}", *args]
 
 
 def is_run_of(folder: Path, checkpoint: Path) -> bool:
