@@ -14,6 +14,7 @@ from amal.rollout.load_policy import rebuild
 from amal.rollout.statistics import BattleStatistics
 from amal.runtime.argument_checks import check_at_least
 from amal.runtime.checkpoints import check_fits, check_is_file, read_checkpoint
+from amal.runtime.configuration import OF_BATTLES
 from amal.runtime.distributed import average_gradients, averaged, collected, of_this_process, without_reducer
 from amal.runtime.plain_data import plain
 from amal.types import ActionScores, EpisodeBatch
@@ -71,8 +72,7 @@ class Algorithm(LightningModule):
         """Keeps the arguments of the constructor as plain data in ``hparams``, for loggers and checkpoints."""
         self.save_hyperparameters()
         # checkpoints name the scenario elsewhere, with the state of the battles
-        of_battles = ("layout", "scenario")
-        given = {name: x for name, x in self.hparams.items() if not name.startswith("_") and name not in of_battles}
+        given = {name: x for name, x in self.hparams.items() if not name.startswith("_") and name not in OF_BATTLES}
         self.hparams.clear()
         self.hparams.update(algorithm=plain(type(self)).get("class_path", ""), **plain(given))
         self._hparams_initial = copy.deepcopy(self._hparams)
@@ -159,8 +159,8 @@ class Algorithm(LightningModule):
     def load_learning_state(self, state: Any) -> None:
         """Puts back what ``learning_state`` returned."""
 
-    def check_episodes(self, episodes_per_update: int) -> None:
-        """Raise ValueError if updates from so many episodes are impossible."""
+    def check_episodes(self, episodes_per_update: int, snapshots: bool) -> None:
+        """Raise ValueError if updates from so many episodes, with or without snapshots, are impossible."""
 
     def training_step(self, batch: EpisodeBatch, batch_idx: int) -> None:
         """One update; logs its metrics together with what its episodes were like."""

@@ -134,7 +134,7 @@ class MAPPO(Algorithm):
         # a stream of its own, so that nothing drawn elsewhere (actions, other modules' weights) changes the minibatches
         self.generator = torch.Generator().manual_seed(stream_seed(torch.initial_seed(), "minibatches"))
 
-    def check_episodes(self, episodes_per_update: int) -> None:
+    def check_episodes(self, episodes_per_update: int, snapshots: bool) -> None:
         if self.n_minibatch > episodes_per_update:
             raise ValueError(
                 f"n_minibatch must be at most episodes_per_update ({episodes_per_update}), got {self.n_minibatch}"

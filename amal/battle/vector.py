@@ -305,8 +305,8 @@ class VectorBattle:
         """Everything that future steps depend on, as arrays of bytes and numbers."""
         views = self._views
         return {
-            "units": self._units.view(np.uint8).reshape(self.num_battles, -1).copy(),
-            "battles": self._battles.view(np.uint8).reshape(self.num_battles, -1).copy(),
+            "units": _bytes(self._units).copy(),
+            "battles": _bytes(self._battles).copy(),
             **{name: getattr(views, name).copy() for name in views._fields},
             **({} if self._opponent_side is None else {"opponent_actions": self._opponent_side.actions.copy()}),
             **{name: getattr(self._lineup, name).copy() for name in self._drawn()},
@@ -330,9 +330,7 @@ class VectorBattle:
             getattr(self._views, name)[:] = state[name]
         for name in self._drawn():
             getattr(self._lineup, name)[:] = state[name]
-        if self.scenario.family is not None:
-            for e in range(self.num_battles):
-                complete_lineup(self._scene, self._lineup, e)
+        self._complete_lineups()
         if self._opponent_side is None:
             self._units.order[:, self._scene.enemies] = ATTACK_MOVE
         else:
@@ -360,15 +358,19 @@ class VectorBattle:
             part = np.ascontiguousarray(snapshots[:, start : start + size])
             array[:] = part.view(array.dtype).reshape(array.shape)
             start += size
-        if self.scenario.family is not None:
-            for e in range(self.num_battles):
-                complete_lineup(self._scene, self._lineup, e)
+        self._complete_lineups()
         self._battles.random_state = random_states
         self._battles.over = False
         for name, view in views.items():
             getattr(self._views, name)[:] = view
         for name in ("rewards", "terminated", "truncated", "won"):
             getattr(self._views, name)[:] = 0
+
+    def _complete_lineups(self) -> None:
+        """After what was drawn for the battles of a family has been put back."""
+        if self.scenario.family is not None:
+            for e in range(self.num_battles):
+                complete_lineup(self._scene, self._lineup, e)
 
     def _memory(self) -> list[np.ndarray]:
         """The arrays [E, ...] that snapshots are made of."""

@@ -67,7 +67,7 @@ from amal.commands.trainer_options import (
 from amal.runtime.argument_checks import LARGEST_SEED
 from amal.runtime.atomic import remove_unfinished, replacing
 from amal.runtime.checkpoints import CheckpointError, WholeCheckpoints, check_fits, check_is_file, read_checkpoint
-from amal.runtime.configuration import DIMENSIONS, check_files, check_parsed, files_first, spell_out_parts
+from amal.runtime.configuration import DIMENSIONS, OF_BATTLES, check_files, check_parsed, files_first, spell_out_parts
 from amal.runtime.distributed import check_processes, leave_group, rank
 from amal.runtime.locks import FolderNotOurs, locked
 from amal.runtime.machine import keep_freed_memory
@@ -147,7 +147,7 @@ class TrainingCLI(LightningCLI):
         )
         parser.add_lightning_class_args(Evaluation, "evaluation")
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
-        for name in (*DIMENSIONS, "layout", "scenario"):  # ignored where an algorithm does not take it
+        for name in (*DIMENSIONS, *OF_BATTLES):  # ignored where an algorithm does not take it
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -230,7 +230,8 @@ class TrainingCLI(LightningCLI):
                 # all raise, before anything is written: without a budget, for a checkpoint of another number of
                 # processes, and for a module that has nothing of what a callback is for
                 self.datamodule.max_updates  # noqa: B018
-                self.model.check_episodes(self.datamodule.source.episodes_per_update)
+                source = self.datamodule.source
+                self.model.check_episodes(source.episodes_per_update, source.snapshots)
                 self._check_callbacks(self.trainer.callbacks)  # type: ignore[attr-defined]
                 obey_wandb_mode(self.trainer.loggers)
                 if self.checkpoint is None and config.init_from is not None:

@@ -19,7 +19,7 @@ from amal.algorithms.amal import AMAL
 from amal.algorithms.base import Algorithm
 from amal.algorithms.mappo import MAPPO
 from amal.commands.trainer_options import MUST_STAY
-from amal.runtime.configuration import DIMENSIONS
+from amal.runtime.configuration import DIMENSIONS, OF_BATTLES
 from amal.runtime.trusted_code import check_code
 from amal.runtime.yaml_files import read_yaml
 from callbacks.checkpoint import RunCheckpoint
@@ -55,7 +55,7 @@ def help_of(command: str, args: Sequence[str]) -> str:
         parser.add_argument("--init_from", type=str | None, default=None, help="Checkpoint whose weights it takes.")
     if class_path is not None:
         check_code(Namespace(class_path=class_path))
-        _add_model(parser, class_path)
+        _add_model(parser, class_path, {name for name, value in _flat(config) if value is None})
     parser.add_class_arguments(RolloutDataModule, "data")
     if command == "fit":
         parser.add_class_arguments(Evaluation, "evaluation")
@@ -72,23 +72,24 @@ def _about(class_path: str | None) -> str:
     return f"The model is {class_path}."
 
 
-def _add_model(parser: ArgumentParser, class_path: str) -> None:
-    """The model's arguments, and those of its parts in groups of their own."""
+def _add_model(parser: ArgumentParser, class_path: str, null: set[str]) -> None:
+    """The model's arguments, and those of its parts in groups of their own, but for parts that are null."""
     module, _, name = class_path.rpartition(".")
     kind = getattr(import_module(module), name)
     parts = dict(_parts(kind))
-    parser.add_class_arguments(kind, "model", skip={*DIMENSIONS, *parts})
+    parser.add_class_arguments(kind, "model", skip={*DIMENSIONS, *OF_BATTLES, *parts})
     for argument, part in parts.items():
-        parser.add_class_arguments(part, f"model.{argument}")
+        if f"model.{argument}" not in null:
+            parser.add_class_arguments(part, f"model.{argument}")
 
 
 def _parts(kind: type) -> Iterator[tuple[str, type]]:
-    """The arguments that are dataclasses."""
+    """The arguments that are dataclasses, but for what comes from the battles."""
     for base in inspect.getmro(kind):
         if "__init__" in base.__dict__ and issubclass(base, Algorithm):
             for argument, hint in get_type_hints(base.__init__).items():
                 found = (one for one in get_args(hint) or (hint,) if inspect.isclass(one) and is_dataclass(one))
-                yield from ((argument, part) for part in found)
+                yield from ((argument, part) for part in found if argument not in OF_BATTLES)
 
 
 def _merged(args: Sequence[str]) -> dict[str, Any]:

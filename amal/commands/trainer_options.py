@@ -26,7 +26,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
-from amal.rollout.load_policy import DIMENSIONS
+from amal.runtime.configuration import DIMENSIONS, OF_BATTLES
 from datamodules.rollout import TEST_EPISODES, VALIDATION_EPISODES
 
 _BUDGET = "data.env_steps ends training"
@@ -100,7 +100,7 @@ def check_arguments(config: Namespace) -> None:
     if trainer.default_root_dir is not None and not str(trainer.default_root_dir).strip():
         raise ValueError("trainer.default_root_dir is empty (a variable that is not set?); name a folder")
     given = config.model.get("init_args") or Namespace()
-    for name in (*DIMENSIONS, "layout", "scenario"):
+    for name in (*DIMENSIONS, *OF_BATTLES):
         if given.get(name) is not None:
             raise ValueError(f"model.{name} must not be set, got {given[name]}: data.scenario gives it")
     if trainer.precision not in PRECISIONS:

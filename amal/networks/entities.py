@@ -13,13 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from amal.battle.battlefield import MOVE_ACTIONS
 from amal.networks.critics import Critic
 from amal.networks.layers import RELU_GAIN, few_outputs, orthogonal_linear
 from amal.networks.policies import POLICY_GAIN, Policy
 from amal.runtime.argument_checks import check_at_least
 from amal.types import Layout
-
-NO_TARGET = 6  # actions before those that have a target: no-op, stop and four directions
 
 
 def columns_of(names: Sequence[str], kind: str, without: str = ".last_action") -> Tensor:
@@ -127,7 +126,7 @@ class EntityPolicy(Policy):
         taken = {*enemies.flatten().tolist(), *allies.flatten().tolist()}
         own = [column for column in range(len(names)) if column not in taken]
         heals = [column for column in own if names[column] in {f"own.is_{name}" for name in healers}]
-        slots, n_others = range(self.n_actions - NO_TARGET), len(allies)
+        slots, n_others = range(self.n_actions - MOVE_ACTIONS), len(allies)
         others = [[j - (j > agent) if j != agent and j <= n_others else n_others for j in slots] for agent in agents]
         columns = {"enemies": enemies, "allies": allies, "own": torch.tensor(own)}
         columns |= {"heals": torch.tensor(heals, dtype=torch.int64), "targets": torch.tensor(others)}
@@ -139,7 +138,7 @@ class EntityPolicy(Policy):
         self.of_own = orthogonal_linear(len(own), width, RELU_GAIN)
         self.first = orthogonal_linear(width * (5 if n_others else 3), hidden, RELU_GAIN)
         self.second = orthogonal_linear(hidden, hidden, RELU_GAIN)
-        self.moves = orthogonal_linear(hidden, NO_TARGET, POLICY_GAIN)
+        self.moves = orthogonal_linear(hidden, MOVE_ACTIONS, POLICY_GAIN)
         self.attack = Scorer(width, hidden, POLICY_GAIN)
         self.heal = Scorer(width, hidden, POLICY_GAIN) if heals and n_others else None
 
@@ -161,7 +160,7 @@ class EntityPolicy(Policy):
             allies = F.relu(self.of_ally(of_units(obs, self.allies)))
             parts.append(pooled(allies))
         hidden = F.relu(self.second(F.relu(self.first(torch.cat(parts, dim=-1)))))
-        n_targets = self.n_actions - NO_TARGET
+        n_targets = self.n_actions - MOVE_ACTIONS
         targets = F.pad(self.attack(enemies, hidden), (0, n_targets - enemies.shape[1]))
         if self.heal is not None:
             to_heal = F.pad(self.heal(allies, hidden), (0, 1)).gather(1, self.targets.index_select(0, agents))
@@ -213,7 +212,7 @@ class EntityCritic(Critic):
             self.register_buffer(name, tensor, persistent=False)
         width, hidden = self.embedding_size, self.hidden_size
         self.of_enemy = orthogonal_linear(enemies.shape[1] + 1, width, RELU_GAIN)
-        self.of_ally = orthogonal_linear(allies.shape[1] + NO_TARGET + 2, width, RELU_GAIN)
+        self.of_ally = orthogonal_linear(allies.shape[1] + MOVE_ACTIONS + 2, width, RELU_GAIN)
         self.agent = orthogonal_linear(width, hidden, RELU_GAIN)
         self.team = orthogonal_linear(4 * width, hidden, RELU_GAIN)
         self.second = orthogonal_linear(hidden, hidden, RELU_GAIN)
@@ -222,7 +221,7 @@ class EntityCritic(Critic):
     def forward(self, state: Tensor, obs: Tensor) -> Tensor:
         steps = state.reshape(-1, state.shape[-1])
         allies, enemies = of_units(steps, self.allies), of_units(steps, self.enemies)
-        untargeted, targets = of_units(steps, self.actions).tensor_split([NO_TARGET], dim=-1)
+        untargeted, targets = of_units(steps, self.actions).tensor_split([MOVE_ACTIONS], dim=-1)
         heals = allies.index_select(2, self.heals).sum(dim=-1, keepdim=True)  # [M, N, 1]
         # where a target's number is beyond the units of a side, nobody has it
         attacked, healed = (

@@ -22,7 +22,7 @@ from amal.runtime.argument_checks import check_at_least
 ORDERS = MOVE_ACTIONS + 1  # no-op, stop, four moves, any target
 OUTPUTS = 6  # changes of hp, shield, x, y; next cooldown; whether it dies
 PAIR_FEATURES = 9
-HP_SCALE, CELL_SCALE = 5.0, 1.0  # of changes, so that a typical one is about 1
+HP_SCALE = 5.0  # of changes, so that a typical one is about 1
 LEAST_HP = 0.01  # of a unit that is not expected to die
 RIDGE = 1e-3
 
@@ -131,10 +131,9 @@ class EntityWorldModel(nn.Module):
 
     def recall(self, sequences: RealSequences) -> tuple[Tensor, Tensor]:
         """Units [M, 2, U, F] one step before the last step of real stretches and before it, and the memory then."""
-        units, _, memory = self._follow(sequences, sequences.actions.shape[1] - 1)
-        begun = sequences.happened[:, -2:-1].view(-1, 1, 1) if sequences.happened.shape[1] > 1 else False
-        before = torch.where(torch.as_tensor(begun), units[:, max(-3, -units.shape[1])], units[:, -2])
-        return torch.stack([before, units[:, -2]], dim=1), memory
+        last = sequences.actions.shape[1] - 1
+        units, _, memory = self._follow(sequences, last)
+        return torch.stack([_one_step_before(units, sequences.happened, last), units[:, last]], dim=1), memory
 
     def outputs(self, sequences: RealSequences) -> tuple[Tensor, Tensor]:
         """Units [M, T+1, U, F] of real stretches, and outputs [M, T, U, 6] of each step."""
@@ -147,8 +146,7 @@ class EntityWorldModel(nn.Module):
         memory = self.initial_memory(len(units))
         outputs = []
         for t in range(steps):
-            begun = sequences.happened[:, t - 1] if t else torch.zeros_like(sequences.happened[:, 0])
-            before = torch.where(begun.view(-1, 1, 1), units[:, max(t - 1, 0)], units[:, t])
+            before = _one_step_before(units, sequences.happened, t)
             output, following = self(before, units[:, t], sequences.actions[:, t], memory)
             memory = torch.where(sequences.happened[:, t].view(-1, 1, 1), following, 0.0)
             outputs.append(output)
@@ -210,6 +208,14 @@ class EntityWorldModel(nn.Module):
         survives = lives & (chance <= draw) & (hp > 0)
         after = torch.where(survives.unsqueeze(-1), after, 0.0)
         return after, self.reward_features(now, after) @ self.reward_weights, memory
+
+
+def _one_step_before(units: Tensor, happened: Tensor, t: int) -> Tensor:
+    """Units [M, U, F] one step before step t of stretches [M, T+1, U, F]; as they are at t where that did not happen,
+    [M, T]."""
+    if t == 0:
+        return units[:, 0]
+    return torch.where(happened[:, t - 1].view(-1, 1, 1), units[:, t - 1], units[:, t])
 
 
 def targets(now: Tensor, after: Tensor) -> Tensor:

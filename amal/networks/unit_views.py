@@ -53,8 +53,9 @@ class UnitViews(nn.Module):
             for side in ("enemy", "ally")[: 1 + (self.n_agents > 1)]
         }
         self.own_columns = [names.index(name) for name in _features_of("own.", scenario.obs_features())]
-        self.healers = [TYPES + i for i, name in enumerate(scenario.type_names) if _heals(scenario, name)]
-        self.all_heal = not types and any(unit.weapon == "heal" for unit in scenario.types("ally"))
+        healers = scenario.layout().healers
+        self.healers = [TYPES + i for i, name in enumerate(scenario.type_names) if name in healers]
+        self.all_heal = not types and bool(healers)
         others = [[j for j in range(self.n_agents) if j != i] for i in range(self.n_agents)]
         self.others: Tensor
         self.register_buffer("others", torch.tensor(others, dtype=torch.int64), persistent=False)
@@ -173,7 +174,3 @@ class UnitViews(nn.Module):
 def _features_of(prefix: str, names: Sequence[str], but: str = "\n") -> list[str]:
     """What the names that begin with the prefix go on with."""
     return [name.removeprefix(prefix) for name in names if name.startswith(prefix) and but not in name]
-
-
-def _heals(scenario: Scenario, type_name: str) -> bool:
-    return any(unit.name == type_name and unit.weapon == "heal" for unit in scenario.types("ally"))

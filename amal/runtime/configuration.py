@@ -19,6 +19,7 @@ _SUFFIXES = (".yaml", ".yml", ".json")
 _SECTIONS = ("model", "data", "trainer", "evaluation", "checkpoint")
 _ARGUMENTS = ("init_args", "dict_kwargs")
 DIMENSIONS = ("n_agents", "n_actions", "obs_dim", "state_dim")  # of a battle; no configuration sets them
+OF_BATTLES = ("layout", "scenario")  # nor these, which an algorithm may ask for
 
 
 def check_parsed(parser: ArgumentParser, config: Namespace) -> None:

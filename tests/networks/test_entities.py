@@ -15,8 +15,9 @@ from torch import Tensor
 from amal.algorithms.mappo import MAPPO
 from amal.algorithms.minibatches import rows_of
 from amal.battle import VectorBattle
+from amal.battle.battlefield import MOVE_ACTIONS
 from amal.battle.scenario import load_scenario
-from amal.networks.entities import NO_TARGET, EntityCritic, EntityPolicy, Scorer
+from amal.networks.entities import EntityCritic, EntityPolicy, Scorer
 from amal.networks.policies import IndependentPolicies, Policy
 from amal.ops.populations import flat_parameters, population_logits
 from amal.types import Layout
@@ -69,8 +70,10 @@ def renamed(names: list[str], enemy_of: list[int], ally_of: list[int]) -> list[i
             unit = f"enemy{enemy_of[int(unit[5:])]}"
         elif unit.startswith("ally"):
             unit = f"ally{ally_of[int(unit[4:])]}"
-        if feature.startswith("last_action") and NO_TARGET <= (action := int(feature[11:])) < NO_TARGET + len(enemy_of):
-            feature = f"last_action{NO_TARGET + enemy_of[action - NO_TARGET]}"
+        if feature.startswith("last_action") and MOVE_ACTIONS <= (action := int(feature[11:])) < MOVE_ACTIONS + len(
+            enemy_of
+        ):
+            feature = f"last_action{MOVE_ACTIONS + enemy_of[action - MOVE_ACTIONS]}"
         return f"{unit}.{feature}" if feature else unit
 
     return [where[before(name)] for name in names]
@@ -89,7 +92,7 @@ def test_logits_follow_the_enemies_and_do_not_depend_on_the_order_of_allies(
     columns = renamed(battle.obs_features(), list(enemies), list(allies))
     hidden = policy.initial_hidden(len(obs))
     logits, permuted = (policy(x.unsqueeze(1), hidden)[0].squeeze(1) for x in (obs, obs[..., columns]))
-    order = [*range(NO_TARGET), *(NO_TARGET + j for j in enemies)]
+    order = [*range(MOVE_ACTIONS), *(MOVE_ACTIONS + j for j in enemies)]
     torch.testing.assert_close(permuted, logits[..., order], rtol=1e-4, atol=1e-5)
 
 
@@ -120,10 +123,10 @@ def test_an_attack_is_judged_by_its_own_enemy(scenario: str) -> None:
     first, second = ([i for i, name in enumerate(names) if name.startswith(f"enemy{j}.")] for j in (0, 1))
     obs[..., second] = obs[..., first]
     logits, _ = policy(obs.unsqueeze(1), policy.initial_hidden(1))
-    torch.testing.assert_close(logits[..., NO_TARGET], logits[..., NO_TARGET + 1])
+    torch.testing.assert_close(logits[..., MOVE_ACTIONS], logits[..., MOVE_ACTIONS + 1])
     obs[..., second[-1]] += 1.0
     logits, _ = policy(obs.unsqueeze(1), policy.initial_hidden(1))
-    assert not torch.isclose(logits[..., NO_TARGET], logits[..., NO_TARGET + 1]).any()
+    assert not torch.isclose(logits[..., MOVE_ACTIONS], logits[..., MOVE_ACTIONS + 1]).any()
 
 
 @pytest.mark.parametrize("healer", [0, 4, 9])
@@ -145,10 +148,10 @@ def test_a_healers_targets_are_the_allies_by_their_number_in_the_team(independen
         """The targets whose logits change with a feature of what the agent sees."""
         other = obs.clone()
         other[:, agent, names.index(feature)] += 5.0
-        before, after = (policy(x.unsqueeze(1), hidden)[0][:, 0, agent, NO_TARGET:] for x in (obs, other))
+        before, after = (policy(x.unsqueeze(1), hidden)[0][:, 0, agent, MOVE_ACTIONS:] for x in (obs, other))
         return (before != after).any(dim=0).nonzero().flatten().tolist()
 
-    n_targets = battle.n_actions - NO_TARGET
+    n_targets = battle.n_actions - MOVE_ACTIONS
     for number in range(battle.n_agents):
         if number != healer:
             other = number - (number > healer)  # ally0 is the first of the others
@@ -168,7 +171,7 @@ def test_a_critic_sees_who_is_healed_and_who_is_attacked() -> None:
 
     def values(agent: int, target: int) -> Tensor:
         acted = state.clone()
-        acted[:, names.index(f"ally{agent}.last_action{NO_TARGET + target}")] = 1.0
+        acted[:, names.index(f"ally{agent}.last_action{MOVE_ACTIONS + target}")] = 1.0
         return critic(acted, obs)
 
     one, other = (marine, next(i for i in range(len(allies)) if i not in (marine, healer)))

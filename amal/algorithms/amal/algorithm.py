@@ -39,7 +39,8 @@ class AMAL(MAPPO):
     """Asymmetric multi-agent learning on top of MAPPO, whose arguments it takes too.
 
     Each part may be null, which is its ablation. Without any of them AMAL is MAPPO, bit for bit. Information, auxiliary
-    agents and replay need the world model, and auxiliary agents need replay, which is how the policy learns from them.
+    agents, replay and imagination need the world model, and auxiliary agents need replay, which is how the policy
+    learns from them.
 
     Args:
         n_agents: number of agents; comes from the scenario.
@@ -116,6 +117,11 @@ class AMAL(MAPPO):
             raise ValueError("imagination.perfect must be false: only the embedded simulator can be imagined in")
         if self.auxiliaries is not None and self.replay is None:
             raise ValueError("auxiliaries must be null without replay: nobody would learn from what they imagine")
+
+    def check_episodes(self, episodes_per_update: int, snapshots: bool) -> None:
+        super().check_episodes(episodes_per_update, snapshots)
+        if self.imagination is not None and self.imagination.perfect and not snapshots:
+            raise ValueError("imagination.perfect needs data.snapshots: true")
 
     @cached_property
     def replay_buffer(self) -> AsymmetricReplayBuffer:
