@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from amal.algorithms.base import Algorithm
 from amal.algorithms.minibatches import packed_lives, rows_of
-from amal.episode_replay import EpisodeReplay, ReplayedEpisodes
 from amal.networks.mixers import Mixer, QMIXMixer, VDNMixer
 from amal.networks.policies import MLPPolicy, Policy
 from amal.networks.shape_checks import check_mixer, check_policy
 from amal.ops.action_values import annealed_epsilon, available_values, double_q_values, epsilon_greedy
 from amal.ops.losses import masked_mean
 from amal.ops.returns import lambda_returns
+from amal.replay import EpisodeReplay, ReplayedEpisodes
 from amal.runtime.argument_checks import check_at_least, check_positive, check_share
 from amal.runtime.distributed import processes
 from amal.runtime.random_streams import stream_seed

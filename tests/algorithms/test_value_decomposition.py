@@ -14,8 +14,8 @@ from torch import Tensor
 
 from amal.algorithms.value_decomposition import QMIX, VDN, ValueDecomposition
 from amal.battle.scenario import load_scenario
-from amal.episode_replay import ReplayedEpisodes
 from amal.networks.policies import GRUPolicy, MLPPolicy
+from amal.replay import ReplayedEpisodes
 from amal.rollout.collector import record_battle
 from amal.rollout.load_policy import load_player
 from amal.types import EpisodeBatch

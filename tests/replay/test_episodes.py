@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from amal.episode_replay import EpisodeReplay, ReplayedEpisodes
+from amal.replay import EpisodeReplay, ReplayedEpisodes
 from amal.types import EpisodeBatch
 from tests.algorithms.episodes import SIZES, random_batch
 

@@ -305,7 +305,7 @@ def test_files_hold_the_same_as_memory(tmp_path: Path) -> None:
 def test_only_a_large_buffer_goes_into_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = buffer(folder=tmp_path)
     assert not list(tmp_path.iterdir()) and small.primary_size == 0
-    monkeypatch.setattr("amal.replay.MAPPED_ABOVE", 1000)
+    monkeypatch.setattr("amal.replay.asymmetric.MAPPED_ABOVE", 1000)
     assert not list(tmp_path.iterdir()) and buffer(folder=tmp_path, memory_map=False).primary_size == 0
     large = buffer(folder=tmp_path)
     assert len(list(tmp_path.iterdir())) == 1 and large.primary_size == 0

@@ -12,109 +12,29 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from amal.replay.experience import (
+    REAL,
+    Experience,
+    ProvenanceError,
+    RealExperience,
+    RealSequences,
+    real_columns,
+)
 from amal.runtime.argument_checks import check_at_least, check_share
 from amal.types import EpisodeBatch
 
-REAL = -1  # provenance of what happened in the environment; auxiliary agents count from 0
 MAPPED_ABOVE = 2 * 2**30  # bytes; a larger buffer goes into files unless told otherwise
 SIZES = ("capacity", "n_agents", "obs_dim", "state_dim", "n_actions", "num_auxiliary_agents", "auxiliary_capacity")
-
-
-class ProvenanceError(ValueError):
-    """Imagined experience where only real experience may be, or the reverse."""
-
-
-@dataclass(frozen=True)
-class Experience:
-    """M transitions, real or imagined."""
-
-    obs: Tensor  # [M, N, O] float32
-    state: Tensor  # [M, S] float32
-    available_actions: Tensor  # [M, N, A] bool
-    actions: Tensor  # [M, N] int64
-    log_probs: Tensor  # [M, N] float32, of the behaviour policy
-    rewards: Tensor  # [M, N] float32
-    next_obs: Tensor  # [M, N, O] float32
-    next_state: Tensor  # [M, S] float32
-    next_available_actions: Tensor  # [M, N, A] bool
-    done: Tensor  # [M] bool, the battle ended and there is nothing to bootstrap; truncation is not done
-    provenance: Tensor  # [M] int64, REAL or the auxiliary agent that imagined it
-
-    @property
-    def alive(self) -> Tensor:
-        """[M, N] bool: the agent acted. Only dead agents have the no-op available."""
-        return ~self.available_actions[..., 0]
-
-    def __len__(self) -> int:
-        return len(self.provenance)
-
-    def __getitem__(self, rows: Tensor) -> Self:
-        """The transitions at those rows, [K] int64."""
-        return type(self)(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
-
-    @classmethod
-    def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """All transitions of the parts, in order."""
-        return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
-
-    def to(self, *args: object, **kwargs: object) -> Self:
-        """Move every tensor as ``Tensor.to`` would."""
-        return type(self)(**{f.name: getattr(self, f.name).to(*args, **kwargs) for f in fields(self)})
-
-
-@dataclass(frozen=True)
-class RealExperience(Experience):
-    """Experience that is certainly real, else a ``ProvenanceError``: all that a world model may learn from."""
-
-    def __post_init__(self) -> None:
-        imagined = (self.provenance != REAL).count_nonzero().item()
-        if imagined:
-            raise ProvenanceError(f"{imagined} of {len(self)} rows came from auxiliary agents, not from the battle")
-
-    @classmethod
-    def of_episodes(cls, batch: EpisodeBatch) -> Self:
-        """Every step of real episodes, without padding, on the batch's device."""
-        return cls(**{name: column[batch.mask] for name, column in _columns(batch).items()})
-
-    @classmethod
-    def passing_off(cls, experience: Experience) -> Self:
-        """Any experience, labelled as real: the open gate, which exists to show what isolation is good for."""
-        columns = {f.name: getattr(experience, f.name) for f in fields(cls)}
-        return cls(**{**columns, "provenance": torch.full_like(experience.provenance, REAL)})
-
-
-@dataclass(frozen=True)
-class RealSequences:
-    """M stretches of L successive steps of real episodes. A stretch that would begin before its episode has steps in
-    front that did not happen; they hold anything finite."""
-
-    last: RealExperience  # the last steps
-    states: Tensor  # [M, L+1, S] float32, before each step and after the last
-    actions: Tensor  # [M, L, N] int64
-    happened: Tensor  # [M, L] bool
-    snapshots: Tensor | None = None  # [M, K] uint8, of the simulator before the last step, if they were recorded
-
-    @classmethod
-    def of_single_steps(cls, experience: RealExperience) -> Self:
-        """Stretches of one step."""
-        states = torch.stack([experience.state, experience.next_state], dim=1)
-        happened = torch.ones(len(experience), 1, dtype=torch.bool, device=states.device)
-        return cls(experience, states, experience.actions.unsqueeze(1), happened)
-
-    def to(self, *args: object, **kwargs: object) -> Self:
-        """Move every tensor as ``Tensor.to`` would."""
-        parts = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: x.to(*args, **kwargs) for name, x in parts.items() if x is not None})
 
 
 class _Ring:
@@ -254,7 +174,7 @@ class AsymmetricReplayBuffer:
         was seen at the episode's end, to be bootstrapped from. ``ValueError`` if a field has a wrong shape.
         """
         batch = batch.to("cpu")
-        arrays = self._checked(_columns(batch), tuple(batch.mask.shape))
+        arrays = self._checked(real_columns(batch), tuple(batch.mask.shape))
         for episode, length in enumerate(batch.lengths.tolist()):
             slots = (self._primary.written + np.arange(length)) % self.capacity
             self._steps[slots] = np.arange(length)
@@ -399,20 +319,6 @@ class AsymmetricReplayBuffer:
         for name, stored in (("steps", self._steps), ("snapshots", self._snapshots)):
             stored[: len(state[name])] = state[name].numpy()
         self.primary_stream.bit_generator.state, self.mixed_stream.bit_generator.state = state["streams"]
-
-
-def _columns(batch: EpisodeBatch) -> dict[str, Tensor]:
-    """The fields of real experience, [B, T, …] each, padding included."""
-    columns = {
-        "actions": batch.actions,
-        "log_probs": batch.log_probs.detach(),
-        "rewards": batch.rewards.unsqueeze(-1).expand(batch.actions.shape),
-        "done": batch.terminated,
-        "provenance": torch.full((), REAL, device=batch.mask.device).expand(batch.mask.shape),
-    }
-    for name in ("obs", "state", "available_actions"):
-        columns[name], columns[f"next_{name}"] = getattr(batch, name)[:, :-1], getattr(batch, name)[:, 1:]
-    return columns
 
 
 def _record(n_agents: int, obs_dim: int, state_dim: int, n_actions: int) -> np.dtype[np.void]:
