@@ -13,6 +13,10 @@ from tests.runs import Cli, fit
         (("--data.scenario", "mmm"), "unknown scenario 'mmm' (did you mean MMM?)"),
         (("--data.scenario", "2s3x"), "unknown scenario '2s3x' (did you mean 2s3z?)"),
         (("--data.num_envs", "x"), "data.num_envs"),
+        (
+            ("--config", "configs/amal_imagination.yaml", "--model.imagination.perfect", "true"),
+            "imagination.perfect needs data.snapshots: true",
+        ),
         (("--data.num_envs", "64"), "num_envs must be at most episodes_per_update (32), got 64"),
         (("--data.episodes", "10"), "env_steps and episodes are both set"),
         (("--model.lr", "-1"), "lr must be greater than 0, got -1.0"),

@@ -255,3 +255,13 @@ def test_help_without_or_with_a_bad_configuration(cli: Cli, tmp_path: Path, caps
             cli("fit", "--config", tmp_path / "bad.yaml", "--help")
         message = capsys.readouterr().err
         assert stop.value.code == 2 and message.count("\n") == 1 and words in message
+
+
+def test_help_leaves_out_parts_that_are_null_and_what_the_battles_give(
+    cli: Cli, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli("fit", "--config", "configs/amal_imagination.yaml", "--help")
+    told = capsys.readouterr().out
+    assert "--model.imagination.horizon" in told
+    absent = ("information", "replay", "n_agents", "state_dim", "layout", "scenario")
+    assert not any(f"--model.{name}" in told for name in absent)
