@@ -1,4 +1,4 @@
-"""Command line: ``python cli.py COMMAND``, also installed as ``amal``.
+"""Command line: ``amal COMMAND`` where it is installed; ``python cli.py COMMAND`` is the same from a checkout.
 
 fit, validate and test are LightningCLI's; the study commands have parsers of their own and never build a Trainer.
 """
@@ -11,12 +11,14 @@ import sys
 from importlib import import_module
 from types import ModuleType
 
-import amal  # noqa: F401  before torch: it sets how MKL rounds
+import amal  # before torch: it sets how MKL rounds
 from amal.runtime.output import lost_output, make_output_last
+from amal.runtime.program import program
+from amal.runtime.versions import code_version
 
-OVERVIEW = """usage: python cli.py COMMAND [options]
+OVERVIEW = """usage: {program} COMMAND [options]
 
-  fit         train: --config configs/mappo.yaml --data.scenario 3m --data.env_steps 300000 --seed_everything 0
+  fit         train: --config mappo --data.scenario 3m --data.env_steps 300000 --seed_everything 0
   validate    play greedy episodes with a checkpoint: --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt
   test        the same with more episodes, on battles that no evaluation plays
   compare     train algorithms on scenarios with several seeds: --algorithms mappo amal --scenarios 3m 2s3z --seeds 5
@@ -29,8 +31,9 @@ OVERVIEW = """usage: python cli.py COMMAND [options]
   scenarios   list the scenarios, or say what agents see and do in one: 2s3z
   bench       measure how fast battles and training are on this machine: --algorithms mappo amal
 
-COMMAND --help tells its options. fit, validate, test, compare, sweep, replay and bench refuse to run code of others
-that a configuration names, unless it is allowed by --allow_code NAME."""
+COMMAND --help tells its options, --version the version. A config is a file or the name of a shipped one. fit, validate,
+test, compare, sweep, replay and bench refuse to run code of others that a configuration names, unless it is allowed by
+--allow_code NAME."""
 
 ACTIVATE = "make train installs all that is needed into .venv: source .venv/bin/activate"
 TRAINER_COMMANDS = ("fit", "validate", "test")
@@ -60,7 +63,9 @@ def main(args: list[str] | None = None) -> None:
 def run(args: list[str]) -> None:
     command = args[0] if args else "--help"
     if command in ("-h", "--help"):
-        print(OVERVIEW)
+        print(OVERVIEW.format(program=program()))
+    elif command == "--version":
+        print(f"amal {amal.__version__} ({code_version()})")
     elif command in MODULES:
         imported(MODULES[command]).main(args if command in TRAINER_COMMANDS else args[1:])
     else:

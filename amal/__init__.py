@@ -2,6 +2,8 @@
 
 import os
 
+__version__ = "0.1.0"
+
 # Matrix products must not depend on the number of threads. MKL reads this when it is first used, so it is set before
 # anything here imports torch.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")

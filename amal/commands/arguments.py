@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-SHIPPED = Path(__file__).resolve().parents[2]  # where cli.py and configs/ are
+from amal.runtime.shipped import config_file, is_file, shipped_names
 
 
 def fail(message: str) -> NoReturn:
@@ -26,21 +26,26 @@ def path_argument(text: str) -> Path:
 
 def algorithm_configs(word: str) -> tuple[str, list[Path]]:
     """Label and config files of an algorithm: 'NAME' for configs/NAME.yaml, in the working directory or as shipped, or
-    'NAME:FILE,FILE' for those files. Raises ValueError."""
+    'NAME:FILE,FILE' for those files or shipped configurations. Raises ValueError."""
     label, colon, files = word.partition(":")
     if not re.fullmatch(r"\w[\w.-]*", label) or label == "logs":  # studies have folders of that name, beside logs/
         raise ValueError(f"--algorithms: {label!r} cannot name an algorithm, for it names a folder")
-    configs = [Path(file) for file in files.split(",")] if colon else [Path("configs") / f"{label}.yaml"]
-    if not colon and not configs[0].is_file() and (SHIPPED / configs[0]).is_file():
-        configs = [SHIPPED / configs[0]]
-    for config in configs:
-        if not config.is_file():
-            from amal.battle.entries import nearest
-
-            folders = {config.parent, SHIPPED / config.parent}
-            known = [str(config.parent / path.name) for folder in folders for path in folder.glob("*.yaml")]
-            raise ValueError(f"--algorithms {word}: no file {config}{nearest(str(config), known)}")
+    named = files.split(",") if colon else [f"configs/{label}.yaml"]
+    configs = [config_file(name) for name in named]
+    for name, config in zip(named, configs, strict=True):
+        if not is_file(config):
+            raise ValueError(f"--algorithms {word}: no file {name}{nearest_config(name)}")
     return label, configs
+
+
+def nearest_config(name: str) -> str:
+    """A hint at the file or shipped configuration that was probably meant."""
+    from amal.battle.entries import nearest  # which loads the simulator, for whose compiler --help need not wait
+
+    path = Path(name)
+    shipped = shipped_names()
+    known = [f"configs/{each}.yaml" for each in shipped] if path.parts[:1] == ("configs",) else shipped
+    return nearest(name, [*known, *(str(file) for file in path.parent.glob("*.yaml"))])
 
 
 def add_code_option(parser: argparse.ArgumentParser) -> None:

@@ -20,6 +20,7 @@ from amal.bench.training import BenchError, TrainingSpeed, measure_training
 from amal.commands.arguments import OneLineParser, add_code_option, algorithm_configs, fail, path_argument
 from amal.runtime.argument_checks import check_at_least, check_positive, whole_number
 from amal.runtime.atomic import replacing
+from amal.runtime.program import program
 
 Algorithms = Sequence[tuple[str, Sequence[Path]]]
 """Labels and config files."""
@@ -53,7 +54,7 @@ def main(args: list[str]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
-        prog="python cli.py bench",
+        prog=f"{program()} bench",
         description="Measure how fast battles and training are, and where the time goes. Nothing else should run.",
     )
     parser.add_argument("--scenarios", nargs="*", default=["3m", "2s3z", "3s5z", "MMM"], metavar="NAME|FILE")

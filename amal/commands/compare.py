@@ -19,6 +19,7 @@ from amal.commands.arguments import OneLineParser, add_code_option, algorithm_co
 from amal.commands.protocol import with_protocol
 from amal.runtime.argument_checks import LARGEST_SEED, whole_number
 from amal.runtime.locks import locked
+from amal.runtime.program import program
 from amal.runtime.yaml_files import read_yaml
 from amal.study.grid.board import Board
 from amal.study.grid.launchers import CellInUse, Launcher, LocalLauncher, RayLauncher, import_ray
@@ -55,7 +56,7 @@ def main(args: list[str]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
-        prog="python cli.py compare",
+        prog=f"{program()} compare",
         allow_abbrev=False,
         description="Train algorithms on scenarios with several seeds. The same command again continues what was "
         "interrupted and tries again what failed; finished runs are kept.",

@@ -67,7 +67,15 @@ from amal.commands.trainer_options import (
 from amal.runtime.argument_checks import LARGEST_SEED
 from amal.runtime.atomic import remove_unfinished, replacing
 from amal.runtime.checkpoints import CheckpointError, WholeCheckpoints, check_fits, check_is_file, read_checkpoint
-from amal.runtime.configuration import DIMENSIONS, OF_BATTLES, check_files, check_parsed, files_first, spell_out_parts
+from amal.runtime.configuration import (
+    DIMENSIONS,
+    OF_BATTLES,
+    check_files,
+    check_parsed,
+    files_first,
+    spell_out_parts,
+    with_shipped_files,
+)
 from amal.runtime.distributed import check_processes, leave_group, rank
 from amal.runtime.locks import FolderNotOurs, locked
 from amal.runtime.machine import keep_freed_memory
@@ -350,7 +358,7 @@ def main(args: list[str]) -> None:
         logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.INFO)
     args, allowed_code = taken_permissions(args)
     try:
-        args = [args[0], *files_first(with_own_config(args[0], args[1:]))]
+        args = [args[0], *files_first(with_own_config(args[0], with_shipped_files(args[1:])))]
     except ValueError as error:
         fail(str(error))
     sys.argv = [sys.argv[0], *args]

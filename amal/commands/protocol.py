@@ -8,6 +8,7 @@ from typing import Any
 
 from amal.battle.entries import nearest
 from amal.commands.arguments import OneLineParser
+from amal.runtime.shipped import CONFIGS, config_file
 from amal.runtime.yaml_files import BadYaml, read_yaml
 from amal.study.grid.runs import StudyError
 
@@ -22,8 +23,8 @@ def with_protocol(args: Sequence[str]) -> list[str]:
     Raises:
         StudyError: there is no such file, or it is not a protocol, or an option contradicts it.
     """
-    parser = OneLineParser(prog="python cli.py compare", add_help=False, allow_abbrev=False)
-    parser.add_argument("--protocol", type=Path)
+    parser = OneLineParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--protocol", type=config_file)
     options, others = parser.parse_known_args(args)
     if options.protocol is None:
         return others
@@ -46,6 +47,7 @@ def _read(path: Path) -> dict[str, Any]:
         content = read_yaml(path)
     except FileNotFoundError:
         known = [str(file) for file in path.parent.glob("*.yaml")]
+        known += [f"study/{file.stem}" for file in (CONFIGS / "study").glob("*.yaml")]
         raise StudyError(f"--protocol: no file {path}{nearest(str(path), known)}") from None
     except BadYaml as error:
         raise StudyError(f"--protocol {error}") from None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from amal.commands.arguments import OneLineParser, add_code_option, fail, path_argument
+from amal.runtime.program import program
 
 if TYPE_CHECKING:  # --help must not wait for what plays and draws
     from amal.viewer.action_recorder import ChosenActions
@@ -34,7 +35,7 @@ def main(args: list[str]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
-        prog="python cli.py replay",
+        prog=f"{program()} replay",
         allow_abbrev=False,
         description="Play one battle with a checkpoint's greedy policy and make a GIF, an MP4 or a web page of it. The "
         "page plays in any browser and shows the probability or the value of each action of each unit.",

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from amal.commands.arguments import OneLineParser, fail, path_argument
+from amal.runtime.program import program
 
 RESAMPLES = 2000
 MOST_RESAMPLES = 100_000  # some hundred megabytes; intervals do not get better by more
@@ -55,7 +56,7 @@ def _named_run(word: str) -> tuple[str | None, Path]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
-        prog="python cli.py report",
+        prog=f"{program()} report",
         allow_abbrev=False,
         description="Write what a study found: report.html and its figures and tables as single files. Runs that are "
         "missing or unfinished are listed and left out.",

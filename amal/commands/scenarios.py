@@ -14,11 +14,12 @@ from amal.battle.entries import ScenarioError
 from amal.battle.scenario import load_scenario, scenario_names
 from amal.commands.arguments import OneLineParser, fail
 from amal.commands.layout import layout
+from amal.runtime.program import program
 
 
 def main(args: list[str]) -> None:
     parser = OneLineParser(
-        prog="python cli.py scenarios",
+        prog=f"{program()} scenarios",
         description="List the scenarios, or describe some: their actions, observation, state.",
     )
     parser.add_argument(

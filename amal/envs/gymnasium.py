@@ -31,7 +31,7 @@ class BattleEnv(gymnasium.Env[tuple[np.ndarray, ...], Any]):
         strict: raise UnavailableAction where an agent cannot take its action now, rather than have it stop (no-op if
             it is dead) and count it in ``info["unavailable_actions"]``.
         use_cpp_rvo2: without effect, for clients of SMAClite that pass it.
-        render_mode: None, for clients that pass it; battles are drawn by ``python cli.py replay``.
+        render_mode: None, for clients that pass it; battles are drawn by ``amal replay``.
     """
 
     metadata: dict[str, Any] = {"render_modes": []}

@@ -20,6 +20,7 @@ from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
 from amal.runtime.atomic import replacing
+from amal.runtime.program import program
 from amal.runtime.trusted_code import OPTION, permissions
 
 # What a checkpoint holds besides its tensors, as far as commands look into it.
@@ -154,4 +155,4 @@ def command_to_go_on(folder: Path) -> str:
     """What to paste into a shell to go on with the run in a folder."""
     words = ["--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "checkpoints" / "last.ckpt")]
     allowed = [f"{OPTION}={name}" for name in permissions()]
-    return shlex.join(["python", "cli.py", "fit", *words, *allowed])
+    return f"{program()} {shlex.join(['fit', *words, *allowed])}"

@@ -11,6 +11,7 @@ from typing import Any, get_args, get_type_hints
 
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
+from amal.runtime.shipped import config_file, is_file
 from amal.runtime.trusted_code import check_code
 from amal.runtime.yaml_files import BadYaml, read_yaml
 
@@ -80,6 +81,20 @@ def _model_parts(config: Namespace) -> Iterator[tuple[str, type, Namespace]]:
                 yield from ((argument, kind, value) for kind in kinds)
 
 
+def with_shipped_files(args: Sequence[str]) -> list[str]:
+    """The arguments with the paths of shipped configurations for their names, as in ``--config mappo``."""
+    found: list[str] = []
+    for words in _by_option(args):
+        key, equals, value = words[0].partition("=")
+        if key in _FILE and equals:
+            found += [f"{key}={config_file(value)}", *words[1:]]
+        elif key in _FILE:
+            found += [key, *(str(config_file(word)) for word in words[1:])]
+        else:
+            found += words
+    return found
+
+
 def files_first(args: Sequence[str]) -> list[str]:
     """The arguments with what files say before what is typed, which wins: in jsonargparse, the later one does.
 
@@ -91,7 +106,7 @@ def files_first(args: Sequence[str]) -> list[str]:
         key, equals, value = words[0].partition("=")
         if key in _FILE:
             configs.append(words)
-        elif _is_file(Path(value if equals else words[-1])):
+        elif is_file(Path(value if equals else words[-1])):
             below = (i for i, other in enumerate(others) if other[0].startswith(key + "."))
             others.insert(next(below, len(others)), words)
         else:
@@ -111,13 +126,6 @@ def _by_option(args: Sequence[str]) -> Iterator[list[str]]:
         yield words
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # longer than a name can be: JSON, for instance
-        return False
-
-
 def check_files(args: Sequence[str]) -> None:
     """Raises BadYaml or OSError for a config file among the arguments that holds no mapping, or for a YAML file that
     one names, directly or through others, if it is not well-formed or its parts are not mappings. A file whose
@@ -130,7 +138,7 @@ def check_files(args: Sequence[str]) -> None:
         if key not in _FILE:
             _check_named(values, Path(), seen)
         for path in map(Path, values if key in _FILE else ()):
-            if _is_file(path):
+            if is_file(path):
                 content = read_yaml(path)
                 if not isinstance(content, dict):
                     raise BadYaml(f"{path}: {'empty' if content is None else f'holds {content!r:.40}'}, not a mapping")
@@ -181,7 +189,7 @@ def _check_named(content: Any, folder: Path, seen: set[Path]) -> None:
             _check_named(inner, folder, seen)
     elif isinstance(content, str) and content.endswith(_SUFFIXES):
         for path in (folder / content, Path(content)):
-            if path not in seen and _is_file(path):
+            if path not in seen and is_file(path):
                 seen.add(path)
                 named = read_yaml(path)
                 _check_parts(named, path)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -99,7 +100,8 @@ def taken_permissions(args: Sequence[str]) -> tuple[list[str], list[str]]:
 def allow_only(allowed: Sequence[str]) -> None:
     """Lets jsonargparse import what is listed and what is allowed, from now on in this process, and nothing else.
 
-    It then reads plain YAML from files of this machine only, see ``amal.runtime.yaml_files``.
+    What is allowed is also found in the working directory. jsonargparse then reads plain YAML from files of this
+    machine only, see ``amal.runtime.yaml_files``.
 
     Args:
         allowed: packages or modules with all that is below them, or files that end in .py.
@@ -112,6 +114,8 @@ def allow_only(allowed: Sequence[str]) -> None:
         if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", name) and not name.endswith(".py"):
             raise ValueError(f"{OPTION} takes a package, a module or a file that ends in .py, got {name!r}")
     modules = [name for name in allowed if not name.endswith(".py")]
+    if modules and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # last, and only if asked: libraries look for optional packages there too
     known = [*_OF_A_KIND, *_BY_NAME, *_WHERE_DEFINED]
     withdrawn = [name for name in _allowed or () if not name.endswith(".py") and name not in known]
     set_parsing_settings(

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import os
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from amal import __version__
 
 _HERE = Path(__file__).resolve()
 _ROOT = _HERE.parents[2]
 
 
 def code_version() -> str:
-    """The commit, marked if files differ from it; outside a checkout of this project the installed version."""
+    """The commit, marked if files differ from it; outside a checkout of this project the package's version."""
     try:
         # of a checkout around the project this file has a longer name, or none where that leaves the project out
         if _git("ls-files", "--full-name", "--error-unmatch", str(_HERE)) == str(_HERE.relative_to(_ROOT)):
             return _git("describe", "--always", "--dirty", "--abbrev=12")
     except (OSError, subprocess.CalledProcessError):
         pass
-    try:
-        return version("amal")
-    except PackageNotFoundError:
-        return "unknown"
+    return __version__
 
 
 def _git(*command: str) -> str:

@@ -154,7 +154,7 @@ def test_a_run_that_a_callback_ends_early_is_not_finished_and_can_go_on(
     assert outcome(run) == "stopped" and len(pd.read_csv(run / "metrics.csv")) == 1
     told = capsys.readouterr().err.strip().splitlines()[-1]
     assert told.startswith("ended by a callback after ")
-    cli(*told.partition("go on with: python cli.py ")[2].split())
+    cli(*told.partition("go on with: amal ")[2].split())
     assert outcome(run) == "finished" and len(pd.read_csv(run / "metrics.csv")) > 1
 
 

@@ -351,5 +351,5 @@ def test_the_command_to_go_on_can_be_pasted(cli: Cli, tmp_path: Path, capsys: py
     (out / "checkpoints" / "last.ckpt").write_bytes(b"mine")
     message = refusal(capsys, lambda: cli("fit", "--config", "configs/mappo.yaml", *TINY, "--out", out))
     pasted = shlex.split(message.partition("resume it with ")[2].partition(", or choose")[0])
-    assert pasted[:3] == ["python", "cli.py", "fit"]
-    assert pasted[3:] == ["--config", f"{out}/config.yaml", "--ckpt_path", f"{out}/checkpoints/last.ckpt"]
+    assert pasted[:2] == ["amal", "fit"]
+    assert pasted[2:] == ["--config", f"{out}/config.yaml", "--ckpt_path", f"{out}/checkpoints/last.ckpt"]
