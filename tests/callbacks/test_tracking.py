@@ -20,7 +20,7 @@ from tests.runs import Cli, power_cut
 
 MLFLOW = find_spec("mlflow")
 
-QUICK = ("fit", "--config", "configs/quickstart.yaml", "--data.env_steps", "3000")
+QUICK = ("fit", "--config", "configs/quickstart.yaml", "--data.scenario", "3m", "--data.env_steps", "3000")
 SHORT = ("fit", "--config", "configs/mappo.yaml", "--data.env_steps", "3000")
 
 
