@@ -1,21 +1,21 @@
 # make train: from a fresh machine to a trained team. make test: everything that has to hold. make mutants: whether the
-# tests of the pure functions would notice. make originals: SMAClite, SMAC and SMACv2 themselves, from the checkouts in
+# tests of the pure functions would notice. make docs: the documentation as a site, in build/docs; make docs-serve shows it. make originals: SMAClite, SMAC and SMACv2 themselves, from the checkouts in
 # the folder ORIGINALS (docs/environments.md).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ORIGINALS ?= originals
 
-.PHONY: train test slow mutants originals format clean
+.PHONY: train test slow mutants originals docs docs-serve format clean
 
 train: $(VENV)/installed
-	$(BIN)/python cli.py fit --config configs/quickstart.yaml
-	@run=$$(ls -td runs/mappo-3m-seed0*/ | head -1) && \
-	$(BIN)/python cli.py validate --config $${run}config.yaml --ckpt_path $${run}checkpoints/best.ckpt && \
+	$(BIN)/amal fit --config quickstart
+	@run=$$(ls -td runs/mappo-2s3z-seed0*/ | head -1) && \
+	$(BIN)/amal validate --config $${run}config.yaml --ckpt_path $${run}checkpoints/best.ckpt && \
 	echo "learning curve: $${run}win_rate.png   battle: $${run}battle.gif" && \
-	echo "before the next command: source $(BIN)/activate"
+	echo "before the next command: source .venv/bin/activate"
 
-test: $(VENV)/installed
+test: docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -30,6 +30,12 @@ mutants: $(VENV)/installed
 
 originals: $(VENV)-originals/installed
 	OMP_NUM_THREADS=1 ORIGINALS=$(ORIGINALS) $(VENV)-originals/bin/pytest -m originals -vv -rs tests/backends/originals
+
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet --site-dir build/docs
+
+docs-serve: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs serve
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
