@@ -122,7 +122,7 @@ class Line(NamedTuple):
 def plot_lines(
     lines: Mapping[str, Line], style: Mapping[str, Style], path: Path, title: str, x_label: str, y_label: str
 ) -> None:
-    """One line of shares in [0, 1] with its band per algorithm, as PATH.png and PATH.svg."""
+    """One line of shares in [0, 1] with its band per algorithm, as PATH.png, PATH.svg and PATH.pdf."""
     figure, axes = _column(2.3)
     for name, line in lines.items():
         colour, dashes = style[name]
@@ -157,7 +157,7 @@ class Bar(NamedTuple):
 
 @names_as_text
 def plot_ratios(bars: Sequence[Bar], style: Mapping[str, Style], path: Path, title: str, x_label: str) -> None:
-    """Bars from 0 with their intervals, grouped, and a line at 1, the baseline; as PATH.png and PATH.svg."""
+    """Bars from 0 with their intervals, grouped, and a line at 1, the baseline; as PATH.png, PATH.svg and PATH.pdf."""
     groups = list(dict.fromkeys(bar.group for bar in bars))
     algorithms = list(dict.fromkeys(bar.algorithm for bar in bars))
     figure, axes = _column(0.75 + 0.3 * len(groups) + 0.16 * len(groups) * (len(algorithms) - 1))
@@ -229,7 +229,8 @@ def _legend_columns(names: Sequence[str]) -> int:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    with matplotlib.rc_context({"svg.hashsalt": "amal"}):  # equal figures give equal files
-        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+    # equal figures give equal files; publishers want fonts of type 42 in a PDF
+    with matplotlib.rc_context({"svg.hashsalt": "amal", "pdf.fonttype": 42}):
+        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None}), ("pdf", {"CreationDate": None})):
             with replacing(path.with_name(f"{path.name}.{kind}")) as part:
                 figure.savefig(part, format=kind, metadata=metadata)

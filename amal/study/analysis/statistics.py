@@ -270,9 +270,12 @@ def mann_whitney(x: FloatArray, y: FloatArray) -> float:
 
     r is the sum of the ranks of x [n] among x and y [m], ties sharing theirs; R is the same for a random choice of n
     of the n + m. Win rates tie often; the normal approximation that scipy falls back on then halves the p-value of five
-    runs against five, and its permutations of ten against ten take seconds. Here the sums are counted instead.
+    runs against five, and its permutations of ten against ten take seconds. Here the sums are counted instead. With a
+    single run of either it is NaN, as Welch's.
     """
     ranks = np.rint(2 * stats.rankdata(_complete(np.concatenate([x, y])))).astype(int)  # doubled: integer despite ties
+    if min(len(x), len(y)) < 2:
+        return float("nan")
     ways = np.zeros((len(x) + 1, ranks.sum() + 1))
     ways[0, 0] = 1.0
     for rank in ranks:

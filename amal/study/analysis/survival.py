@@ -150,8 +150,11 @@ def ratio_interval(
 def log_rank(x: Durations, y: Durations) -> float:
     """Two-sided p-value of the log-rank test (Mantel 1966): do x and y reach the threshold at the same rate?
 
-    1 where the variance of observed minus expected arrivals is 0, as when no run arrives or all arrive at once.
+    1 where the variance of observed minus expected arrivals is 0, as when no run arrives or all arrive at once. NaN
+    with a single run of either.
     """
+    if min(len(x.steps), len(y.steps)) < 2:
+        return float("nan")
     first, second = (stats.CensoredData.right_censored(group.steps, group.censored) for group in (x, y))
     with np.errstate(divide="ignore", invalid="ignore"):
         test = stats.logrank(first, second)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 
 from amal.study.analysis.comparison import Comparison
 
+LATEX_WIDTH = 64  # characters of a row in \\footnotesize that a column of 8.4 cm holds
 _LATEX = str.maketrans(
     {"×": r"$\times$", "∞": r"$\infty$", "−": "$-$", "–": "--", "<": "$<$", ">": "$>$", "≥": r"$\geq$", "≤": r"$\leq$"}
     | {"|": r"\textbar{}"}
@@ -174,12 +176,12 @@ def runs(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def diagnostics(table: pd.DataFrame) -> pd.DataFrame:
-    """A row per metric, a column per scenario and algorithm."""
+    """A row per scenario and metric, a column per algorithm."""
     if table.empty:
         return table
-    wide = table.assign(cell=table["scenario"] + " " + table["algorithm"])
-    cells, names = wide["cell"].unique(), wide["metric"].unique()
-    wide = wide.pivot(index="metric", columns="cell", values="mean").loc[names, cells]
+    rows = pd.MultiIndex.from_frame(table[["scenario", "metric"]].drop_duplicates())
+    wide = table.pivot(index=["scenario", "metric"], columns="algorithm", values="mean")
+    wide = wide.loc[rows, table["algorithm"].unique()]
     shown = wide.map(lambda value: "" if math.isnan(value) else f"{value:.3g}".replace("-", "−"))
     return shown.reset_index().rename_axis(columns=None)
 
@@ -194,27 +196,63 @@ def _line(cell: object) -> str:
     return " ".join(str(cell).split())
 
 
-def latex(table: pd.DataFrame) -> str:
-    """A tabular with booktabs' rules."""
-    columns = "ll" + "r" * (len(table.columns) - 2)
-    return table.map(_line).to_latex(index=False, escape=True, column_format=columns).translate(_LATEX)
+def latex(table: pd.DataFrame, caption: str, label: str) -> str:
+    """Tables with booktabs' rules that are no wider than a column of a paper: columns that do not fit go into another
+    table, with scenario and algorithm again.
+
+    Args:
+        table: its first two columns are words and stay together.
+        caption: plain text; where there are several tables, their number follows.
+        label: of the first table, as in ``tab:final``; the others have their number behind it.
+    """
+    text = table.map(_line)
+    parts = _in_columns(text)
+    written = []
+    for number, names in enumerate(parts, start=1):
+        told = f"{caption} ({number} of {len(parts)})" if len(parts) > 1 else caption
+        words = text[names].to_latex(
+            index=False,
+            escape=True,
+            column_format="@{}ll" + "r" * (len(names) - 2) + "@{}",
+            caption=told.replace("%", r"\%").replace("_", r"\_"),
+            label=label + f"-{number}" * (number > 1),
+            position="tb",
+        )
+        small = "[tb]\n\\centering\n\\footnotesize\n\\setlength{\\tabcolsep}{3pt}\n"
+        written.append(words.replace("[tb]\n", small, 1).translate(_LATEX))
+    return "\n".join(written)
+
+
+def _in_columns(table: pd.DataFrame) -> list[list[str]]:
+    """Names of the columns of each part, no wider than ``LATEX_WIDTH`` if a column fits beside the first two."""
+    widths = {name: max(map(len, [name, *table[name]])) + 1 for name in table}
+    first, others = list(table.columns[:2]), list(table.columns[2:])
+    parts = [list(first)]
+    for name in others:
+        if len(parts[-1]) > 2 and sum(widths[each] for each in parts[-1]) + widths[name] > LATEX_WIDTH:
+            parts.append(list(first))
+        parts[-1].append(name)
+    return parts
 
 
 def to_html(table: pd.DataFrame) -> str:
-    """Numbers are aligned right, words left; a table that is too wide scrolls."""
+    """Numbers are aligned right, words left. Intervals stand below their values, and on a phone each row is a list."""
     if table.empty:
         return "<p>Nothing yet.</p>"
     left = {name for name in table if name in _WORDS}
-    head = "".join(_cell("th", name, name in left) for name in table.columns)
+    head = "".join(f"<th{' class=l' * (name in left)}>{html.escape(name)}</th>" for name in table.columns)
     body = "".join(
-        f"<tr>{''.join(_cell('td', cell, name in left) for name, cell in zip(table.columns, line, strict=True))}</tr>"
+        f"<tr>{''.join(_cell(name, cell, name in left) for name, cell in zip(table.columns, line, strict=True))}</tr>"
         for line in table.to_numpy()
     )
-    return f"<div class=scroll><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 _WORDS = {"scenario", "algorithm", "state", "folder", "code", "metric", "env steps of each run"}
 
 
-def _cell(tag: str, content: object, left: bool) -> str:
-    return f"<{tag}{' class=l' * left}>{html.escape(str(content).strip())}</{tag}>"
+def _cell(name: str, content: object, left: bool) -> str:
+    text = html.escape(str(content).strip())
+    if not left:
+        text = re.sub(r" (\[.*\])$", r" <small>\1</small>", text)
+    return f'<td{" class=l" * left} data-name="{html.escape(name)}">{text}</td>'

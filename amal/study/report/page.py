@@ -34,19 +34,31 @@ ul { padding-left: 1.2rem; }
   max-width: none; margin: .8rem 0; align-items: start; }
 figure { margin: 0; max-width: 30rem; }
 img { display: block; width: 100%; height: auto; background: #fff; border-radius: 4px; }
-.scroll { overflow-x: auto; margin: .6rem 0 1rem; }
-table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .28rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
-th { color: var(--soft); font-weight: 600; border-bottom: 1.5px solid var(--soft); }
+table { border-collapse: collapse; font-size: .82rem; font-variant-numeric: tabular-nums; margin: .6rem 0 1rem;
+  max-width: 100%; }
+th, td { padding: .25rem .45rem; text-align: right; vertical-align: top; border-bottom: 1px solid var(--line); }
+td { white-space: nowrap; }
+th { color: var(--soft); font-weight: 600; border-bottom: 1.5px solid var(--soft); vertical-align: bottom; }
+td small { display: block; color: var(--soft); font-size: .92em; }
 .l { text-align: left; }
-th:first-child, td:first-child { position: sticky; left: 0; background: var(--back); }
+td.l { white-space: normal; }
+td[data-name=folder], td[data-name=code] { overflow-wrap: anywhere; min-width: 8rem; }
+td[data-name="env steps of each run"] { min-width: 13rem; overflow-wrap: normal; }
 tbody tr:hover td { background: var(--tint); }
-pre { background: var(--tint); padding: .8rem; overflow-x: auto; font-size: .8rem; border-radius: 4px; }
+@media screen and (max-width: 46rem) { table, tbody, tr { display: block; } thead { display: none; }
+  tr { padding: .5rem 0; border-bottom: 1px solid var(--line); }
+  td, td.l { display: flex; gap: .4rem; align-items: baseline; border: 0;
+    padding: .1rem 0; text-align: right; white-space: normal; min-width: 0; }
+  td:empty { display: none; } td small { display: inline; }
+  td::before { content: attr(data-name); color: var(--soft); text-align: left; white-space: nowrap;
+    margin-right: auto; padding-right: 1rem; } }
+pre { background: var(--tint); padding: .8rem; white-space: pre-wrap; overflow-wrap: anywhere; font-size: .8rem;
+  border-radius: 4px; }
 summary { cursor: pointer; color: var(--mark); margin: .6rem 0; }
 @media print { :root { --ink: #000; --soft: #333; --line: #bbb; --back: #fff; --tint: #fff; color-scheme: light; }
   body { max-width: none; padding: 0; font-size: 10pt; } figure, tr { break-inside: avoid; } h2 { break-after: avoid; }
-  .figures { grid-template-columns: 1fr 1fr; } .scroll { overflow: visible; } pre { white-space: pre-wrap; }
-  table { font-size: 6.5pt; } th, td { padding: .12rem .25rem; } .l { white-space: normal; } }
+  .figures { grid-template-columns: 1fr 1fr; } summary { display: none; } table { font-size: 7pt; }
+  th, td { padding: .12rem .25rem; } }
 """
 
 
@@ -80,9 +92,13 @@ def page(
     parts.append(_protocol(comparison, settings))
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     head += f"<title>{_text(title)}</title><style>{_STYLE}</style>"
+    parts.append(f"<script>{_OPEN_FOR_PRINT}</script>")
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(parts) + "\n</body></html>\n"
 
 
+_OPEN_FOR_PRINT = (
+    'addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => (each.open = true)));'
+)
 _FOLDED = {"Runs", "Diagnostics"}
 _CAPTIONS = {
     "Learning curves": "Win rate in {episodes} greedy battles, mean over seeds; bands are 95 % bootstrap intervals of "

@@ -80,7 +80,19 @@ def _write_tables(
     headlines = "".join(f"{verdict.headline}\n\n" for verdict in verdicts.values())
     bodies = "\n".join(f"## {name}\n\n{formats.markdown(shown[name])}" for name in names)
     _write(out / "summary.md", headlines + bodies)
-    _write(out / "summary.tex", "\n".join(f"% {name}\n{formats.latex(shown[name])}" for name in names))
+    seeds = " or ".join(map(str, sorted({len(seeds) for seeds in comparison.seeds.values()})))
+    captions = {
+        "Final scores": f"Final scores, mean over {seeds} seeds with 95 % bootstrap intervals.",
+        "Against the baseline": f"Final win rates against {comparison.baseline}, {seeds} seeds.",
+    }
+    written = [
+        formats.latex(
+            shown[name].drop(columns="seeds", errors="ignore"), caption, f"tab:{name.lower().replace(' ', '-')}"
+        )
+        for name, caption in captions.items()
+        if not shown[name].empty
+    ]
+    _write(out / "summary.tex", "\n".join(written))
     _write(out / "marl_eval.json", json.dumps(marl_eval_data(comparison)) + "\n")
 
 
@@ -92,7 +104,7 @@ def _write(path: Path, text: str) -> None:
 def draw_figures(
     comparison: Comparison, efficiency: pd.DataFrame, out: Path, bootstrap: Bootstrap
 ) -> dict[str, list[Path]]:
-    """Draw all figures as PNG and SVG. Returns the SVG files by section of the page."""
+    """Draw all figures as PNG, SVG and PDF. Returns the SVG files by section of the page."""
     style = styles(comparison.algorithms)
     steps, sections = "environment steps", {}
     if comparison.counted:

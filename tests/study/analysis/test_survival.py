@@ -161,6 +161,9 @@ def test_log_rank_by_hand() -> None:
 @settings(max_examples=200)
 def test_log_rank_is_a_symmetric_p_value_without_warnings(x: Durations, y: Durations) -> None:
     p_value = log_rank(x, y)
+    if min(len(x.steps), len(y.steps)) < 2:
+        assert isnan(p_value), "a single run allows no test"
+        return
     assert 0 <= p_value <= 1 and p_value == pytest.approx(log_rank(y, x))
 
 
@@ -171,4 +174,4 @@ def test_log_rank_where_the_data_tell_nothing() -> None:
     assert log_rank(FAST, FAST) == pytest.approx(1)
     assert log_rank(FAST, NEVER) < 0.02
     one_of_49 = durations([(2.0, False), *[(BUDGET, True)] * 48])
-    assert log_rank(one_of_49, durations([(1.0, True)])) == 1, "49 · (1 / 49) differs from 1, and the variance is 0"
+    assert log_rank(one_of_49, durations([(1.0, True)] * 2)) == 1, "49 · (1 / 49) differs from 1, and the variance is 0"

@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
@@ -22,6 +23,9 @@ def test_one_seed_has_no_interval_and_no_band(tmp_path: Path) -> None:
     markdown_table = (study / "report" / "summary.md").read_text()
     assert "| 3m | amal | 1 | 0.90 | 18.0 |" in markdown_table and "nan" not in markdown_table
     page = (study / "report" / "report.html").read_text()
+    tables = [pd.read_csv(study / "report" / f"{name}.csv") for name in ("summary", "sample_efficiency")]
+    tested = [table[name] for table in tables for name in table if re.search(r"_p(_|$)", name)]
+    assert len(tested) >= 4 and all(column.isna().all() for column in tested)
     assert "one seed allows no test and no interval" in page and "nan" not in re.sub(r"base64,[^\"]*", "", page)
 
 
