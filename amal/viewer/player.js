@@ -16,7 +16,7 @@ const MARK_STEPS = 6; // how long the place of a death is marked
 const FIRE = [255, 120, 60];
 const [X, Y, HEADING, HP, SHIELD, TARGET] = [0, 1, 2, 3, 4, 5]; // columns of a frame's rows; the dead have three
 
-let time = 0, playing = false, hovered = null, pinned = null, last = 0, isStale = true;
+let time = 0, watched = 0, playing = false, hovered = null, pinned = null, last = 0, isStale = true;
 
 const rgb = ([r, g, b], opacity = 1) => `rgb(${r} ${g} ${b} / ${opacity})`;
 const mix = (a, b, share) => a.map((v, i) => Math.round(v + (b[i] - v) * share));

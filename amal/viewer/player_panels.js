@@ -28,19 +28,20 @@ function drawScore({ rows }) {
   }
 }
 
+/** Health of both teams and deaths, as far as they have been watched: what comes is not told. */
 function drawTimeline() {
   const canvas = $("timeline"), c = canvas.getContext("2d"), { width, height } = canvas, unit = height / 52;
   const x = (t) => (t / end) * width, y = (share) => height - 12 * unit - share * (height - 24 * unit);
   c.clearRect(0, 0, width, height);
   for (const team of [1, 0]) {
     c.beginPath();
-    teamHealth.forEach((shares, t) => c.lineTo(x(t), y(shares[team])));
+    teamHealth.forEach((shares, t) => { if (t <= watched) c.lineTo(x(t), y(shares[team])); });
     c.strokeStyle = rgb(style.team[team]);
     c.lineWidth = 2 * unit;
     c.stroke();
   }
   battle.deaths.forEach((death, i) => {
-    if (death === null) return;
+    if (death === null || death > watched) return;
     const row = units[i].team ? height - 5 * unit : 5 * unit, arm = 2.6 * unit;
     c.strokeStyle = rgb(style.team[units[i].team]);
     c.lineWidth = 1.4 * unit;
@@ -216,6 +217,7 @@ field.addEventListener("click", (event) => {
 
 function setTime(to) {
   time = clamp(to, 0, end);
+  watched = Math.max(watched, time);
   isStale = true;
 }
 
@@ -283,6 +285,7 @@ function draw() {
   showTeam(moment);
   const clock = `step ${step} of ${steps} · ${(Math.min(time, steps) * battle.step_seconds).toFixed(1)} s`;
   $("clock").textContent = clock;
+  $("outcome").hidden = watched <= steps;
   $("scrubber").value = time;
   $("scrubber").setAttribute("aria-valuetext", clock);
 }
@@ -300,6 +303,19 @@ function tick(now) {
   requestAnimationFrame(tick);
 }
 
+function legendEntry(name, { shape }) {
+  const entry = element("li", "", name.replaceAll("_", " ")), svg = document.createElementNS(SVG, "svg");
+  const polygon = document.createElementNS(SVG, "polygon");
+  svg.setAttribute("viewBox", "-1.3 -1.3 2.6 2.6");
+  polygon.setAttribute("points", shape.map(([a, b]) => `${a},${-b}`).join(" "));
+  svg.append(polygon);
+  entry.prepend(svg);
+  return entry;
+}
+const SVG = ["http:", "www.w3.org/2000/svg"].join("//"); // a namespace, which nothing is loaded from
+
+$("legend").append(element("li", "ally", "blue: allies"), element("li", "enemy", "orange: enemies"));
+$("legend").append(...Object.entries(types).map(([name, type]) => legendEntry(name, type)));
 document.documentElement.style.setProperty("--aspect", camera.width / camera.height);
 $("scenario").textContent = battle.scenario;
 $("title").textContent = battle.title;

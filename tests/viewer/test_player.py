@@ -72,6 +72,7 @@ def test_the_page_needs_nothing_else_and_tells_every_step(tmp_path: Path) -> Non
     assert "{{" not in page and "<b>" not in page and "://" not in page and "url(" not in page and "import" not in page
     elements = Elements(page)
     assert elements.loads == ["data:,"] and "default-src 'none'" in page
+    assert '<p id="outcome" hidden></p>' in page, "it is told at the end, by the script"
     data = shown(tmp_path / "battle.html")
     assert data["title"] == "</script><b>bold</b>" and elements.texts["title"] == "2s3z </script><b>bold</b>"
     assert len(data["frames"]) == 8 and len(data["actions"]) == len(data["scores"]) == 7
