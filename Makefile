@@ -32,10 +32,10 @@ originals: $(VENV)-originals/installed
 	OMP_NUM_THREADS=1 ORIGINALS=$(ORIGINALS) $(VENV)-originals/bin/pytest -m originals -vv -rs tests/backends/originals
 
 docs: $(VENV)/installed
-	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet --site-dir build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/docs
 
 docs-serve: $(VENV)/installed
-	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs serve
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .

@@ -70,7 +70,10 @@ class AsymmetricReplayBuffer:
 
     Args:
         capacity: real transitions kept, the newest.
-        n_agents, obs_dim, state_dim, n_actions: N, O, S, A.
+        n_agents: N.
+        obs_dim: O.
+        state_dim: S.
+        n_actions: A.
         num_auxiliary_agents: how many agents imagine; may be 0.
         auxiliary_capacity: transitions kept of each of them.
         memory_map: whether the stores are files instead of memory; None: if they exceed 2 GiB.
