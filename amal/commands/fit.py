@@ -22,6 +22,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from amal.algorithms.base import Algorithm, NonFiniteLoss
 from amal.battle.scenario import check_same_content, load_scenario, name_of
+from amal.commands.arguments import nearest_config
 from amal.commands.faults import fault
 from amal.commands.fit_help import help_of
 from amal.commands.loggers import (
@@ -73,6 +74,7 @@ from amal.runtime.configuration import (
     check_files,
     check_parsed,
     files_first,
+    missing_config,
     spell_out_parts,
     with_shipped_files,
 )
@@ -363,6 +365,8 @@ def main(args: list[str]) -> None:
         fail(str(error))
     sys.argv = [sys.argv[0], *args]
     try:
+        if (config := missing_config(args)) is not None:
+            raise ValueError(f"--config {config}: no such file, and no shipped config{nearest_config(config)}")
         allow_only(allowed_code)
         check_files(args)
     except (ValueError, OSError) as error:

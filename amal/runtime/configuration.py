@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import is_dataclass
@@ -93,6 +94,16 @@ def with_shipped_files(args: Sequence[str]) -> list[str]:
         else:
             found += words
     return found
+
+
+def missing_config(args: Sequence[str]) -> str | None:
+    """The first config among the arguments that is the name of nothing, or None. Configs may also be given as text."""
+    for words in _by_option(args):
+        key, equals, value = words[0].partition("=")
+        for word in [value] if equals else words[1:]:
+            if key in _FILE and re.fullmatch(r"[\w./-]+", word) and word != "null" and not Path(word).exists():
+                return word
+    return None
 
 
 def files_first(args: Sequence[str]) -> list[str]:

@@ -40,3 +40,7 @@ def test_an_algorithm_is_found_by_name_in_any_folder_and_a_config_there_comes_fi
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "mappo.yaml").touch()
     assert algorithm_configs("mappo") == ("mappo", [Path("configs/mappo.yaml")])
+    assert algorithm_configs("a:critics/film,mappo_gru") == (
+        "a",
+        [ROOT / "configs" / "critics" / "film.yaml", ROOT / "configs" / "mappo_gru.yaml"],
+    )

@@ -58,6 +58,7 @@ from tests.runs import Cli, fit
         (("--model", "their.Algorithm"), "add --allow_code their"),
         (("--allow_code", "their code"), "--allow_code takes a package, a module or a file"),
         (("--config", "configs/nope.yaml"), "nope.yaml"),
+        (("--config", "mapo"), "--config mapo: no such file, and no shipped config (did you mean mappo?)"),
         (("--config", "README.md"), "README.md"),
         (("--model", "MAPO"), "MAPO"),
         (("--model", "torch.nn.Linear"), "not correspond to a subclass of Algorithm"),

@@ -34,7 +34,7 @@ def test_the_command_writes_everything(reported: tuple[Path, str]) -> None:
     assert printed.startswith("Preliminary (5 seeds, 10 needed): amal is ahead of mappo")
     assert f"{study / 'report' / 'report.html'}" in printed
     figures = ["aggregate", "profile", "sample_efficiency", "win_rate_3m", "win_rate_MMM"]
-    names = {f"{name}.{kind}" for name in figures for kind in ("png", "svg")}
+    names = {f"{name}.{kind}" for name in figures for kind in ("png", "svg", "pdf")}
     names |= {f"{name}.csv" for name in ("summary", "aggregates", "sample_efficiency", "cost", "runs", "diagnostics")}
     names |= {"summary.md", "summary.tex", "marl_eval.json", "report.html"}
     assert {path.name for path in (study / "report").iterdir()} == names
@@ -44,7 +44,8 @@ def test_the_command_writes_everything(reported: tuple[Path, str]) -> None:
     assert 'name="viewport"' in page and "@media print" in page
     assert page.index("amal is ahead of mappo") < page.index("smallest possible Mann") < page.index("<h2>")
     tex = (study / "report" / "summary.tex").read_text()
-    assert tex.count(r"\begin{tabular}") == tex.count(r"\bottomrule") == 2 and "MMM & amal & 5 & 0.94 [0.5" in tex
+    counts = {tex.count(word) for word in (r"\begin{table}", r"\bottomrule", r"\caption{", r"\label{")}
+    assert counts == {5} and "MMM & amal & 0.94 [0.5" in tex and "over 5 seeds" in tex
     listed = pd.read_csv(study / "report" / "runs.csv")
     assert all((Path(folder) / "run.json").exists() for folder in listed["folder"]) and len(listed) == 20
     mean = listed[(listed["algorithm"] == "amal") & (listed["scenario"] == "3m")]["final_win_rate"].mean()

@@ -57,7 +57,8 @@ pre { background: var(--tint); padding: .8rem; white-space: pre-wrap; overflow-w
 summary { cursor: pointer; color: var(--mark); margin: .6rem 0; }
 @media print { :root { --ink: #000; --soft: #333; --line: #bbb; --back: #fff; --tint: #fff; color-scheme: light; }
   body { max-width: none; padding: 0; font-size: 10pt; } figure, tr { break-inside: avoid; } h2 { break-after: avoid; }
-  .figures { grid-template-columns: 1fr 1fr; } summary { display: none; } table { font-size: 7pt; }
+  .figures { grid-template-columns: 1fr 1fr; } summary { display: none; }
+  details::details-content { display: block; content-visibility: visible; height: auto; } table { font-size: 7pt; }
   th, td { padding: .12rem .25rem; } }
 """
 
@@ -92,13 +93,9 @@ def page(
     parts.append(_protocol(comparison, settings))
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     head += f"<title>{_text(title)}</title><style>{_STYLE}</style>"
-    parts.append(f"<script>{_OPEN_FOR_PRINT}</script>")
     return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(parts) + "\n</body></html>\n"
 
 
-_OPEN_FOR_PRINT = (
-    'addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => (each.open = true)));'
-)
 _FOLDED = {"Runs", "Diagnostics"}
 _CAPTIONS = {
     "Learning curves": "Win rate in {episodes} greedy battles, mean over seeds; bands are 95 % bootstrap intervals of "
