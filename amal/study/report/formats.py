@@ -12,7 +12,7 @@ import pandas as pd
 
 from amal.study.analysis.comparison import Comparison
 
-LATEX_WIDTH = 64  # characters of a row in \\footnotesize that a column of 8.4 cm holds
+LATEX_WIDTH = 58  # characters of a row in \\footnotesize that a column of 8 cm holds
 _LATEX = str.maketrans(
     {"×": r"$\times$", "∞": r"$\infty$", "−": "$-$", "–": "--", "<": "$<$", ">": "$>$", "≥": r"$\geq$", "≤": r"$\leq$"}
     | {"|": r"\textbar{}"}
@@ -198,14 +198,14 @@ def _line(cell: object) -> str:
 
 def latex(table: pd.DataFrame, caption: str, label: str) -> str:
     """Tables with booktabs' rules that are no wider than a column of a paper: columns that do not fit go into another
-    table, with scenario and algorithm again.
+    table, with the first one again.
 
     Args:
-        table: its first two columns are words and stay together.
+        table: what is in its first column, a scenario, becomes a row of its own above those that it is in.
         caption: plain text; where there are several tables, their number follows.
         label: of the first table, as in ``tab:final``; the others have their number behind it.
     """
-    text = table.map(_line)
+    text = _under_headings(table.map(_line))
     parts = _in_columns(text)
     written = []
     for number, names in enumerate(parts, start=1):
@@ -213,7 +213,7 @@ def latex(table: pd.DataFrame, caption: str, label: str) -> str:
         words = text[names].to_latex(
             index=False,
             escape=True,
-            column_format="@{}ll" + "r" * (len(names) - 2) + "@{}",
+            column_format="@{}l" + "r" * (len(names) - 1) + "@{}",
             caption=told.replace("%", r"\%").replace("_", r"\_"),
             label=label + f"-{number}" * (number > 1),
             position="tb",
@@ -223,14 +223,24 @@ def latex(table: pd.DataFrame, caption: str, label: str) -> str:
     return "\n".join(written)
 
 
+def _under_headings(table: pd.DataFrame) -> pd.DataFrame:
+    """The table without its first column, whose values are rows above those that have them."""
+    heading, name, *others = table.columns
+    rows: list[dict[str, str]] = []
+    for value, part in table.groupby(heading, sort=False):
+        rows.append({name: str(value)} | dict.fromkeys(others, ""))
+        rows += _rows(part.drop(columns=heading))
+    return pd.DataFrame(rows)
+
+
 def _in_columns(table: pd.DataFrame) -> list[list[str]]:
-    """Names of the columns of each part, no wider than ``LATEX_WIDTH`` if a column fits beside the first two."""
-    widths = {name: max(map(len, [name, *table[name]])) + 1 for name in table}
-    first, others = list(table.columns[:2]), list(table.columns[2:])
-    parts = [list(first)]
+    """Names of the columns of each part, no wider than ``LATEX_WIDTH`` if a column fits beside the first."""
+    widths = {name: max(map(len, [name, *table[name]])) + 2 for name in table}  # with the space between columns
+    first, *others = table.columns
+    parts = [[first]]
     for name in others:
-        if len(parts[-1]) > 2 and sum(widths[each] for each in parts[-1]) + widths[name] > LATEX_WIDTH:
-            parts.append(list(first))
+        if len(parts[-1]) > 1 and sum(widths[each] for each in parts[-1]) + widths[name] > LATEX_WIDTH:
+            parts.append([first])
         parts[-1].append(name)
     return parts
 

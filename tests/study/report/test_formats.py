@@ -13,10 +13,13 @@ def test_numbers_are_written_for_people() -> None:
     table = pd.DataFrame({"a_b": ["x|y"], "p": ["<0.001"], "d": ["−∞"]})
     assert markdown(table) == "| a_b | p | d |\n| --- | --- | --- |\n| x/y | <0.001 | −∞ |\n"
     written = latex(table, "100 % of a_b", "tab:a")
-    assert r"a\_b & p & d \\" in written and r"$<$0.001 & $-$$\infty$" in written
+    assert r"p & d \\" in written and r"$<$0.001 & $-$$\infty$" in written and r"x\textbar{}y &  \\" in written
     assert r"\caption{100 \% of a\_b}" in written and r"\label{tab:a}" in written
     names = pd.DataFrame({"a": [r"\input{x}^2~$y"], "b": ["two\nlines"]})
-    assert r"\textbackslash input\{x\}\textasciicircum 2\textasciitilde \$y & two lines \\" in latex(names, "", "tab:b")
+    written = latex(names, "", "tab:b")
+    assert (
+        r"\textbackslash input\{x\}\textasciicircum 2\textasciitilde \$y \\" in written and r"two lines \\" in written
+    )
     assert "| two lines |" in markdown(names)
 
 
@@ -25,7 +28,7 @@ def test_a_latex_table_that_is_too_wide_for_a_column_becomes_several() -> None:
     for number_of in range(6):
         wide[f"value {number_of}"] = "0.93 [0.90, 0.96]"
     written = latex(wide, "Scores.", "tab:scores")
-    rows = [line.replace(r"\_", "_") for line in written.splitlines() if line.startswith("terran")]
+    rows = [line.replace(r"\_", "_") for line in written.splitlines() if line.startswith("mappo")]
     assert len(rows) == 3 and all(len(row) < LATEX_WIDTH + 8 for row in rows)
     assert [line for line in written.splitlines() if line.startswith(r"\label")] == [
         *(r"\label{tab:scores}", r"\label{tab:scores-2}", r"\label{tab:scores-3}")
