@@ -12,7 +12,7 @@ import pandas as pd
 
 from amal.study.analysis.comparison import Comparison
 
-LATEX_WIDTH = 58  # characters of a row in \\footnotesize that a column of 8 cm holds
+LATEX_WIDTH = 58  # characters of a row in \footnotesize that a column of 8 cm holds
 _LATEX = str.maketrans(
     {"×": r"$\times$", "∞": r"$\infty$", "−": "$-$", "–": "--", "<": "$<$", ">": "$>$", "≥": r"$\geq$", "≤": r"$\leq$"}
     | {"|": r"\textbar{}"}
