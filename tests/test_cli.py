@@ -51,7 +51,7 @@ def test_amal_with_its_parts_switched_off_is_mappo(cli: Cli, tmp_path: Path) -> 
 
 
 def test_mappo_learns_to_win_3m(cli: Cli, tmp_path: Path) -> None:
-    start = ("fit", "--config", "quickstart", "--data.scenario", "3m", "--evaluation.every_n_episodes", "100")
+    start = ("fit", "--config", "mappo", "--data.scenario", "3m", "--trainer.callbacks+=callbacks.Pictures")
     cli(*start, "--data.env_steps", "60000", "--out", tmp_path / "run")
     rows = pd.read_csv(tmp_path / "run" / "evaluations.csv")
     assert rows["win_rate"].tail(5).mean() >= 0.9
