@@ -19,11 +19,11 @@ from amal.runtime.versions import code_version
 OVERVIEW = """usage: {program} COMMAND [options]
 
   fit         train: --config mappo --data.scenario 3m --data.env_steps 300000 --seed_everything 0
-  validate    play greedy episodes with a checkpoint: --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt
+  validate    play greedy episodes with a checkpoint: --ckpt_path RUN/checkpoints/best.ckpt
   test        the same with more episodes, on battles that no evaluation plays
   compare     train algorithms on scenarios with several seeds: --algorithms mappo amal --scenarios 3m 2s3z --seeds 5
               --env_steps 300000 --out runs/study
-  sweep       search a configuration: --config configs/mappo.yaml --space configs/sweep/mappo.yaml --trials 40
+  sweep       search a configuration: --config mappo --space sweep/mappo --trials 40
               --scenarios 3m 2s3z --env_steps 100000 --out runs/sweep
   replay      watch a battle: --ckpt_path RUN/checkpoints/best.ckpt --out battle.gif (or .mp4, or .html to look closer)
   plot        draw learning curves and metrics of runs, and tell what is a bad sign: RUN RUN --out plot.pdf

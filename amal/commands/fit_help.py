@@ -20,13 +20,14 @@ from amal.algorithms.base import Algorithm
 from amal.algorithms.mappo import MAPPO
 from amal.commands.trainer_options import MUST_STAY
 from amal.runtime.configuration import DIMENSIONS, OF_BATTLES
+from amal.runtime.program import program
 from amal.runtime.trusted_code import check_code
 from amal.runtime.yaml_files import read_yaml
 from callbacks.checkpoint import RunCheckpoint
 from callbacks.evaluation import Evaluation
 from datamodules.rollout import RolloutDataModule
 
-_USAGE = "python cli.py {command} --config FILE [--config FILE …] [--ARGUMENT VALUE …]"
+_USAGE = "{program} {command} --config NAME|FILE [--config NAME|FILE …] [--ARGUMENT VALUE …]"
 _EPILOG = (
     "Defaults are those of the given configuration. Later files and what is typed win; --trainer.callbacks+ adds to a "
     "list. --print_config shows the complete configuration, --model.help CLASS the arguments of another model. Code of "
@@ -46,7 +47,7 @@ def help_of(command: str, args: Sequence[str]) -> str:
     model = config.get("model")
     class_path = model.get("class_path") if isinstance(model, dict) else model
     class_path = _SHORT.get(str(class_path), class_path)
-    usage, about = _USAGE.format(command=command), _about(class_path)
+    usage, about = _USAGE.format(program=program(), command=command), _about(class_path)
     parser = ArgumentParser(usage=usage, description=about, epilog=_EPILOG)
     parser.add_argument("--seed_everything", type=int, default=0, help="Of all that is random.")
     parser.add_argument("--ckpt_path", type=str | None, default=None, help="Checkpoint to go on from, or to play.")
@@ -68,7 +69,7 @@ def help_of(command: str, args: Sequence[str]) -> str:
 
 def _about(class_path: str | None) -> str:
     if class_path is None:
-        return "The model's arguments are shown with a configuration: --config configs/mappo.yaml --help"
+        return "The model's arguments are shown with a configuration: --config mappo --help"
     return f"The model is {class_path}."
 
 

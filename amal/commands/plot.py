@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from amal.commands.arguments import OneLineParser, fail, path_argument
+from amal.runtime.program import program
 
 SUFFIXES = (".png", ".pdf")
 
@@ -57,7 +58,7 @@ def _labels(runs: list[Path]) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
-        prog="python cli.py plot",
+        prog=f"{program()} plot",
         allow_abbrev=False,
         description="Draw the learning curves and metrics of runs, finished or not, and tell the values that "
         "docs/metrics.md calls bad signs.",

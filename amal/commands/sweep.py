@@ -9,9 +9,11 @@ import time
 from typing import TYPE_CHECKING
 
 from amal.battle.scenario import load_scenario
-from amal.commands.arguments import OneLineParser, add_code_option, fail, path_argument
+from amal.commands.arguments import OneLineParser, add_code_option, fail, nearest_config, path_argument
 from amal.commands.compare import GRIDS_OWN, TICK_SECONDS, checked_overrides, received_signals, seeds_of
 from amal.runtime.argument_checks import LARGEST_SEED, whole_number
+from amal.runtime.program import program
+from amal.runtime.shipped import config_file
 from amal.study.grid.launchers import CellInUse, LocalLauncher
 from amal.study.grid.runs import Grid, StudyError
 from amal.study.space import as_overrides, read_space
@@ -45,17 +47,17 @@ def main(args: list[str]) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
-        prog="python cli.py sweep",
+        prog=f"{program()} sweep",
         allow_abbrev=False,
         description="Search a configuration: each trial trains on all scenarios with all seeds, and the one with the "
         "largest mean area under the win-rate curve is written to OUT/best.yaml. The same command again continues "
         "what was interrupted. Several may share one --storage.",
     )
     parser.add_argument(
-        "--config", nargs="+", type=path_argument, required=True, metavar="FILE", help="later over earlier"
+        "--config", nargs="+", type=config_file, required=True, metavar="NAME|FILE", help="later over earlier"
     )
     parser.add_argument(
-        "--space", type=path_argument, required=True, metavar="FILE", help="what is searched, see docs/sweeps.md"
+        "--space", type=config_file, required=True, metavar="NAME|FILE", help="what is searched, see docs/sweeps.md"
     )
     parser.add_argument("--trials", type=whole_number, required=True, metavar="N", help="how many in all")
     parser.add_argument("--scenarios", nargs="+", required=True, metavar="NAME|FILE")
@@ -77,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 def _grid(options: argparse.Namespace) -> Grid:
     for config in options.config:
         if not config.is_file():
-            raise StudyError(f"--config {config}: no such file")
+            raise StudyError(f"--config {config}: no such file{nearest_config(str(config))}")
     return Grid(
         {"config": options.config},
         [load_scenario(name).reference for name in options.scenarios],

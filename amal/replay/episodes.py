@@ -56,7 +56,10 @@ class EpisodeReplay:
 
     Args:
         capacity: episodes kept.
-        n_agents, obs_dim, state_dim, n_actions: N, O, S, A.
+        n_agents: N.
+        obs_dim: O.
+        state_dim: S.
+        n_actions: A.
         seed: of what is drawn.
     """
 

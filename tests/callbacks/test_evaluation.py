@@ -52,7 +52,7 @@ def test_early_stopping_ends_a_run_which_can_go_on_as_if_it_had_not(
     assert pd.read_csv(run / "evaluations.csv")["win_rate"].tolist() == list(WIN_RATES[:4])
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert last.startswith("ended by a callback after ") and "checkpoints/last.ckpt" in last
-    cli(*last.partition("go on with: python cli.py ")[2].split(), "--trainer.callbacks", "[]")
+    cli(*last.partition("go on with: amal ")[2].split(), "--trainer.callbacks", "[]")
     assert outcome(run) == "finished" and len(pd.read_csv(run / "evaluations.csv")) > len(WIN_RATES)
 
 
