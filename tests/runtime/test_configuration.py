@@ -102,19 +102,20 @@ def test_callbacks_of_several_files_add_up_and_one_that_drops_others_is_told(
     cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     quick, own = "configs/quickstart.yaml", tmp_path / "own.yaml"
-    for plus, expected in (("+", ["Pictures", "FinalTest", "Telemetry"]), ("", ["FinalTest", "Telemetry"])):
+    of_quick = ["Pictures", "EarlyStopping"]
+    for plus, expected in (("+", [*of_quick, "FinalTest", "Telemetry"]), ("", ["FinalTest", "Telemetry"])):
         own.write_text(f"trainer: {{callbacks{plus}: [callbacks.FinalTest]}}")
         typed = ("--config", quick, "--config", own, "--trainer.callbacks+=callbacks.Telemetry", "--print_config")
         with pytest.raises(SystemExit):
             cli("fit", *typed)
         told = capsys.readouterr()
         assert names(yaml.safe_load(told.out)) == expected
-        note = f"note: {own}: trainer.callbacks replaces that of {quick}, so Pictures is gone; write callbacks+ to"
-        assert told.err == ("" if plus else f"{note} add to it\n")
+        note = f"note: {own}: trainer.callbacks replaces that of {quick}, so {', '.join(of_quick)} are gone"
+        assert told.err == ("" if plus else f"{note}; write callbacks+ to add to it\n")
     with pytest.raises(SystemExit):
         cli("fit", "--config", quick, "--config", "configs/diagnosis.yaml", "--print_config")
     told = capsys.readouterr()
-    assert names(yaml.safe_load(told.out)) == ["Pictures", "Diagnosis"] and told.err == ""
+    assert names(yaml.safe_load(told.out)) == [*of_quick, "Diagnosis"] and told.err == ""
 
 
 def test_lists_are_added_to_in_the_order_of_typing() -> None:
