@@ -67,7 +67,11 @@ class Diagnosis(Callback):
             return
         with undisturbed(pl_module):
             row = self._measure(trainer, pl_module)
-        self._rows.append({**budget_of(trainer).used, **row})
+        used = budget_of(trainer).used
+        self._rows.append({**used, **row})
+        for logger in trainer.loggers:  # by themselves, as what log_dict is told once would be repeated by each update
+            logged = {f"diagnosis/{name}": value for name, value in row.items()}
+            logger.log_metrics(logged | {"env_steps": used["env_steps"]}, step=int(used["env_steps"]))
         with replacing(Path(trainer.default_root_dir) / "diagnosis.csv") as part:
             pd.DataFrame(self._rows).to_csv(part, index=False)
 

@@ -10,6 +10,7 @@ from lightning import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
+from amal.algorithms.metric_groups import grouped
 from amal.rollout.load_policy import rebuild
 from amal.rollout.statistics import BattleStatistics
 from amal.runtime.argument_checks import check_at_least
@@ -171,7 +172,11 @@ class Algorithm(LightningModule):
             "train/win_rate": batch.won.float().mean(),
             "train/episode_length": batch.lengths.float().mean(),
         }
-        self.log_dict(metrics | averaged(episodes), batch_size=len(batch.rewards))
+        metrics |= averaged(episodes)
+        shown = {grouped(name): value for name, value in metrics.items()}
+        unshown = {name: value for name, value in metrics.items() if name not in shown}  # callbacks know them by these
+        self.log_dict(shown, batch_size=len(batch.rewards))
+        self.log_dict(unshown, batch_size=len(batch.rewards), logger=False)
 
     # --- evaluation ---------------------------------------------------------------------------------------------------
 

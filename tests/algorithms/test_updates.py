@@ -109,7 +109,7 @@ def batch_of(i: int) -> EpisodeBatch:
 def after_two(module: MAPPO) -> dict[str, float]:
     """The second update's metrics; two are enough for all running statistics and momenta."""
     callbacks = {"callbacks": [Evolution()]}
-    metrics = train(module, batch_of, n_batches=2, trainer=callbacks).logged_metrics
+    metrics = train(module, batch_of, n_batches=2, trainer=callbacks).callback_metrics
     return {name.removeprefix("train/"): float(value) for name, value in metrics.items()}
 
 

@@ -163,7 +163,7 @@ def test_optimizer_steps_are_made_per_fresh_episode_once_there_are_enough(per_st
     module = built(episodes_per_step=per_step, batch_size=10)
     counts = []
     for i in range(3):
-        metrics = train(module, lambda _, i=i: random_batch(i), n_batches=1).logged_metrics
+        metrics = train(module, lambda _, i=i: random_batch(i), n_batches=1).callback_metrics
         counts.append(int(metrics["train/policy_steps"]))
     assert counts == steps
     assert metrics["train/replay_episodes"] == 15

@@ -15,6 +15,7 @@ import wandb
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto.wandb_internal_pb2 import Record
 
+from amal.algorithms.metric_groups import grouped
 from amal.runtime.yaml_files import read_yaml
 from tests.runs import Cli, power_cut
 
@@ -126,6 +127,42 @@ def test_a_run_that_goes_on_is_one_run_in_tensorboard(cli: Cli, tmp_path: Path) 
     events.Reload()
     steps = [event.step for event in events.Scalars("train/return")]
     assert steps == list(pd.read_csv(run / "metrics.csv")["env_steps"])
+
+
+def test_tensorboard_gets_amals_metrics_by_part_the_diagnosis_and_the_pictures(cli: Cli, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    tiny = ("--data.env_steps", "300", "--data.episodes_per_update", "8", "--evaluation.every_n_episodes", "16")
+    diagnosed = '{"class_path": "callbacks.Diagnosis", "init_args": {"every_n_updates": 1, "reference_episodes": 8}}'
+    added = ("--trainer.callbacks+=callbacks.Pictures", f"--trainer.callbacks+={diagnosed}")
+    cli(
+        "fit",
+        "--config",
+        "amal",
+        "--data.scenario",
+        "3m",
+        *tiny,
+        "--config",
+        "logger/tensorboard",
+        *added,
+        "--out",
+        run,
+    )
+    (version,) = (run / "lightning_logs").iterdir()
+    events = EventAccumulator(str(version), {"images": 0, "scalars": 0})
+    events.Reload()
+    tags = events.Tags()
+    updates = pd.read_csv(run / "metrics.csv")
+    assert {"train/model_obs_loss", "train/auxiliary_diversity", "train/bonus_share"} <= set(updates)
+    assert {"model/obs_loss", "auxiliary/diversity", "bonus/share", "train/return"} <= set(tags["scalars"])
+    assert {tag for tag in tags["scalars"] if "/" in tag and not tag.startswith(("eval/", "diagnosis/"))} == {
+        grouped(name) for name in updates if "/" in name
+    }
+    diagnosis = pd.read_csv(run / "diagnosis.csv")
+    steps = [event.step for event in events.Scalars("diagnosis/surprise_correlation")]
+    assert steps == diagnosis["env_steps"].tolist()
+    for tag, name in (("win_rate_curve", "win_rate.png"), ("battle", "battle.gif")):
+        (image,) = events.Images(tag)
+        assert image.encoded_image_string == (run / name).read_bytes() and image.step == updates["env_steps"].iloc[-1]
 
 
 def test_a_run_that_goes_on_is_one_run_in_wandb_and_a_new_one_is_another(cli: Cli, tmp_path: Path) -> None:

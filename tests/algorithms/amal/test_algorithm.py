@@ -147,7 +147,7 @@ def test_resuming_continues_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_metrics_tell_how_every_part_does() -> None:
-    metrics = train(small(), random_batch, n_batches=1, trainer=evolving()).logged_metrics
+    metrics = train(small(), random_batch, n_batches=1, trainer=evolving()).callback_metrics
     names = {name.removeprefix("train/") for name in metrics}
     assert names >= {
         *("model_obs_loss", "model_available_loss", "model_state_loss", "model_reward_loss", "model_done_loss"),
@@ -168,8 +168,8 @@ def test_the_bonus_reaches_the_advantages_but_not_the_memory() -> None:
     train(module, lambda i: batch, n_batches=1, trainer=evolving())
     remembered = module.replay_buffer.sample_primary(200).rewards
     assert torch.isin(remembered, batch.rewards).all()
-    assert module.trainer.logged_metrics["train/bonus_share"] > 0
-    assert module.trainer.logged_metrics["train/return"] == pytest.approx(batch.returns.mean().item())
+    assert module.trainer.callback_metrics["train/bonus_share"] > 0
+    assert module.trainer.callback_metrics["train/return"] == pytest.approx(batch.returns.mean().item())
 
 
 def test_auxiliary_agents_are_evolved_on_schedule() -> None:

@@ -114,7 +114,7 @@ def test_the_audit_measures_whether_the_gate_is_closed(isolation: bool) -> None:
     kl = []
     for _ in range(2):  # the first update has nothing imagined yet
         train(module, random_batch, n_batches=1, trainer=evolving())
-        kl.append(module.trainer.logged_metrics["train/isolation_kl"].item())
+        kl.append(module.trainer.callback_metrics["train/isolation_kl"].item())
     assert kl[1] == 0 if isolation else kl[1] > 1e-6
 
 
@@ -153,7 +153,7 @@ def test_the_type_checker_refuses_auxiliary_data(tmp_path: Path) -> None:
 def test_without_steps_it_stays_as_it_is() -> None:
     module = small(world_model={"steps": 0})
     before = parameters(module)
-    metrics = train(module, random_batch, n_batches=1, trainer=evolving()).logged_metrics
+    metrics = train(module, random_batch, n_batches=1, trainer=evolving()).callback_metrics
     assert all(torch.equal(value, before[name]) for name, value in parameters(module).items() if "world_model" in name)
     assert "train/model_obs_error_1" in metrics and "train/model_obs_loss" not in metrics
 
