@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 from lightning import LightningModule, Trainer
@@ -18,6 +20,13 @@ from datamodules.rollout import budget_of, source_of
 
 WINDOW_SECONDS = 15.0  # over which speed is measured
 PARTS = 10  # of the budget; at the end of each there is a line
+_TOLD = (  # metrics of AMAL's parts
+    "model_obs_error_1",
+    "model_obs_trivial_error_1",
+    "model_health_error_1",
+    "replay_imagined_share",
+    "bonus_share",
+)
 
 
 class Pace:
@@ -56,9 +65,28 @@ def in_words(seconds: float | None) -> str:
     return f"{minutes} min left" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min left"
 
 
+def of_parts(metrics: Mapping[str, Any]) -> str:
+    """What AMAL's parts did in an update, as far as its metrics tell; empty for other algorithms.
+
+    'model error 42% of trivial' is the world model's error one step ahead as a share of that of "nothing changes",
+    'imagined 30%' the share of imagined steps in replay, and 'bonus 4% of rewards' the information bonus beside them.
+    """
+    value = {name: float(metrics.get(f"train/{name}", math.nan)) for name in _TOLD}
+    trivial = value["model_obs_trivial_error_1"]
+    error = value["model_obs_error_1"] / trivial if trivial else math.nan
+    if math.isnan(error):
+        error = value["model_health_error_1"]  # of the entity-wise model, a share already
+    shares = {
+        "model error {:.0%} of trivial": error,
+        "imagined {:.0%}": value["replay_imagined_share"],
+        "bonus {:.1%} of rewards": value["bonus_share"],
+    }
+    return " · ".join(words.format(share) for words, share in shares.items() if not math.isnan(share))
+
+
 class TrainingProgress(ProgressBar):
     """A bar over the budget with speed and time left, and lines for evaluations: for the first one after each tenth of
-    the budget and for each that wins more than all before it.
+    the budget and for each that wins more than all before it. AMAL has a second line, on what its parts do.
 
     A line fits 80 columns. Where the output is not a terminal, only the lines are written.
     """
@@ -108,11 +136,12 @@ class TrainingProgress(ProgressBar):
         self._bar.update(self._bar.task_ids[0], completed=budget_of(trainer).progress, summary=summary)
         rows = evaluation_of(trainer).rows
         for number in range(self._seen, len(rows)):
-            self._tell(rows[: number + 1], budget_of(trainer).progress, self._pace.steps_per_second)
+            speed, parts = self._pace.steps_per_second, of_parts(trainer.callback_metrics)
+            self._tell(rows[: number + 1], budget_of(trainer).progress, speed, parts)
         self._seen = len(rows)
 
-    def _tell(self, rows: list[dict[str, float]], progress: float, speed: float) -> None:
-        """The line of the last of these evaluations, unless it is none that gets one."""
+    def _tell(self, rows: list[dict[str, float]], progress: float, speed: float, parts: str) -> None:
+        """The lines of the last of these evaluations, unless it is none that gets one."""
         *earlier, row = rows
         is_best = row["win_rate"] > max((before["win_rate"] for before in earlier), default=-1.0)
         part = int(PARTS * progress)
@@ -123,6 +152,8 @@ class TrainingProgress(ProgressBar):
                 highlight=False,
                 soft_wrap=True,
             )
+            if parts:
+                self._console.print(f"{'':>10} {parts}", highlight=False, soft_wrap=True)
         self._part = max(self._part, part)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

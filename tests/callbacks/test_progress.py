@@ -36,6 +36,21 @@ def test_lines_are_of_each_tenth_and_of_each_new_best(
     assert max(map(len, lines)) <= 80
 
 
+def test_amal_has_a_second_line_on_its_world_model_replay_and_bonus(
+    cli: Cli, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    tiny = ("--data.scenario", "3m", "--data.episodes", "24", "--data.episodes_per_update", "8")
+    often = ("--evaluation.every_n_episodes", "8", "--trainer.logger", "false")
+    cli("fit", "--config", "amal", *tiny, *often, "--out", tmp_path / "run")
+    lines = [line for line in capfd.readouterr().err.splitlines() if " · " in line]
+    assert ["win rate" in line for line in lines] == [True, False] * (len(lines) // 2) and len(lines) >= 2
+    row = pd.read_csv(tmp_path / "run" / "metrics.csv").iloc[-1]
+    error = row["train/model_obs_error_1"] / row["train/model_obs_trivial_error_1"]
+    imagined, bonus = row["train/replay_imagined_share"], row["train/bonus_share"]
+    told = f"model error {error:.0%} of trivial · imagined {imagined:.0%} · bonus {bonus:.1%} of rewards"
+    assert lines[-1].strip() == told and max(map(len, lines)) <= 80
+
+
 def test_the_bar_is_of_useful_width_in_80_columns(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     command = [sys.executable, "cli.py", "fit", "--config", "configs/mappo.yaml", "--data.scenario", "protoss_10_vs_10"]
