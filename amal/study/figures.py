@@ -120,13 +120,32 @@ class Line(NamedTuple):
 
 @names_as_text
 def plot_lines(
-    lines: Mapping[str, Line], style: Mapping[str, Style], path: Path, title: str, x_label: str, y_label: str
+    lines: Mapping[str, Line],
+    style: Mapping[str, Style],
+    path: Path,
+    title: str,
+    x_label: str,
+    y_label: str,
+    named_at_ends: bool = True,
 ) -> None:
-    """One line of shares in [0, 1] with its band per algorithm, as PATH.png, PATH.svg and PATH.pdf."""
+    """One line of shares in [0, 1] per algorithm, as PATH.png, PATH.svg and PATH.pdf.
+
+    Args:
+        lines: by algorithm, the baseline first. Up to three have their bands; of more, the baseline and the other one
+            that ends highest, of equal ones that with the largest mean.
+        style: by algorithm.
+        path: without a suffix.
+        title: of the figure.
+        x_label: of its axis.
+        y_label: of its axis.
+        named_at_ends: of the lines; otherwise in a legend, for lines that all end in one place.
+    """
     figure, axes = _column(2.3)
+    banded = _with_bands(lines)
     for name, line in lines.items():
         colour, dashes = style[name]
-        axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
+        if name in banded:
+            axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
         axes.plot(line.x, line.middle, color=colour, dashes=dashes or (None, None), linewidth=1.4, label=name)
     tidy(axes)
     end = max(float(line.x[-1]) for line in lines.values())
@@ -139,8 +158,45 @@ def plot_lines(
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_xlabel(x_label, fontsize=7.5, color=INK)
     axes.set_ylabel(y_label, fontsize=7.5, color=INK)
-    _head(figure, axes, title)
+    _head(figure, axes, title, legend=not named_at_ends)
+    if named_at_ends:
+        _name_ends(axes, lines, style)
     _save(figure, path)
+
+
+def _with_bands(lines: Mapping[str, Line]) -> set[str]:
+    baseline, *others = lines
+    if len(lines) <= 3:
+        return set(lines)
+    return {baseline, max(others, key=lambda name: (lines[name].middle[-1], lines[name].middle.mean()))}
+
+
+def _name_ends(axes: Axes, lines: Mapping[str, Line], style: Mapping[str, Style]) -> None:
+    """Writes each algorithm's name beside the end of its line; a thin line leads to a name that had to move."""
+    ends = {name: float(line.middle[-1]) for name, line in lines.items()}
+    for name, place in zip(sorted(ends, key=lambda name: ends[name]), apart(sorted(ends.values())), strict=True):
+        axes.annotate(
+            name,
+            (1.0, ends[name]),
+            (1.05, place),
+            xycoords=("axes fraction", "data"),
+            fontsize=6.5,
+            color=style[name][0],
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": style[name][0], "linewidth": 0.5, "shrinkA": 1, "shrinkB": 0},
+        )
+
+
+def apart(heights: Sequence[float], gap: float = 0.075, top: float = 1.0) -> list[float]:
+    """Heights in rising order moved up and, at the top, down again, until neighbours have a gap between them."""
+    moved: list[float] = []
+    for height in heights:
+        moved.append(max(height, moved[-1] + gap) if moved else height)
+    limit = top
+    for i in reversed(range(len(moved))):
+        moved[i] = min(moved[i], limit)
+        limit = moved[i] - gap
+    return moved
 
 
 class Bar(NamedTuple):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from amal.study.figures import plot_win_rate, styles, wilson_interval
+from amal.study.figures import Line, apart, plot_lines, plot_win_rate, styles, wilson_interval
 
 
 def evaluations(rows: int) -> pd.DataFrame:
@@ -61,6 +63,30 @@ def test_a_failing_plot_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 def test_a_run_without_evaluations_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no evaluation"):
         plot_win_rate(evaluations(3).head(0), 32, tmp_path / "curve.png", "mappo on 3m")
+
+
+def test_names_at_the_ends_of_lines_keep_their_order_and_their_distance() -> None:
+    for heights in ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0], [0.1, 0.5, 0.52, 0.98, 1.0], [0.3]):
+        places = apart(heights, gap=0.1)
+        assert all(high - low > 0.0999 for low, high in itertools.pairwise(places)) and max(places) <= 1.0
+    assert apart([0.2, 0.6], gap=0.1) == [0.2, 0.6]
+
+
+def test_of_many_lines_the_baseline_and_the_best_have_bands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr("amal.study.figures._save", lambda figure, path: drawn.append(figure))
+    x, names = np.array([0.0, 1000.0]), ["mappo", *"abcde"]
+    for number in (3, 6):
+        lines = {
+            name: Line(x, np.array([0.0, 0.1 * k]), np.array([0.0, 0.1 * k - 0.05]), np.array([0.0, 0.1 * k + 0.05]))
+            for k, name in enumerate(names[:number])
+        }
+        plot_lines(lines, styles(names), tmp_path / "x", "3m", "steps", "win rate")
+        (axes,) = drawn.pop().axes
+        bands = [tuple(band.get_facecolor()[0][:3]) for band in axes.collections]
+        banded = names[:3] if number == 3 else ["mappo", "e"]
+        assert bands == [to_rgb(styles(names)[name][0]) for name in banded]
+        assert {text.get_text() for text in axes.texts} == set(names[:number]) and axes.get_legend() is None
 
 
 def test_an_algorithm_keeps_its_colour() -> None:

@@ -99,11 +99,11 @@ def page(
 _FOLDED = {"Runs", "Diagnostics"}
 _CAPTIONS = {
     "Learning curves": "Win rate in {episodes} greedy battles, mean over seeds; bands are 95 % bootstrap intervals of "
-    "the mean.",
+    "the mean. Of more than three lines, {baseline} and the highest other one have them.",
     "Over all scenarios": "Left: interquartile mean of the win rate over scenarios and seeds. Right: share of "
     "runs whose final win rate is above a threshold. Bands are pointwise 95 % stratified bootstrap intervals: they "
-    "are about other seeds, not other scenarios. The optimality gap is 1 − mean win rate; P(improvement) is how "
-    "likely a run ends above one of {baseline}.",
+    "are about other seeds, not other scenarios. Of more than three lines, {baseline} and the highest other one have "
+    "them. The optimality gap is 1 − mean win rate; P(improvement) is how likely a run ends above one of {baseline}.",
     "Final scores": "Mean over seeds of each run's last {final} evaluations, with a 95 % bootstrap interval. AUC is "
     "the mean win rate over all of training. Tested: {test_episodes} fresh battles with each run's best checkpoint and "
     "with its last policy, where all runs have a final_test.csv.",

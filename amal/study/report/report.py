@@ -117,7 +117,8 @@ def draw_figures(
             "win rate, IQM",
         )
         profiles = curves.profiles(comparison, bootstrap)
-        plot_lines(profiles, style, out / "profile", "Performance profile", "final win rate τ", "runs above τ")
+        labels = "Performance profile", "final win rate τ", "runs above τ"
+        plot_lines(profiles, style, out / "profile", *labels, named_at_ends=False)
         sections["Over all scenarios"] = [out / "aggregate.svg", out / "profile.svg"]
     bars = curves.ratio_bars(comparison, efficiency, bootstrap)
     if bars:
