@@ -84,6 +84,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="scenarios used for tuning: shown, but without conclusions",
     )
+    parser.add_argument("--names", nargs="+", default=[], metavar="NAME=TEXT", help="what reports call an algorithm")
+    parser.add_argument(
+        "--colours", nargs="+", default=[], metavar="NAME=#RRGGBB", help="of an algorithm in the figures of reports"
+    )
     parser.add_argument("--protocol", metavar="FILE", help="YAML file with these settings, fixed before the first run")
     parser.add_argument(
         "--parallel", type=int, metavar="N", help="runs at a time, which share the cores (default: one a core)"
@@ -127,7 +131,20 @@ def grid_of(options: argparse.Namespace) -> Grid:
         options.allow_code,
         options.baseline,
         [load_scenario(name).name for name in options.tuned_on],
+        mapping_of("--names", options.names),
+        mapping_of("--colours", options.colours),
     )
+
+
+def mapping_of(option: str, words: Sequence[str]) -> dict[str, str]:
+    """By name, the texts of NAME=TEXT. Raises StudyError."""
+    found: dict[str, str] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or name in found:
+            raise StudyError(f"{option}: {word!r} is no NAME=TEXT, or its name is there twice")
+        found[name] = text
+    return found
 
 
 def checked_overrides(overrides: list[str]) -> list[str]:

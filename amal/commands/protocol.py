@@ -12,7 +12,8 @@ from amal.runtime.shipped import CONFIGS, config_file
 from amal.runtime.yaml_files import BadYaml, read_yaml
 from amal.study.grid.runs import StudyError
 
-SETTINGS = ("algorithms", "scenarios", "seeds", "env_steps", "overrides", "baseline", "tuned_on")
+SETTINGS = ("algorithms", "scenarios", "seeds", "env_steps", "overrides", "baseline", "tuned_on", "names", "colours")
+MAPPINGS = ("names", "colours")  # which are NAME=TEXT as options
 
 
 def with_protocol(args: Sequence[str]) -> list[str]:
@@ -32,6 +33,8 @@ def with_protocol(args: Sequence[str]) -> list[str]:
     for name, value in _read(options.protocol).items():
         if any(word.partition("=")[0] == f"--{name}" for word in others):
             raise StudyError(f"--{name} is set by --protocol {options.protocol}; change it there, before the first run")
+        if name in MAPPINGS and isinstance(value, dict):
+            value = [f"{algorithm}={text}" for algorithm, text in value.items()]
         values = value if isinstance(value, list) else [value]
         if not all(isinstance(each, str | int | float) for each in values):
             raise StudyError(f"{options.protocol}: {name} must be a word, a number or a list of them, got {value!r}")

@@ -36,7 +36,9 @@ def main(args: list[str]) -> None:
         else:
             runs = [read_lone_run(folder, name, options.count_stopped) for name, folder in names]
             comparison = compare_runs(runs, options.baseline, options.algorithms)
-        verdicts = write_report(comparison, out, Bootstrap(options.resamples, options.seed))
+        comparison = comparison.named()
+        bootstrap = Bootstrap(options.resamples, options.seed, comparison.folders)
+        verdicts = write_report(comparison, out, bootstrap)
     except ValueError as error:
         fail(" ".join(str(error).split()))
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import matplotlib
@@ -100,13 +101,19 @@ def tidy(axes: Axes) -> None:
     axes.spines[["left", "bottom"]].set_color(INK)
 
 
-def styles(algorithms: Sequence[str]) -> dict[str, Style]:
-    """Colour and dashes of each algorithm, by its name."""
+def styles(algorithms: Sequence[str], colours_of: Mapping[str, str] = MappingProxyType({})) -> dict[str, Style]:
+    """Colour and dashes of each algorithm, by its name.
+
+    Args:
+        algorithms: their names.
+        colours_of: some of them, which the study has chosen itself.
+    """
     unnamed = sorted(set(algorithms) - STYLES.keys())
     used = {STYLES[name][0] for name in algorithms if name in STYLES}
     colours = [colour for colour in OTHER_COLOURS if colour not in used] or list(OTHER_COLOURS)
     others = {name: (colours[i % len(colours)], OTHER_DASHES[i % len(OTHER_DASHES)]) for i, name in enumerate(unnamed)}
-    return {name: STYLES.get(name) or others[name] for name in algorithms}
+    found = {name: STYLES.get(name) or others[name] for name in algorithms}
+    return {name: (colours_of.get(name, colour), dashes) for name, (colour, dashes) in found.items()}
 
 
 class Line(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -64,6 +65,17 @@ PLAIN = Kind(
     "a mapping to texts and numbers",
     _is_mapping_to(lambda value: value is None or isinstance(value, str | int | float)),
 )
+LABELS = Kind(
+    "a mapping to different texts",
+    lambda value: (
+        _is_mapping_to(lambda label: isinstance(label, str) and bool(label.strip()))(value)
+        and len(set(value.values())) == len(value)
+    ),
+)
+COLOURS = Kind(
+    "a mapping to colours like '#0072B2'",
+    _is_mapping_to(lambda value: isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value) is not None),
+)
 FILES = Kind("a mapping to lists of files, each a path and a sha256", _is_mapping_to(_is_list_of(_is_file)))
 EVALUATION = Kind("a mapping of every_n_episodes, episodes and test_episodes to whole numbers", _is_evaluation)
 SESSIONS = Kind(
@@ -77,7 +89,7 @@ STUDY = {
     **{"created": WORD, "env_steps": WHOLE, "overrides": WORDS, "algorithms": FILES, "scenarios": WORDS},
     **{"seeds": WHOLES, "history": SESSIONS},
 }
-STUDY_MAY_HAVE = {"baseline": WORD, "tuned_on": WORDS, "scenario_files": FILES}
+STUDY_MAY_HAVE = {"baseline": WORD, "tuned_on": WORDS, "scenario_files": FILES, "names": LABELS, "colours": COLOURS}
 
 
 def check_record(path: Path, record: Any, needs: Mapping[str, Kind], may_have: Mapping[str, Kind]) -> dict[str, Any]:

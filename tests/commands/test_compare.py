@@ -60,6 +60,9 @@ def refusal(capsys: pytest.CaptureFixture[str], args: list[str]) -> str:
         (("--overrides", "data.env_steps=5"), "data.env_steps is set by the study itself"),
         (("--baseline", "mapo"), "--baseline: 'mapo' is not among --algorithms (did you mean mappo?)"),
         (("--tuned_on", "2s3x"), "unknown scenario '2s3x' (did you mean 2s3z?)"),
+        (("--names", "mapo=x"), "--names: 'mapo' is not among --algorithms (did you mean mappo?)"),
+        (("--names", "mappo"), "--names: 'mappo' is no NAME=TEXT"),
+        (("--colours", "mappo=red"), "--colours: must be a mapping to colours like '#0072B2', got {'mappo': 'red'}"),
         (("--protocol", "configs/study/critiks.yaml"), "did you mean configs/study/critics.yaml?"),
         (("--protocol", "configs/study/critics.yaml"), "--algorithms is set by --protocol configs/study/critics.yaml"),
         (("--protocol", "configs/mappo.yaml"), "unknown setting 'model'"),
@@ -103,13 +106,16 @@ def test_a_protocol_sets_what_the_options_would(tmp_path: Path) -> None:
         "overrides": [],
         "baseline": "tuned",
         "tuned_on": ["3m"],
+        "names": {"tuned": "MAPPO, tuned"},
+        "colours": {"tuned": "#0072B2", "mappo": "#000000"},
     }
     protocol.write_text(yaml.safe_dump(settings))
     grid = grid_of(read_options(["--out", "runs/x", "--protocol", str(protocol)]))
     tuned = {"mappo": [Path("configs/mappo.yaml")], "tuned": [Path("configs/mappo_tuned.yaml")]}
-    assert grid == Grid(tuned, ["3m", "8m"], [0, 1, 2], 1000, [], [], "tuned", ["3m"])
+    looks = {look: settings[look] for look in ("names", "colours")}
+    assert grid == Grid(tuned, ["3m", "8m"], [0, 1, 2], 1000, [], [], "tuned", ["3m"], **looks)
     record = grid.join(tmp_path / "new")
-    assert record["tuned_on"] == ["3m"]
+    assert record["tuned_on"] == ["3m"] and record | looks == record
     # stated before the first run: tests of the final win rate and of the steps, of mappo on 8m
     assert record["family"]["tests"] == 2 and record["family"]["algorithms"] == ["mappo"]
     assert record["family"]["scenarios"] == ["8m"] and record["family"]["correction"] == "Holm"
@@ -128,6 +134,7 @@ def test_a_protocol_sets_what_the_options_would(tmp_path: Path) -> None:
         ("scenarios", ["3m", "--allow_code", "/x/evil.py"], "scenarios: a value must not begin with a dash"),
         ("algorithms", ["mappo", "--out=/x"], "algorithms: a value must not begin with a dash"),
         ("tuned_on", ["-h"], "tuned_on: a value must not begin with a dash"),
+        ("names", {"--allow_code": "/x/evil.py"}, "names: a value must not begin with a dash"),
         ("seeds", -1, "seeds: a value must not begin with a dash"),
         ("baseline", "--launcher=ray", "baseline: a value must not begin with a dash"),
         ("allow_code", "/x/evil.py", "unknown setting 'allow_code'"),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from amal.commands.report import main
 from amal.study.analysis.tables import Bootstrap
@@ -50,6 +51,31 @@ def test_the_command_writes_everything(reported: tuple[Path, str]) -> None:
     assert all((Path(folder) / "run.json").exists() for folder in listed["folder"]) and len(listed) == 20
     mean = listed[(listed["algorithm"] == "amal") & (listed["scenario"] == "3m")]["final_win_rate"].mean()
     assert mean == pytest.approx(pd.read_csv(study / "report" / "summary.csv")["win_rate"][1])
+
+
+def test_names_and_colours_of_the_study_are_shown_and_change_no_number(
+    reported: tuple[Path, str], tmp_path: Path, cli: Cli, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = pd.read_csv(reported[0] / "report" / "summary.csv")
+    study = write_study(tmp_path / "study")
+    record = {"created": "now", "env_steps": 20000, "overrides": [], "algorithms": {"amal": [], "mappo": []}}
+    record |= {"scenarios": ["3m", "MMM"], "seeds": [0, 1, 2, 3, 4], "history": [{"code_version": "abc"}]}
+    record |= {"baseline": "mappo", "names": {"amal": "AMAL <as in the paper>"}, "colours": {"amal": "#123456"}}
+    (study / "study.yaml").write_text(yaml.safe_dump(record))
+    cli("report", study, "--resamples", 50)
+    assert "AMAL <as in the paper> is ahead of mappo" in capsys.readouterr().out
+    summary = pd.read_csv(study / "report" / "summary.csv")
+    assert set(summary["algorithm"]) == {"AMAL <as in the paper>", "mappo"}
+    pd.testing.assert_frame_equal(summary.drop(columns="algorithm"), plain.drop(columns="algorithm"))
+    figure = (study / "report" / "win_rate_3m.svg").read_text()
+    assert "#123456" in figure and "#d55e00" not in figure
+    twice, unknown = {"names": {"amal": "mappo"}}, {"colours": {"amal": "red"}}
+    for wrong, words in ((twice, "'mappo' would be the name"), (unknown, "like '#0072B2'")):
+        (study / "study.yaml").write_text(yaml.safe_dump(record | wrong))
+        with pytest.raises(SystemExit) as stop:
+            cli("report", study)
+        message = capsys.readouterr().err
+        assert stop.value.code == 2 and words in message and message.count("\n") == 1
 
 
 def test_equal_seeds_give_equal_files(reported: tuple[Path, str], tmp_path: Path, cli: Cli) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ class Comparison:
         family: number of planned tests (``amal.study.grid.runs.family``). P-values are corrected over all of them, also
             where fewer algorithms are shown or runs are missing.
         record: study.yaml, if there is one.
+        folders: of the algorithms in the study, by the names that study.yaml gives them for reports.
     """
 
     study: Path
@@ -46,6 +47,7 @@ class Comparison:
     tuned_on: Sequence[str]
     family: int
     record: Mapping[str, Any] | None
+    folders: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def baseline(self) -> str:
@@ -67,6 +69,22 @@ class Comparison:
     def counted_runs(self, algorithm: str) -> dict[str, list[Run]]:
         """The runs that enter aggregates, equally many of each counted scenario."""
         return {scenario: self.cell(algorithm, scenario)[: self.n_seeds] for scenario in self.counted}
+
+    def named(self) -> Comparison:
+        """The same with the names that study.yaml gives algorithms for reports. Raises ValueError if two are alike."""
+        record = self.record or {}
+        names = {folder: (record.get("names") or {}).get(folder, folder) for folder in self.algorithms}
+        folders = {name: folder for folder, name in names.items()}
+        if len(folders) < len(names):
+            twice = next(name for folder, name in names.items() if folders[name] != folder)
+            raise ValueError(f"{self.study / 'study.yaml'}: names: {twice!r} would be the name of two algorithms")
+        return replace(
+            self,
+            algorithms=[names[folder] for folder in self.algorithms],
+            runs=[replace(run, algorithm=names[run.algorithm]) for run in self.runs],
+            absent={(names[folder], *cell): state for (folder, *cell), state in self.absent.items()},
+            folders=folders,
+        )
 
     def is_used(self, run: Run) -> bool:
         return run.finished and run.seed in self.seeds[run.scenario]

@@ -7,8 +7,8 @@ another cell does not change them.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,14 +31,22 @@ UNBOUNDED = METRICS.keys() - {"win_rate"}
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Settings of the bootstrap; equal settings give equal numbers."""
+    """Settings of the bootstrap; equal settings give equal numbers.
+
+    Args:
+        resamples: how many.
+        seed: of the draws.
+        folders: of algorithms by the names that the report gives them, which change no numbers.
+    """
 
     resamples: int = statistics.RESAMPLES
     seed: int = 0
+    folders: Mapping[str, str] = field(default_factory=dict)
 
     def generator(self, *names: str) -> np.random.Generator:
         """A stream of its own for each name."""
-        return np.random.default_rng([self.seed, zlib.crc32("/".join(names).encode())])
+        folders = [self.folders.get(name, name) for name in names]
+        return np.random.default_rng([self.seed, zlib.crc32("/".join(folders).encode())])
 
     def mean(self, values: FloatArray, *names: str, bounds: Bounds = statistics.WIN_RATES) -> Interval:
         """Of the mean of values [run] within bounds; NaN where the bounds leave no room."""

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
@@ -121,6 +121,8 @@ class Grid:
         allowed_code: see ``Cell``; it is not recorded, so that every ``compare`` has to allow it again.
         baseline: the algorithm that the report compares the others with.
         tuned_on: scenarios that the report draws no conclusions from.
+        names: of algorithms in reports, by label.
+        colours: of algorithms in reports, by label, like #0072B2.
     """
 
     algorithms: Mapping[str, Sequence[Path]]
@@ -131,6 +133,8 @@ class Grid:
     allowed_code: Sequence[str] = ()
     baseline: str | None = None
     tuned_on: Sequence[str] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    colours: Mapping[str, str] = field(default_factory=dict)
 
     def cells(self, study: Path) -> list[Cell]:
         """All cells, by seed first: the algorithms advance together and the first seed is complete early."""
@@ -169,6 +173,8 @@ class Grid:
             "seeds": list(self.seeds),
             "baseline": self.baseline,
             "tuned_on": list(self.tuned_on),
+            "names": dict(self.names),
+            "colours": dict(self.colours),
         }
 
     def join(self, study: Path) -> dict[str, Any]:
@@ -194,6 +200,13 @@ class Grid:
         if self.baseline is not None and self.baseline not in old["algorithms"]:
             hint = nearest(self.baseline, list(old["algorithms"]))
             raise StudyError(f"--baseline: {self.baseline!r} is not among --algorithms{hint}")
+        for look in ("names", "colours"):  # which may change at any time
+            old[look] = {**(old.get(look) or {}), **new[look]}
+            if (unknown := next((name for name in new[look] if name not in old["algorithms"]), None)) is not None:
+                hint = nearest(unknown, list(old["algorithms"]))
+                raise StudyError(f"--{look}: {unknown!r} is not among --algorithms{hint}")
+            if not (kind := STUDY_MAY_HAVE[look]).accepts(old[look]):
+                raise StudyError(f"--{look}: must be {kind.words}, got {old[look]}")
         old["scenario_files"] = {**new["scenario_files"], **old.get("scenario_files", {})}
         old["scenarios"] += added.get("scenarios", [])
         old["seeds"] = sorted({*old["seeds"], *new["seeds"]})

@@ -19,7 +19,7 @@ def notes(comparison: Comparison) -> list[str]:
     """One sentence or two each."""
     found = [_rank_test(comparison)] if comparison.counted and len(comparison.algorithms) > 1 else []
     planned = (comparison.record or {}).get("baseline")
-    if planned not in (None, comparison.baseline):
+    if planned not in (None, comparison.folders.get(comparison.baseline, comparison.baseline)):
         found.append(
             f"The study was planned with {planned} as the baseline. Comparisons with {comparison.baseline} were not "
             "planned and are exploratory."

@@ -105,7 +105,9 @@ def draw_figures(
     comparison: Comparison, efficiency: pd.DataFrame, out: Path, bootstrap: Bootstrap
 ) -> dict[str, list[Path]]:
     """Draw all figures as PNG, SVG and PDF. Returns the SVG files by section of the page."""
-    style = styles(comparison.algorithms)
+    folders = {name: comparison.folders.get(name, name) for name in comparison.algorithms}
+    by_folder = styles(list(folders.values()), (comparison.record or {}).get("colours") or {})
+    style = {name: by_folder[folder] for name, folder in folders.items()}
     steps, sections = "environment steps", {}
     if comparison.counted:
         plot_lines(
