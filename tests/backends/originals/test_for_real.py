@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def refusal(scenario: str, backend: str, **options: Any) -> str:
 def test_smaclite_shows_what_the_embedded_simulator_shows(need: Need, scenario: str) -> None:
     need("smaclite")
     theirs, ours = WorkerBattles("smaclite", scenario, 1), VectorBattle(scenario, 1)
-    assert theirs.spec == ours.spec
+    assert theirs.spec == replace(ours.spec, layout=None), "the sizes; names of features come from our simulator only"
     theirs.reset()
     ours.reset()
     for name in ("obs", "state", "available_actions"):
