@@ -164,6 +164,7 @@ class EpisodeBatch:
     dead_allies: torch.Tensor  # [B] int64
     dead_enemies: torch.Tensor  # [B] int64
     progress: float  # share of the training budget that was used before this batch, in [0, 1]
+    greedy: bool = False  # no action was drawn
     snapshots: torch.Tensor | None = None  # [B, T+1, K] uint8, of the embedded simulator, where they were asked for
 
     @classmethod
@@ -200,6 +201,6 @@ class EpisodeBatch:
         return self._each(lambda tensor: tensor[episodes])
 
     def _each(self, change: Callable[[Any], torch.Tensor]) -> EpisodeBatch:
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "progress"}
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("progress", "greedy")}
         changed = {name: change(tensor) for name, tensor in tensors.items() if tensor is not None}
-        return EpisodeBatch(**changed, progress=self.progress)
+        return EpisodeBatch(**changed, progress=self.progress, greedy=self.greedy)

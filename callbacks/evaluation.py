@@ -20,8 +20,6 @@ from amal.types import EpisodeBatch
 from datamodules.budget import Budget
 from datamodules.rollout import budget_of, source_of
 
-OF_SAMPLED = ("win_rate", "return_mean")  # what is kept of the episodes with sampled actions
-
 
 class Evaluation(Callback):
     """Plays greedy episodes at the first update after every so many training episodes, and when training ends; then
@@ -78,7 +76,8 @@ class Evaluation(Callback):
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Algorithm)
         budget = budget_of(trainer)
-        found = self._play(trainer, pl_module) if trainer.is_global_zero else {}
+        episodes = source_of(trainer).play_both_ways(pl_module, number=len(self.rows))
+        found = measure(episodes) if trainer.is_global_zero else {}
         results: dict[str, float] = trainer.strategy.broadcast(found)
         counts = {**budget.used, "wall_seconds": round(budget.wall_seconds, 3)}
         self.rows.append({**counts, **results})
@@ -87,12 +86,6 @@ class Evaluation(Callback):
         if trainer.is_global_zero:
             with replacing(Path(trainer.default_root_dir) / "evaluations.csv") as part:
                 self.table.to_csv(part, index=False)
-
-    def _play(self, trainer: Trainer, actor: Algorithm) -> dict[str, float]:
-        source, number = source_of(trainer), len(self.rows)
-        greedy = measure(source.play_evaluation(actor, number=number))
-        sampled = measure(source.play_evaluation(actor, number=number, sampled=True))
-        return greedy | {f"sampled_{name}": sampled[name] for name in OF_SAMPLED}
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}

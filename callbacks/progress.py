@@ -147,8 +147,9 @@ class TrainingProgress(ProgressBar):
         part = int(PARTS * progress)
         if is_best or part > self._part:
             self._console.print(
-                f"{row['env_steps']:>10,.0f} steps · win rate {row['win_rate']:4.0%} · return {row['return_mean']:5.1f}"
-                f" · length {row['episode_length']:3.0f} · {speed:,.0f}/s{' · best' if is_best else ''}",
+                f"{row['env_steps']:>10,.0f} steps · win rate {row['win_rate']:4.0%}, sampled"
+                f" {row['sampled_win_rate']:4.0%} · return {row['return_mean']:5.1f} · {speed:,.0f}/s"
+                f"{' · best' if is_best else ''}",
                 highlight=False,
                 soft_wrap=True,
             )

@@ -39,12 +39,12 @@ class Budget:
 
     @property
     def progress(self) -> float:
-        """Share that is used, in [0, 1]; 0 without a budget."""
+        """Share that is used, in [0, 1]; 1 without a budget, for then a team plays and does not train."""
         if self.episodes_limit is not None:
             return min(1.0, self.episodes / self.episodes_limit)
         if self.env_steps_limit is not None:
             return min(1.0, self.env_steps / self.env_steps_limit)
-        return 0.0
+        return 1.0
 
     @property
     def is_met(self) -> bool:

@@ -143,6 +143,13 @@ class EpisodeSource:
             self._evaluation_recorder.battle = battle
             yield self._play(self._evaluation_recorder, actor, count, generator)
 
+    def play_both_ways(
+        self, actor: Actor, stream: Stream = "evaluation", episodes: int = VALIDATION_EPISODES, number: int = 0
+    ) -> Iterator[EpisodeBatch]:
+        """Greedy episodes, then the same battles with sampled actions; arguments as of ``play_evaluation``."""
+        for sampled in (False, True):
+            yield from self.play_evaluation(actor, stream, episodes, number, sampled)
+
     @property
     def restarts(self) -> int:
         """How often a process of another back end was replaced in this session."""

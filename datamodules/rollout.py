@@ -102,15 +102,15 @@ class RolloutDataModule(LightningDataModule):
         return self._evaluation_loader("test", TEST_EPISODES)
 
     def predict_dataloader(self) -> DataLoader[EpisodeBatch]:
-        """The episodes that ``validate`` plays."""
-        return self._evaluation_loader("evaluation", VALIDATION_EPISODES)
+        """The greedy episodes that ``validate`` plays."""
+        return _loader(lambda: self.source.play_evaluation(self._actor()), batches_of(VALIDATION_EPISODES))
 
     def _training_batches(self) -> Iterator[EpisodeBatch]:
         while not self.budget.is_met:
             yield self.source.play_training(self._actor())
 
     def _evaluation_loader(self, stream: Any, episodes: int) -> DataLoader[EpisodeBatch]:
-        return _loader(lambda: self.source.play_evaluation(self._actor(), stream, episodes), batches_of(episodes))
+        return _loader(lambda: self.source.play_both_ways(self._actor(), stream, episodes), 2 * batches_of(episodes))
 
     def teardown(self, stage: str) -> None:
         self.source.close()

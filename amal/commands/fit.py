@@ -261,6 +261,8 @@ class TrainingCLI(LightningCLI):
                         refuse_to_go_back(Path(config.ckpt_path), self.checkpoint)
                 else:
                     self.model.load_state_dict(self.checkpoint["state_dict"])
+                    used = self.checkpoint.get("RolloutDataModule", {})  # how far training was, for who explores by it
+                    self.datamodule.budget.use(used.get("env_steps", 0), used.get("episodes", 0))
         except (ValueError, TypeError, OSError, ImportError, MisconfigurationException) as error:
             fail(str(error))
         except (RuntimeError, MemoryError) as error:

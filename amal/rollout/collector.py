@@ -86,7 +86,7 @@ class EpisodeRecorder:
         check_whole(1, self.max_episodes, episodes=episodes)
         # a step's few rows are done sooner than a second thread wakes
         with one_thread():
-            return self._batch(*self._play(actor, episodes, generator, progress, watch), progress)
+            return self._batch(*self._play(actor, episodes, generator, progress, watch), progress, generator is None)
 
     def _play(
         self,
@@ -169,7 +169,9 @@ class EpisodeRecorder:
         dead_allies, dead_enemies = (int(self.battle.dead(side)[e]) for side in ("ally", "enemy"))
         return _Episode(length, bool(self.battle.won[e]), dead_allies, dead_enemies)
 
-    def _batch(self, arrays: dict[str, np.ndarray], played: list[_Episode], progress: float) -> EpisodeBatch:
+    def _batch(
+        self, arrays: dict[str, np.ndarray], played: list[_Episode], progress: float, greedy: bool
+    ) -> EpisodeBatch:
         lengths = np.array([episode.length for episode in played])
         longest = int(lengths.max())
         trimmed = {name: array[:, : longest + self._fields[name].is_view] for name, array in arrays.items()}
@@ -181,7 +183,8 @@ class EpisodeRecorder:
         }
         tensors = trimmed | outcomes | {"mask": np.arange(longest) < lengths[:, None]}
         with torch.inference_mode(False):  # inference tensors could not be trained on
-            return EpisodeBatch(**{name: torch.from_numpy(x) for name, x in tensors.items()}, progress=progress)
+            recorded = {name: torch.from_numpy(x) for name, x in tensors.items()}
+            return EpisodeBatch(**recorded, progress=progress, greedy=greedy)
 
 
 def record_battle(

@@ -24,7 +24,10 @@ from amal.runtime.program import program
 from amal.runtime.trusted_code import OPTION, permissions
 
 # What a checkpoint holds besides its tensors, as far as commands look into it.
-PLAYED = {"RolloutDataModule": dict, "RolloutDataModule.scenario": dict}
+PLAYED = {
+    **dict.fromkeys(("RolloutDataModule", "RolloutDataModule.scenario"), dict),
+    **dict.fromkeys(("RolloutDataModule.env_steps", "RolloutDataModule.episodes"), int),
+}
 
 
 class CheckpointError(ValueError):

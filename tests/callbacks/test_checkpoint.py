@@ -18,10 +18,10 @@ def test_the_best_has_the_weights_that_won_most_and_saw_more(
     cli: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     win_rates = (0.0, 0.5, 0.25, 0.5, 0.25)
-    # of the greedy team, and after it of the sampling one, which does not count
-    scripted = iter([rate for win_rate in win_rates for rate in (win_rate, 1.0 - win_rate)])
+    # the sampling team's rate does not count
+    scripted = iter([{"win_rate": rate, "sampled_win_rate": 1.0 - rate} for rate in win_rates])
     played = callbacks.evaluation.measure
-    monkeypatch.setattr(callbacks.evaluation, "measure", lambda them: played(them) | {"win_rate": next(scripted)})
+    monkeypatch.setattr(callbacks.evaluation, "measure", lambda them: played(them) | next(scripted))
     short = ("--data.episodes", "20", "--data.episodes_per_update", "4", "--data.num_envs", "4", "--data.episode_limit")
     every = ("--evaluation.every_n_episodes", "4", "--checkpoint.every_n_episodes", "4")
     run = tmp_path / "run"

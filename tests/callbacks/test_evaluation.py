@@ -25,7 +25,7 @@ WIN_RATES = (0.0, 0.5, 0.25, 0.5, 0.25, 0.0)
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluations find the win rates above, and then none at all."""
-    played, found = callbacks.evaluation.measure, iter([rate for rate in WIN_RATES for _ in range(2)])
+    played, found = callbacks.evaluation.measure, iter(WIN_RATES)
     monkeypatch.setattr(callbacks.evaluation, "measure", lambda them: played(them) | {"win_rate": next(found, 0.0)})
 
 

@@ -24,14 +24,18 @@ def test_lines_are_of_each_tenth_and_of_each_new_best(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     played = callbacks.evaluation.measure
-    found = iter([rate for number in range(60) for rate in 2 * [1.0 if number == 44 else 0.5 if number > 30 else 0.25]])
-    monkeypatch.setattr(callbacks.evaluation, "measure", lambda them: played(them) | {"win_rate": next(found)})
+    greedy = [1.0 if number == 44 else 0.5 if number > 30 else 0.25 for number in range(60)]
+    found = iter([{"win_rate": rate, "sampled_win_rate": 1.0 - rate} for rate in greedy])  # the greedy one is the best
+    monkeypatch.setattr(callbacks.evaluation, "measure", lambda them: played(them) | next(found))
     cli("fit", "--config", "configs/mappo.yaml", *MANY, "--evaluation.every_n_episodes=2", "--out", tmp_path / "run")
     lines = [line for line in capfd.readouterr().err.splitlines() if "win rate" in line]
     evaluations = pd.read_csv(tmp_path / "run" / "evaluations.csv")
     told = [int(line.split("steps")[0].replace(",", "")) for line in lines]
     expected = [0, 5, 11, 17, 23, 29, 31, 35, 41, 44, 47, 53, 59]
     assert len(evaluations) == 60 and told == evaluations["env_steps"].iloc[expected].tolist()
+    shown = [re.search(r"win rate +(\d+)%, sampled +(\d+)% · ", line) for line in lines]
+    rates = [tuple(int(rate) for rate in found.groups()) for found in shown if found]
+    assert rates == [(100 * greedy[number], 100 * (1 - greedy[number])) for number in expected]
     assert [line.endswith(" · best") for line in lines] == [number in (0, 31, 44) for number in expected]
     assert max(map(len, lines)) <= 80
 

@@ -100,12 +100,15 @@ def distinct(starts: list[Tensor]) -> int:
 
 
 def test_test_episodes_are_320_other_ones_than_those_of_evaluations() -> None:
+    """Played greedily, then with sampled actions."""
     data = data_module(scenario="terran_5_vs_5", episode_limit=1)
-    tested = first_states(data.test_dataloader())
-    assert [len(starts) for starts in tested] == [32] * 10
+    batches = list(data.test_dataloader())
+    assert [batch.greedy for batch in batches] == [True] * 10 + [False] * 10
+    tested, sampled = first_states(batches[:10]), first_states(batches[10:])
+    assert [len(starts) for starts in tested] == [32] * 10 and torch.equal(torch.cat(tested), torch.cat(sampled))
     evaluated = first_states(evaluate(data))
     assert distinct([*tested, *evaluated]) == 320 + 32
-    assert torch.equal(torch.cat(first_states(data.test_dataloader())), torch.cat(tested))
+    assert torch.equal(torch.cat(first_states(data.test_dataloader())[:10]), torch.cat(tested))
 
 
 def test_each_evaluation_has_battles_of_its_own_and_always_the_same() -> None:

@@ -9,7 +9,9 @@ from amal.rollout.statistics import BattleStatistics
 from amal.types import EpisodeBatch
 
 
-def episodes(lengths: list[int], ends: list[str], dead_allies: list[int], dead_enemies: list[int]) -> EpisodeBatch:
+def episodes(
+    lengths: list[int], ends: list[str], dead_allies: list[int], dead_enemies: list[int], greedy: bool = True
+) -> EpisodeBatch:
     """Episodes of two agents, with a reward of 1 in every step and more in the padding."""
     b, t = len(lengths), max(lengths)
     mask = torch.arange(t) < torch.tensor(lengths)[:, None]
@@ -29,6 +31,7 @@ def episodes(lengths: list[int], ends: list[str], dead_allies: list[int], dead_e
         dead_allies=torch.tensor(dead_allies),
         dead_enemies=torch.tensor(dead_enemies),
         progress=0.0,
+        greedy=greedy,
     )
 
 
@@ -47,3 +50,14 @@ def test_a_truncated_battle_is_no_victory_and_every_mean_is_over_episodes() -> N
             "dead_enemies": 1.5,
         }
     )
+
+
+def test_sampled_episodes_have_a_win_rate_of_their_own_and_change_no_greedy_one() -> None:
+    statistics = BattleStatistics()
+    statistics.update(episodes([4, 2], ["won", "lost"], [0, 2], [2, 1]))
+    greedy = {name: float(value) for name, value in statistics.compute().items()}
+    statistics.update(episodes([3, 3, 9], ["won", "won", "lost"], [0, 0, 2], [2, 2, 0], greedy=False))
+    statistics.update(episodes([1], ["won"], [0], [2], greedy=False)[:1].to("cpu"))  # which forget no mark
+    sampled = {"sampled_win_rate": 3 / 4, "sampled_return_mean": 4.0}
+    found = {name: float(value) for name, value in statistics.compute().items()}
+    assert found == pytest.approx(greedy | sampled)

@@ -89,19 +89,23 @@ def test_a_state_that_training_cannot_go_on_from_is_refused_and_leaves_the_run(
 
 
 @pytest.mark.parametrize("command", ["validate", "test"])
-def test_playing_looks_at_the_weights_only(
+def test_playing_looks_at_the_weights_and_at_how_far_training_was(
     cli: Cli, run: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     path = run / "checkpoints" / "last.ckpt"
     content, told = torch.load(path, weights_only=True), []
     for damage in ({}, {"loops": {"fit_loop": 3}, "callbacks": 5, "pytorch-lightning_version": "x", "epoch": "x"}):
         content |= damage
-        content["RolloutDataModule"] |= {"env_steps": "x", "processes": ["x"]} if damage else {}
+        content["RolloutDataModule"] |= {"processes": ["x"], "wall_seconds": "x"} if damage else {}
         torch.save(content, path)
         capsys.readouterr()
         resume(cli, run, command=command)
         told.append(capsys.readouterr().out)
     assert "eval/win_rate" in told[0] and told[0] == told[1]
+    for count in ("env_steps", "episodes"):  # which a team that samples explores by
+        words = f"damaged or not written here: RolloutDataModule.{count} is a str and no int"
+        refused(cli, run, capsys, lambda c, count=count: c["RolloutDataModule"].update({count: "x"}), words, command)
+        torch.save(content, path)
 
 
 def first(content: dict[str, Any]) -> str:
