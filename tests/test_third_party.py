@@ -45,6 +45,26 @@ def test_maskable_ppo_finds_the_method_it_asks_for() -> None:
     assert callable(ParallelBattleEnv.action_masks)
 
 
+def test_the_command_for_epymarl_starts_it_with_the_python_of_its_environment(tmp_path: Path) -> None:
+    """Word for word, in a folder with what the commands before it leave."""
+    section = PAGE.read_text().split("## EPyMARL")[1]
+    command = re.findall(r"^PATH=.* bash docs/third_party/.*$", section, re.MULTILINE)[0]
+    source, python = tmp_path / "epymarl" / "src", tmp_path / ".venv-epymarl" / "bin" / "python"
+    (source / "envs").mkdir(parents=True)
+    python.parent.mkdir(parents=True)
+    wrapper = source / "envs" / "smaclite_wrapper.py"
+    wrapper.write_text('import smaclite  # noqa\nenv = gym.make(f"smaclite/{map_name}-v0")\n')
+    (source / "main.py").touch()
+    python.write_text('#!/bin/sh\necho "$0" "$@"\n')
+    python.chmod(0o755)
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"{python} src/main.py --config=mappo ") and "map_name=3m t_max=40000" in done.stdout
+    assert wrapper.read_text() == 'import amal.envs  # noqa\nenv = gym.make(f"amal/{map_name}-v0")\n'
+    bare = subprocess.run(["bash", PAGE.parent / "third_party" / "epymarl_mappo.sh"], capture_output=True, text=True)
+    assert bare.returncode != 0 and "a checkout of EPyMARL is missing" in bare.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
 def test_a_recipe_trains(recipe: Path, tmp_path: Path) -> None:
