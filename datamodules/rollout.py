@@ -55,7 +55,7 @@ class RolloutDataModule(LightningDataModule):
         backend: Backend = "embedded",
         backend_options: dict[str, Any] | None = None,
         opponent: str | None = None,
-        random_delay: bool | list[int] = False,
+        random_delay: bool | list[int] | Any = False,  # Any: else the parser refuses, and cannot say what is allowed
         snapshots: bool = False,
     ) -> None:
         super().__init__()

@@ -96,7 +96,10 @@ def with_random_delay(scenario: Scenario, random_delay: bool | Sequence[int]) ->
     if random_delay is True:
         return replace(scenario, random_delay=scenario.random_delay or RANDOM_DELAY)
     if not isinstance(random_delay, list | tuple):
-        raise ValueError(f"random_delay must be True, False or [least, most] in ticks, got {random_delay!r}")
+        raise ValueError(
+            f"random_delay must be true, false or [least, most], whole numbers of ticks from -{MOST_DELAY} to "
+            f"{MOST_DELAY}, got {random_delay!r}"
+        )
     return replace(scenario, random_delay=bounds(random_delay, "random_delay", MOST_DELAY))
 
 
