@@ -48,7 +48,8 @@ def test_the_command_writes_everything(reported: tuple[Path, str]) -> None:
     counts = {tex.count(word) for word in (r"\begin{table}", r"\bottomrule", r"\caption{", r"\label{")}
     assert len(counts) == 1 and "amal & 0.94 [0.5" in tex and "over 5 seeds" in tex
     listed = pd.read_csv(study / "report" / "runs.csv")
-    assert all((Path(folder) / "run.json").exists() for folder in listed["folder"]) and len(listed) == 20
+    assert all((study / folder / "run.json").exists() for folder in listed["folder"]) and len(listed) == 20
+    assert not any(Path(folder).is_absolute() for folder in listed["folder"])
     mean = listed[(listed["algorithm"] == "amal") & (listed["scenario"] == "3m")]["final_win_rate"].mean()
     assert mean == pytest.approx(pd.read_csv(study / "report" / "summary.csv")["win_rate"][1])
 
@@ -164,7 +165,7 @@ def test_runs_from_anywhere_are_compared(
     cli("report", *folders, "--resamples", 50)
     listed = pd.read_csv(tmp_path / "report" / "runs.csv")
     assert listed["algorithm"].tolist() == ["amal", "amal", "mappo", "mappo"]
-    assert sorted(listed["folder"]) == sorted(map(str, folders))
+    assert sorted(listed["folder"]) == sorted(folder.name for folder in folders)  # below the folder of them all
     cli("report", f"new={folders[0]}", f"mappo={folders[2]}", "--resamples", 50, "--out", tmp_path / "other")
     assert set(pd.read_csv(tmp_path / "other" / "summary.csv")["algorithm"]) == {"new", "mappo"}
     capsys.readouterr()

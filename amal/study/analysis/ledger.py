@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,15 @@ import pandas as pd
 
 from amal.study.analysis.comparison import Comparison
 from amal.study.analysis.efficiency import threshold
-from amal.study.analysis.scores import Axis, Run, area_under_curve, final_score, read_metrics, steps_to_threshold
+from amal.study.analysis.scores import (
+    SAMPLED,
+    Axis,
+    Run,
+    area_under_curve,
+    final_score,
+    read_metrics,
+    steps_to_threshold,
+)
 from amal.study.analysis.tables import METRICS, Bootstrap, budget, with_interval
 
 TOTALS = ["wall_seconds", "env_steps", "episodes", "env_steps_per_second", "peak_memory_mb"]
@@ -74,10 +84,10 @@ def _win_rate_by(run: Run, axis: Axis, end: float) -> float:
 
 
 def runs(comparison: Comparison) -> pd.DataFrame:
-    """A row per run, and per cell without one: folder, state and scores."""
+    """A row per run, and per cell without one: folder, relative to the study's, state and scores."""
     rows = [_run_row(comparison, run) for run in comparison.runs]
     for (algorithm, scenario, seed), state in comparison.absent.items():
-        folder = comparison.study / algorithm / scenario / f"seed_{seed}"
+        folder = f"{algorithm}/{scenario}/seed_{seed}"
         rows.append({**_place(algorithm, scenario, seed), "state": state, "in_statistics": False, "folder": folder})
     return pd.DataFrame(rows).sort_values(["scenario", "algorithm", "seed"], ignore_index=True)
 
@@ -88,10 +98,13 @@ def _place(algorithm: str, scenario: str, seed: int) -> dict[str, Any]:
 
 def _run_row(comparison: Comparison, run: Run) -> dict[str, Any]:
     row = {**_place(run.algorithm, run.scenario, run.seed), "state": run.record["outcome"]}
-    row |= {"in_statistics": comparison.is_used(run), "evaluations": len(run.evaluations), "folder": run.path}
+    folder = Path(os.path.relpath(run.path, comparison.study)).as_posix()
+    row |= {"in_statistics": comparison.is_used(run), "evaluations": len(run.evaluations), "folder": folder}
     row |= {name: run.record["totals"].get(name) for name in TOTALS}
     if run.finished:
         row |= {f"final_{name}": final_score(run, column) for name, column in METRICS.items()}
+        if SAMPLED in run.evaluations:
+            row[f"final_{SAMPLED}"] = final_score(run, SAMPLED)
         until = budget(comparison, run.scenario) if comparison.is_used(run) else None
         row["auc"] = area_under_curve(run, until=until)
     target = threshold(comparison, run.scenario)

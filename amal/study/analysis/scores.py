@@ -19,6 +19,7 @@ Axis = Literal["env_steps", "episodes", "wall_seconds"]
 
 COLUMNS = ["env_steps", "episodes", "wall_seconds", "win_rate", "return_mean", "return_std", "episode_length"]
 COLUMNS += ["dead_allies", "dead_enemies"]
+SAMPLED = "sampled_win_rate"  # which evaluations have since they play both ways
 FINAL_EVALUATIONS = 5  # whose mean is a final score
 ARRIVAL_EVALUATIONS = 3  # whose mean has to reach a threshold
 _DECIMALS = 12  # two runs with the same evaluations in another order differ by rounding, and are a tie
@@ -153,11 +154,12 @@ def _read_evaluations(path: Path, required: bool) -> pd.DataFrame:
     if not required and not path.exists():
         return pd.DataFrame(columns=COLUMNS, dtype=np.float64)
     rows = _table(path, COLUMNS)
-    rows = rows.assign(**_numbers(path, rows[COLUMNS]))
+    known = [*COLUMNS, *({SAMPLED} & {*rows})]
+    rows = rows.assign(**_numbers(path, rows[known]))
     broken = [name for name in COLUMNS if not np.isfinite(rows[name]).all()]
     if broken:
         raise ValueError(f"{path}: holds gaps or infinite values in {', '.join(broken)}")
-    if not rows["win_rate"].between(0.0, 1.0).all():
+    if not all(rows[name].dropna().between(0.0, 1.0).all() for name in known if name.endswith("win_rate")):
         raise ValueError(f"{path}: holds win rates outside [0, 1]")
     if required and rows.empty:
         raise ValueError(f"{path}: holds no evaluation")

@@ -7,7 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from amal.study.analysis.ledger import cost, diagnostics
+from amal.study.analysis.comparison import compare_runs
+from amal.study.analysis.ledger import cost, diagnostics, runs
+from amal.study.analysis.scores import read_lone_run
+from amal.study.analysis.tables import summary
 from tests.study.studies import BOOTSTRAP, EVALUATIONS, of, write_run, write_study
 
 
@@ -38,3 +41,26 @@ def test_diagnostics_are_means_of_what_was_logged(tmp_path: Path) -> None:
     table = diagnostics(of(study)).set_index(["algorithm", "metric"])
     assert table.loc[("amal", "train/entropy"), "mean"] == pytest.approx(0.5)
     assert table["seeds"].tolist() == [1, 1, 2, 2] and ("amal", "env_steps") not in table.index
+
+
+def test_the_folder_of_a_run_is_told_relative_to_its_study_wherever_that_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = write_study(tmp_path / "study", seeds=1, scenarios=["3m"])
+    monkeypatch.chdir(tmp_path)
+    for place in (study, Path("study")):
+        assert runs(of(place))["folder"].tolist() == ["amal/3m/seed_0", "mappo/3m/seed_0"]
+    lone = [read_lone_run(Path("study") / name / "3m" / "seed_0") for name in ("amal", "mappo")]
+    assert runs(compare_runs(lone))["folder"].tolist() == ["amal/3m/seed_0", "mappo/3m/seed_0"]
+
+
+def test_sampled_win_rates_stand_beside_the_greedy_ones_where_runs_have_them(tmp_path: Path) -> None:
+    study = write_study(tmp_path, seeds=2, scenarios=["3m"])
+    for seed in range(2):
+        path = study / "amal" / "3m" / f"seed_{seed}" / "evaluations.csv"
+        rates = [0.0] * (EVALUATIONS - 5) + [0.1, 0.2, 0.3, 0.4, 0.5 + seed / 2]
+        pd.read_csv(path).assign(sampled_win_rate=rates).to_csv(path, index=False)
+    listed = runs(of(study)).set_index("algorithm")["final_sampled_win_rate"]
+    assert listed["amal"].tolist() == pytest.approx([0.3, 0.4]) and listed["mappo"].isna().all()
+    shown = summary(of(study), BOOTSTRAP).set_index("algorithm")["sampled_win_rate"]
+    assert shown["amal"] == pytest.approx(0.35) and pd.isna(shown["mappo"])
