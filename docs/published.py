@@ -1,10 +1,11 @@
-"""What a published study's files still tell with today's statistics: what docs/verdict.md states.
+"""What a published study's files still tell with today's statistics: what docs/verdict.md and docs/critics.md state.
 
     python docs/published.py docs/results/amal/verdict
+    python docs/published.py docs/results/norms
 
-First its tests, corrected over all that study.yaml planned, from the p-values in summary.csv and sample_efficiency.csv.
-Then the ratios of steps to the threshold, from each run's steps in sample_efficiency.csv. Final win rates of single
-runs are in no file.
+First its final win rates, greedy / sampled, where summary.csv has both. Then its tests, corrected over all that
+study.yaml planned, from the p-values in summary.csv and sample_efficiency.csv. Last the ratios of steps to the
+threshold, from each run's steps in sample_efficiency.csv. Final win rates of the verdict's single runs are in no file.
 """
 
 from __future__ import annotations
@@ -52,6 +53,19 @@ def correct_p_values(folder: Path, final: str) -> pd.DataFrame:
     return rows.sort_values("p", ignore_index=True)
 
 
+def win_rates(folder: Path) -> pd.DataFrame:
+    """Final win rates by algorithm and scenario, greedy [95 % interval] / sampled."""
+    record, table = plan(folder), pd.read_csv(folder / "summary.csv").set_index(["algorithm", "scenario"])
+
+    def words(algorithm: str, scenario: str) -> str:
+        row = table.loc[(algorithm, scenario)]
+        greedy = f"{row.win_rate:.2f} [{row.win_rate_low:.2f}, {row.win_rate_high:.2f}]"
+        return f"{greedy} / {row.sampled_win_rate:.2f}"
+
+    cells = [[words(algorithm, scenario) for scenario in record["scenarios"]] for algorithm in record["algorithms"]]
+    return pd.DataFrame(cells, index=list(record["algorithms"]), columns=record["scenarios"])
+
+
 def ratios(folder: Path) -> pd.DataFrame:
     """Ratios of steps to the baseline's with the report's interval, of each scenario and as their geometric mean."""
     record, bootstrap = plan(folder), Bootstrap()
@@ -82,6 +96,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Say what a published study's files tell with today's statistics.")
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
+    if "sampled_win_rate" in pd.read_csv(options.folder / "summary.csv"):
+        print(win_rates(options.folder).to_string(), end="\n\n")
     for test in ("welch_p", "mann_whitney_p"):
         found = correct_p_values(options.folder, test)
         print(f"{test} and {ARRIVAL}, {found.attrs['tests']} planned tests:")

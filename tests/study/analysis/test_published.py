@@ -5,11 +5,12 @@ from __future__ import annotations
 import runpy
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from tests.conftest import ROOT
 
-VERDICT = ROOT / "docs" / "results" / "amal" / "verdict"
+VERDICT, NORMS = ROOT / "docs" / "results" / "amal" / "verdict", ROOT / "docs" / "results" / "norms"
 
 
 def script(name: str) -> dict[str, Any]:
@@ -31,6 +32,30 @@ def test_the_verdicts_intervals_of_steps_are_todays() -> None:
     assert len(found) == 15
     for row in found.itertuples():
         assert f"{row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}]" in page, row
+
+
+def test_the_norms_win_rates_and_p_values_are_those_of_the_published_files() -> None:
+    page = " ".join((ROOT / "docs" / "critics.md").read_text().split())
+    found = script("published.py")["win_rates"](NORMS)
+    names = {"mappo": "as shipped", "all": "all three"}
+    for algorithm, cells in found.iterrows():
+        assert f"| {names.get(algorithm, f'`{algorithm}`')} | {' | '.join(cells)} |" in page
+    runs = pd.read_csv(NORMS / "runs.csv").groupby(["algorithm", "scenario"])["final_sampled_win_rate"]
+    assert (runs.count() == 10).all()
+    for (algorithm, scenario), rate in runs.mean().items():
+        assert found.loc[algorithm, scenario].endswith(f" / {rate:.2f}")
+    decide, second = (
+        script("published.py")["correct_p_values"](NORMS, f"{test}_p") for test in ("welch", "mann_whitney")
+    )
+    assert (decide["p_holm"] > 0.05).all() and f"{len(second)} tests" in page
+    significant = second[second["p_holm"] < 0.05]
+    assert [*zip(significant["algorithm"], significant["scenario"], strict=True)] == [
+        ("all", "3m"),
+        ("layer_norm", "3m"),
+    ]
+    for table in (decide, second):
+        first, then = (f"{p:.2g}" for p in table["p_holm"][:2])
+        assert f"{first} and {then}" in page or f"{first} (`all` on 3m) and {then} (`layer_norm` on 3m)" in page
 
 
 @pytest.mark.parametrize("interval", ["percentile bootstrap", "**percentile, ½ run at the bounds**"])
