@@ -32,5 +32,31 @@ def test_the_script_tells_distribution_and_spread_of_each_cell(
     # half of the last three evaluations won: in the evaluations 6 and 10
     assert table.loc["without_delay", "log_steps_spread"] == pytest.approx(0.361, abs=1e-3)
     assert (out / "chance.png").stat().st_size > 5000 and "without_delay" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="no finished run in"):
-        main(tmp_path / "nowhere", out)
+    main(out, tmp_path / "again")  # from the rows that it has written
+    for file in ("runs.csv", "chance.csv", "chance.png"):
+        assert (tmp_path / "again" / file).read_bytes() == (out / file).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "arguments are required: STUDY, OUT"),
+        (["nowhere", "out"], "nowhere: no finished run in ALGORITHM/SCENARIO/seed_K, and no runs.csv"),
+        (["docs/results/norms", "out"], "docs/results/norms/runs.csv: is no table of the chance study"),
+    ],
+)
+def test_bad_input_is_one_line(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    words: str,
+) -> None:
+    (tmp_path / "docs").symlink_to(ROOT / "docs")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["chance.py", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / "docs" / "chance.py"), run_name="__main__")
+    message = capsys.readouterr().err
+    assert stop.value.code == 2 and message.startswith("error: ") and message.count("\n") == 1 and words in message
+    assert not (tmp_path / "out").exists()

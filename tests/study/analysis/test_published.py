@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -56,6 +57,13 @@ def test_the_norms_win_rates_and_p_values_are_those_of_the_published_files() -> 
     for table in (decide, second):
         first, then = (f"{p:.2g}" for p in table["p_holm"][:2])
         assert f"{first} and {then}" in page or f"{first} (`all` on 3m) and {then} (`layer_norm` on 3m)" in page
+
+
+def test_table_and_figure_of_the_chance_study_are_those_of_its_published_rows(tmp_path: Path) -> None:
+    folder = ROOT / "docs" / "results" / "chance"
+    script("chance.py")["main"](folder, tmp_path)
+    for name in ("runs.csv", "chance.csv", "chance.png"):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
 
 
 @pytest.mark.parametrize("interval", ["percentile bootstrap", "**percentile, ½ run at the bounds**"])
