@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from amal.rollout.load_policy import load_player
 from amal.runtime.checkpoints import CheckpointError
 from datamodules import RolloutDataModule
 from tests.battle.test_vector import COOLDOWN, HP, assert_same, course, random_actions, snapshot
+from tests.conftest import ROOT
 
 SECOND = 16  # ticks
 STEP = 8  # ticks
@@ -315,3 +317,10 @@ def test_a_run_says_which_battles_it_fought_and_films_and_evaluations_fight_them
         error = capsys.readouterr().err
         assert stop.value.code == 2 and error.count("\n") == 1
         assert f"made with other settings: data.random_delay {words}" in error
+
+
+def test_the_speed_script_measures_both_kinds_of_battles_in_turns() -> None:
+    script = runpy.run_path(str(ROOT / "docs" / "random_delay_speed.py"))
+    assert [script["Measured"]("3m", delay).battle.scenario.random_delay for delay in (False, True)] == [None, (-1, 2)]
+    ratios = script["relative_speeds"]("3m", turns=3, steps=2)
+    assert ratios.shape == (3,) and ((ratios > 0.1) & (ratios < 10)).all()
