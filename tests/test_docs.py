@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from amal.battle.scenario import load_scenario, scenario_names
 from tests.conftest import ROOT
@@ -282,3 +283,14 @@ def test_a_job_that_fails_is_not_requeued(
     (tmp_path / "broken").touch()
     assert submit(name).wait(timeout=20) == 2
     assert "scontrol" not in (tmp_path / "calls").read_text()
+
+
+def test_the_page_tells_which_protocols_have_random_delay() -> None:
+    page = " ".join((ROOT / "docs" / "simulator.md").read_text().split())
+    told = re.findall(r"in `configs/study`, (.*?) do; (.*?) compares with and without\. (.*?) were run before", page)[0]
+    kinds: dict[bool | None, set[str]] = {True: set(), None: set(), False: set()}
+    for path in (ROOT / "configs" / "study").glob("*.yaml"):
+        algorithms = yaml.safe_load(path.read_text())["algorithms"]
+        have = ["configs/random_delay.yaml" in algorithm for algorithm in algorithms]
+        kinds[True if all(have) else None if any(have) else False].add(path.stem)
+    assert [{*re.findall(r"`(\w+)`", names)} for names in told] == list(kinds.values())
