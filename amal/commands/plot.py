@@ -18,14 +18,16 @@ def main(args: list[str]) -> None:
         fail(f"--out {options.out}: the suffix must be one of {', '.join(SUFFIXES)}")
     if options.out.is_dir() or not options.out.absolute().parent.is_dir():
         fail(f"--out {options.out}: is a folder, or in a folder that is not there")
+    from amal.study.analysis.comparison import check_same_battles
     from amal.study.analysis.scores import read_lone_run  # which loads pandas and matplotlib: --help need not wait
     from amal.study.diagnostics import plot_traces, read_trace
 
     try:
         for run in options.runs:
             _check_is_run(run)
-        labels = _labels(options.runs)
-        traces = [read_trace(read_lone_run(run), label) for run, label in zip(options.runs, labels, strict=True)]
+        runs = dict(zip(_labels(options.runs), map(read_lone_run, options.runs), strict=True))
+        check_same_battles(_shared_folder(options.runs), runs, "plot each kind by itself")
+        traces = [read_trace(run, label) for label, run in runs.items()]
         plot_traces(traces, options.out)
     except ValueError as error:
         fail(" ".join(str(error).split()))
@@ -52,8 +54,12 @@ def _labels(runs: list[Path]) -> list[str]:
         raise ValueError(f"{next(run for run in runs if paths.count(run.resolve()) > 1)}: is named twice")
     if len(paths) == 1:
         return [paths[0].name]
-    shared = Path(os.path.commonpath(paths))
+    shared = _shared_folder(runs)
     return [str(path.relative_to(shared)) if path != shared else path.name for path in paths]
+
+
+def _shared_folder(runs: list[Path]) -> Path:
+    return Path(os.path.commonpath([run.resolve() for run in runs]))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -105,3 +105,22 @@ def test_help_answers_without_torch() -> None:
     code += "assert not {'torch', 'lightning', 'pandas', 'matplotlib'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "RUN" in done.stdout, done.stderr
+
+
+def test_runs_that_fought_different_battles_are_not_drawn_together(
+    cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    off, on, more = runs = [write_run(tmp_path / name, "mappo", "3m", 0) for name in ("off", "on", "more")]
+    for run in (on, more):
+        record = json.loads((run / "run.json").read_text())
+        (run / "run.json").write_text(json.dumps(record | {"random_delay": [-1, 2]}))
+    with pytest.raises(SystemExit) as stop:
+        cli("plot", *runs, "--out", tmp_path / "plot.png")
+    place = "mappo/3m/seed_0"
+    assert stop.value.code == 2 and not (tmp_path / "plot.png").exists()
+    assert capsys.readouterr().err == (
+        f"error: {tmp_path}: these runs fought different battles, whose win rates do not compare: without random delay "
+        f"off/{place}; with random delay [-1, 2] on/{place} and 1 more; plot each kind by itself\n"
+    )
+    cli("plot", on, more, "--out", tmp_path / "plot.png")
+    cli("plot", off, "--out", tmp_path / "plot.png")

@@ -157,7 +157,8 @@ def _compared(
     tuned_on = (record or {}).get("tuned_on", [])
     tests = family(known, sorted(scenarios), baseline, tuned_on)["tests"]
     runs = [run for run in runs if run.algorithm in algorithms]
-    _check_same_battles(study, runs)
+    named = {f"{run.algorithm} {run.scenario} seed_{run.seed}": run for run in runs}
+    check_same_battles(study, named, "report an algorithm alone with --baseline NAME --algorithms NAME")
     absent = {cell: state for cell, state in absent.items() if cell[0] in algorithms}
     order = (record or {}).get("scenarios", [])
     complete = complete_seeds(runs)
@@ -198,18 +199,23 @@ def _planned(present: Iterable[_Cell], record: Mapping[str, Any]) -> list[_Cell]
     return list(product(*(record.get(name) or axis for name, axis in zip(names, axes, strict=True))))
 
 
-def _check_same_battles(study: Path, runs: Sequence[Run]) -> None:
-    """Raises ValueError unless all runs have the same random delay: win rates with and without do not compare."""
+def check_same_battles(place: Path, runs: Mapping[str, Run], instead: str) -> None:
+    """Raises ValueError unless all runs have the same random delay: win rates with and without do not compare.
+
+    Args:
+        place: the folder that all lie in.
+        runs: by name.
+        instead: what can be done, for the message.
+    """
     kinds: dict[str, list[str]] = {}
-    for run in runs:
-        kind = delay_in_words(run.record.get("random_delay"))
-        kinds.setdefault(kind, []).append(f"{run.algorithm} {run.scenario} seed_{run.seed}")
+    for name, run in runs.items():
+        kinds.setdefault(delay_in_words(run.record.get("random_delay")), []).append(name)
     if len(kinds) > 1:
         others = {kind: f" and {len(cells) - 1} more" if len(cells) > 1 else "" for kind, cells in kinds.items()}
         named = (f"{kind} {cells[0]}{others[kind]}" for kind, cells in kinds.items())
         raise ValueError(
-            f"{study}: these runs fought different battles, whose win rates do not compare: {'; '.join(named)}; "
-            "report an algorithm alone with --baseline NAME --algorithms NAME"
+            f"{place}: these runs fought different battles, whose win rates do not compare: {'; '.join(named)}; "
+            f"{instead}"
         )
 
 
