@@ -6,6 +6,7 @@ Letters: M battles, N agents, U units (agents first), F features of a unit, T st
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from amal.battle.battlefield import FIELD_SIZE, MOVE_ACTIONS, Scenario
 from amal.battle.observer import TARGET_DISTANCE
 from amal.networks.layers import logistic
 from amal.networks.unit_views import COOLDOWN, HP, SHIELD, TYPES, UnitViews, X, Y
+from amal.ops.pair_messages import pair_messages
 from amal.ops.recurrence import gated_recurrence
 from amal.replay import RealSequences
 from amal.runtime.argument_checks import check_at_least
@@ -25,6 +27,7 @@ PAIR_FEATURES = 9
 HP_SCALE = 5.0  # of changes, so that a typical one is about 1
 LEAST_HP = 0.01  # of a unit that is not expected to die
 RIDGE = 1e-3
+KEEP = 30.0  # what opens the gate through which the memory stays as it was
 
 
 class EntityWorldModel(nn.Module):
@@ -62,13 +65,14 @@ class EntityWorldModel(nn.Module):
         self.views = UnitViews(scenario)
         self.n_agents, self.past, self.n_memory = n_agents, past, memory
         features = self.views.n_features + 5 + 2 + ORDERS  # of now, changes, side and alive, order
-        self.first = nn.Linear(features + memory, width)
+        self.first = nn.Linear(features, width)
         self.receivers = nn.ModuleList(nn.Linear(width, width) for _ in range(rounds))
         self.senders = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(rounds))
         self.pairs = nn.ModuleList(nn.Linear(PAIR_FEATURES, width, bias=False) for _ in range(rounds))
         self.updates = nn.ModuleList(nn.Linear(3 * width, width) for _ in range(rounds))
         self.to_remember = nn.Linear(width, 3 * memory)
         self.recurrent = nn.Linear(memory, 3 * memory)
+        self.from_memory = nn.Linear(width + memory, width)
         self.hidden = nn.Linear(width, width)
         self.head = nn.Linear(width, OUTPUTS)
         nn.init.normal_(self.head.weight, std=0.01)
@@ -84,16 +88,32 @@ class EntityWorldModel(nn.Module):
 
     def forward(self, before: Tensor, now: Tensor, actions: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Units [M, U, F] one step ago and now, actions [M, N], memory [M, U, H] → outputs [M, U, 6], next memory."""
-        lives = now[..., HP] > 0
-        units, pairs = self._inputs(before, now, actions, lives)
-        x = F.relu(self.first(torch.cat([units, memory], dim=-1)))
-        speaks = lives.unsqueeze(1).unsqueeze(-1)
-        for receive, send, pair, update in zip(self.receivers, self.senders, self.pairs, self.updates, strict=True):
-            messages = F.relu(receive(x).unsqueeze(2) + send(x).unsqueeze(1) + pair(pairs)) * speaks
-            x = x + F.relu(update(torch.cat([x, 0.3 * messages.sum(dim=2), messages.amax(dim=2)], dim=-1)))
+        x, pairs = self._hear(before, now, actions)
         told, remembered = self.to_remember(x.flatten(0, 1)), memory.flatten(0, 1)
         remembered = gated_recurrence(told, remembered, self.recurrent.weight, self.recurrent.bias, [len(told)])
-        return self.head(F.relu(self.hidden(x))), torch.where(lives.unsqueeze(-1), remembered.view_as(memory), 0.0)
+        memory = remembered.view_as(memory)
+        return self._expect(x, memory, pairs, now[..., HP] > 0), memory
+
+    def _hear(self, before: Tensor, now: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Units [M, U, D] after the first round of messages, and the pairs' features."""
+        lives = now[..., HP] > 0
+        units, pairs = self._inputs(before, now, actions, lives)
+        return self._exchange(0, F.relu(self.first(units)), pairs, lives), pairs
+
+    def _expect(self, x: Tensor, memory: Tensor, pairs: Tensor, lives: Tensor) -> Tensor:
+        """Outputs [M, U, 6] from what units heard and remember."""
+        x = x + F.relu(self.from_memory(torch.cat([x, memory], dim=-1)))
+        for i in range(1, len(self.updates)):
+            x = self._exchange(i, x, pairs, lives)
+        outputs: Tensor = self.head(F.relu(self.hidden(x)))
+        return outputs
+
+    def _exchange(self, i: int, x: Tensor, pairs: Tensor, lives: Tensor) -> Tensor:
+        """One round of messages."""
+        summed, largest = pair_messages(
+            self.receivers[i](x), self.senders[i](x), pairs, cast(Tensor, self.pairs[i].weight), lives
+        )
+        return x + F.relu(self.updates[i](torch.cat([x, 0.3 * summed, largest], dim=-1)))
 
     def _inputs(self, before: Tensor, now: Tensor, actions: Tensor, lives: Tensor) -> tuple[Tensor, Tensor]:
         """Of units [M, U, ...] and of pairs [M, U, U, 9], receiver first."""
@@ -132,25 +152,33 @@ class EntityWorldModel(nn.Module):
     def recall(self, sequences: RealSequences) -> tuple[Tensor, Tensor]:
         """Units [M, 2, U, F] one step before the last step of real stretches and before it, and the memory then."""
         last = sequences.actions.shape[1] - 1
-        units, _, memory = self._follow(sequences, last)
-        return torch.stack([_one_step_before(units, sequences.happened, last), units[:, last]], dim=1), memory
+        units = self.views.units(sequences.states)
+        now = torch.stack([_one_step_before(units, sequences.happened, last), units[:, last]], dim=1)
+        if last == 0:
+            return now, self.initial_memory(len(units))
+        *_, memory = self._remember(units[:, :last], sequences.actions[:, :last], sequences.happened[:, :last])
+        return now, memory[:, -1]
 
     def outputs(self, sequences: RealSequences) -> tuple[Tensor, Tensor]:
         """Units [M, T+1, U, F] of real stretches, and outputs [M, T, U, 6] of each step."""
-        units, outputs, _ = self._follow(sequences, sequences.actions.shape[1])
-        return units, torch.stack(outputs, dim=1)
-
-    def _follow(self, sequences: RealSequences, steps: int) -> tuple[Tensor, list[Tensor], Tensor]:
-        """Units [M, T+1, U, F] of real stretches, outputs [M, U, 6] of the first steps, and the memory after them."""
         units = self.views.units(sequences.states)
-        memory = self.initial_memory(len(units))
-        outputs = []
-        for t in range(steps):
-            before = _one_step_before(units, sequences.happened, t)
-            output, following = self(before, units[:, t], sequences.actions[:, t], memory)
-            memory = torch.where(sequences.happened[:, t].view(-1, 1, 1), following, 0.0)
-            outputs.append(output)
-        return units, outputs, memory
+        x, pairs, memory = self._remember(units[:, :-1], sequences.actions, sequences.happened)
+        lives = units[:, :-1, :, HP] > 0
+        outputs = self._expect(x, memory.flatten(0, 1), pairs, lives.flatten(0, 1))
+        return units, outputs.unflatten(0, lives.shape[:2])
+
+    def _remember(self, units: Tensor, actions: Tensor, happened: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What ``_hear`` gives of all steps [M·T], and the memory [M, T, U, H] after each of them."""
+        number, length, n_units = units.shape[:3]
+        before = torch.stack([_one_step_before(units, happened, t) for t in range(length)], dim=1)
+        x, pairs = self._hear(before.flatten(0, 1), units.flatten(0, 1), actions.flatten(0, 1))
+        told = self.to_remember(x).view(number, length, n_units, 3 * self.n_memory)
+        kept = told.new_tensor([0.0, KEEP, 0.0]).repeat_interleave(self.n_memory)
+        told = torch.where(happened[:, :, None, None], told, kept).transpose(0, 1).flatten(0, 2)
+        first = self.initial_memory(number).flatten(0, 1)
+        weights = (self.recurrent.weight, self.recurrent.bias)
+        memory = gated_recurrence(told, first, *weights, [len(first)] * length)
+        return x, pairs, memory.view(length, number, n_units, -1).transpose(0, 1)
 
     def losses(self, sequences: RealSequences) -> dict[str, Tensor]:
         """Losses by part, of real stretches: squared errors of "health" and "motion", cross-entropy of "death"."""

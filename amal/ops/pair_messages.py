@@ -1,0 +1,157 @@
+"""What units hear from each other: messages of all pairs, summed and their largest, without an array of all pairs.
+
+Letters: M battles, U units, P features of a pair, D width.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from amal.battle.compilation import kernel
+
+CHUNKS = 8  # of battles; fixed, so that sums are the same whatever the number of threads
+
+
+def pair_messages(
+    receivers: Tensor, senders: Tensor, pairs: Tensor, weight: Tensor, lives: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Messages m_ij = relu(r_i + s_j + W p_ij) that living units get: their sum over living j, and their maximum.
+
+    On the CPU one kernel for all of it, and one for the gradients: an array of all pairs would go through memory some
+    twenty times.
+
+    Args:
+        receivers: [M, U, D], r.
+        senders: [M, U, D], s.
+        pairs: [M, U, U, P], p, receiver first; gets no gradient.
+        weight: [D, P], W.
+        lives: [M, U] bool, who speaks and hears.
+
+    Returns:
+        Σ_j m_ij and max_j m_ij, [M, U, D] each; 0 of the dead.
+    """
+    if receivers.device.type != "cpu" or receivers.dtype != torch.float32:
+        return messages_of_all_pairs(receivers, senders, pairs, weight, lives)
+    summed, largest = _PairMessages.apply(receivers, senders, pairs, weight, lives)
+    return summed, largest
+
+
+def messages_of_all_pairs(
+    receivers: Tensor, senders: Tensor, pairs: Tensor, weight: Tensor, lives: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``pair_messages`` in torch's own operations, for other devices."""
+    messages = F.relu(receivers.unsqueeze(2) + senders.unsqueeze(1) + F.linear(pairs, weight))
+    messages = messages * (lives.unsqueeze(2) & lives.unsqueeze(1)).unsqueeze(-1)
+    return messages.sum(dim=2), messages.amax(dim=2)
+
+
+class _PairMessages(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, receivers: Tensor, senders: Tensor, pairs: Tensor, weight: Tensor, lives: Tensor) -> Any:
+        summed, largest = torch.zeros_like(receivers), torch.zeros_like(receivers)
+        loudest = torch.full(receivers.shape, -1, dtype=torch.int32)
+        taken = [x.contiguous() for x in (receivers, senders, pairs, weight.t(), lives)]
+        forward_all(*(x.detach().numpy() for x in (*taken, summed, largest, loudest, _scratch(receivers))))
+        ctx.save_for_backward(*taken, loudest)
+        return summed, largest
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_summed: Tensor, grad_largest: Tensor) -> tuple[Tensor | None, ...]:
+        receivers, senders, pairs, weight, lives, loudest = ctx.saved_tensors
+        gradients = (torch.zeros_like(receivers), torch.zeros_like(senders), weight.new_zeros(CHUNKS, *weight.shape))
+        given = (receivers, senders, pairs, weight, lives, loudest, grad_summed.contiguous(), grad_largest.contiguous())
+        backward_all(*(x.detach().numpy() for x in (*given, *gradients, _scratch(receivers))))
+        return gradients[0], gradients[1], None, gradients[2].sum(dim=0).t(), None
+
+
+def _scratch(receivers: Tensor) -> Tensor:
+    """Room for one message per chunk, [CHUNKS, D]."""
+    return receivers.new_empty(CHUNKS, receivers.shape[-1])
+
+
+@kernel
+def hear(r, s, p, w, lives, summed, largest, loudest, m, i, message):  # type: ignore[no-untyped-def]
+    """All that unit i of battle m hears."""
+    width = r.shape[2]
+    for j in range(r.shape[1]):
+        if not lives[m, j]:
+            continue
+        for d in range(width):
+            message[d] = r[m, i, d] + s[m, j, d]
+        for k in range(p.shape[3]):
+            feature = p[m, i, j, k]
+            if feature != 0.0:
+                for d in range(width):
+                    message[d] += feature * w[k, d]
+        for d in range(width):
+            summed[m, i, d] += max(message[d], numba.float32(0.0))
+            louder = message[d] > largest[m, i, d]
+            largest[m, i, d] = message[d] if louder else largest[m, i, d]
+            loudest[m, i, d] = j if louder else loudest[m, i, d]
+
+
+@kernel(parallel=True)
+def forward_all(r, s, p, w, lives, summed, largest, loudest, messages):  # type: ignore[no-untyped-def]
+    """Everything that is heard in all battles."""
+    for chunk in numba.prange(CHUNKS):
+        for m in range(chunk * len(r) // CHUNKS, (chunk + 1) * len(r) // CHUNKS):
+            for i in range(r.shape[1]):
+                if lives[m, i]:
+                    hear(r, s, p, w, lives, summed, largest, loudest, m, i, messages[chunk])
+
+
+@kernel
+def learn_to_hear(r, s, p, w, lives, loudest, grad_summed, grad_largest, grad_r, grad_s, grad_w, m, i, message):  # type: ignore[no-untyped-def]
+    """Adds the gradients of all that unit i of battle m heard."""
+    width = r.shape[2]
+    for j in range(r.shape[1]):
+        if not lives[m, j]:
+            continue
+        for d in range(width):
+            message[d] = r[m, i, d] + s[m, j, d]
+        for k in range(p.shape[3]):
+            feature = p[m, i, j, k]
+            if feature != 0.0:
+                for d in range(width):
+                    message[d] += feature * w[k, d]
+        for d in range(width):
+            grad = grad_summed[m, i, d] + (grad_largest[m, i, d] if loudest[m, i, d] == j else numba.float32(0.0))
+            message[d] = grad if message[d] > 0.0 else numba.float32(0.0)
+            grad_r[m, i, d] += message[d]
+            grad_s[m, j, d] += message[d]
+        for k in range(p.shape[3]):
+            feature = p[m, i, j, k]
+            if feature != 0.0:
+                for d in range(width):
+                    grad_w[k, d] += feature * message[d]
+
+
+@kernel(parallel=True)
+def backward_all(r, s, p, w, lives, loudest, grad_summed, grad_largest, grad_r, grad_s, grad_w, messages):  # type: ignore[no-untyped-def]
+    """The gradients of all battles; those of the weight [CHUNKS, P, D] per chunk."""
+    for chunk in numba.prange(CHUNKS):
+        for m in range(chunk * len(r) // CHUNKS, (chunk + 1) * len(r) // CHUNKS):
+            for i in range(r.shape[1]):
+                if lives[m, i]:
+                    learn_to_hear(
+                        r,
+                        s,
+                        p,
+                        w,
+                        lives,
+                        loudest,
+                        grad_summed,
+                        grad_largest,
+                        grad_r,
+                        grad_s,
+                        grad_w[chunk],
+                        m,
+                        i,
+                        messages[chunk],
+                    )
