@@ -22,9 +22,9 @@ class Evolution(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: EpisodeBatch, batch_idx: int
     ) -> None:
-        if not isinstance(pl_module, AMAL) or pl_module.auxiliaries is None:
+        if not isinstance(pl_module, AMAL) or pl_module.evolved is None:
             return
-        if self._updates % pl_module.auxiliaries.evolution_frequency == 0:
+        if self._updates % pl_module.evolved.evolution_frequency == 0:
             pl_module.evolve(batch)
         self._updates += 1
 

@@ -44,6 +44,12 @@ def averages(steps: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([step[name] for step in steps]).mean() for name in steps[0]}
 
 
+def choose(log_probs: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """Actions drawn by their log-probabilities [..., A], without a generator the likeliest; and theirs. [...] both."""
+    actions = log_probs.argmax(dim=-1) if generator is None else sample_categorical(log_probs, generator)
+    return actions, log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+
 class MAPPO(Algorithm):
     """Multi-agent PPO: decentralised actors, one critic, clipped objectives (Yu et al. 2022, arXiv:2103.01955).
 
@@ -152,9 +158,7 @@ class MAPPO(Algorithm):
         progress: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         logits, hidden = self.policy(obs.unsqueeze(1), hidden)
-        log_probs = masked_log_softmax(logits.squeeze(1), available_actions)
-        actions = log_probs.argmax(dim=-1) if generator is None else sample_categorical(log_probs, generator)
-        return actions, log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1), hidden
+        return *choose(masked_log_softmax(logits.squeeze(1), available_actions), generator), hidden
 
     def action_scores(self, obs: Tensor, available_actions: Tensor, hidden: Tensor) -> ActionScores:
         """The policy's probabilities [E, N, A]; arguments as of ``act``."""

@@ -156,18 +156,18 @@ class EntityWorldModel(nn.Module):
         now = torch.stack([_one_step_before(units, sequences.happened, last), units[:, last]], dim=1)
         if last == 0:
             return now, self.initial_memory(len(units))
-        *_, memory = self._remember(units[:, :last], sequences.actions[:, :last], sequences.happened[:, :last])
+        *_, memory = self.remember(units[:, :last], sequences.actions[:, :last], sequences.happened[:, :last])
         return now, memory[:, -1]
 
     def outputs(self, sequences: RealSequences) -> tuple[Tensor, Tensor]:
         """Units [M, T+1, U, F] of real stretches, and outputs [M, T, U, 6] of each step."""
         units = self.views.units(sequences.states)
-        x, pairs, memory = self._remember(units[:, :-1], sequences.actions, sequences.happened)
+        x, pairs, memory = self.remember(units[:, :-1], sequences.actions, sequences.happened)
         lives = units[:, :-1, :, HP] > 0
         outputs = self._expect(x, memory.flatten(0, 1), pairs, lives.flatten(0, 1))
         return units, outputs.unflatten(0, lives.shape[:2])
 
-    def _remember(self, units: Tensor, actions: Tensor, happened: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def remember(self, units: Tensor, actions: Tensor, happened: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What ``_hear`` gives of all steps [M·T], and the memory [M, T, U, H] after each of them."""
         number, length, n_units = units.shape[:3]
         before = torch.stack([_one_step_before(units, happened, t) for t in range(length)], dim=1)
@@ -221,9 +221,16 @@ class EntityWorldModel(nn.Module):
     def step(
         self, before: Tensor, now: Tensor, actions: Tensor, memory: Tensor, generator: Generator | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One outcome: units [M, U, F], the team's reward [M], and the next memory. Deaths are drawn; without a
-        generator the likelier of death and life. Other arguments as of ``forward``."""
+        """One outcome: units [M, U, F], the team's reward [M], and the next memory. Other arguments as of ``forward``
+        and ``outcome``."""
         outputs, memory = self(before, now, actions, memory)
+        after = self.outcome(now, outputs, generator)
+        return after, self.rewards(now, after), memory
+
+    @torch.no_grad()
+    def outcome(self, now: Tensor, outputs: Tensor, generator: Generator | None) -> Tensor:
+        """Units [M, U, F] after a step with these outputs [M, U, 6]. Deaths are drawn; without a generator the likelier
+        of death and life."""
         lives = now[..., HP] > 0
         chance = logistic(outputs[..., 5])
         draw = 0.5 if generator is None else torch.rand(chance.shape, generator=generator, device=chance.device)
@@ -234,8 +241,19 @@ class EntityWorldModel(nn.Module):
         after[:, : self.n_agents, COOLDOWN] = outputs[:, : self.n_agents, COOLDOWN].clamp(0.0, 1.0)
         after[..., X : Y + 1] = now[..., X : Y + 1] + outputs[..., X : Y + 1] / FIELD_SIZE
         survives = lives & (chance <= draw) & (hp > 0)
-        after = torch.where(survives.unsqueeze(-1), after, 0.0)
-        return after, self.reward_features(now, after) @ self.reward_weights, memory
+        return torch.where(survives.unsqueeze(-1), after, 0.0)
+
+    def rewards(self, now: Tensor, after: Tensor) -> Tensor:
+        """[M], the team's for a step from units [M, U, F] to units [M, U, F]."""
+        return self.reward_features(now, after) @ self.reward_weights
+
+
+def disagreement(outputs: Tensor, lives: Tensor) -> Tensor:
+    """How far apart members of an ensemble are in what they expect, [M]: the variance of their outputs [E, M, U, 6], of
+    deaths as chances, summed, mean over living units [M, U]."""
+    chances = logistic(outputs[..., 5:])
+    apart = torch.cat([outputs[..., :5], chances], dim=-1).var(dim=0, correction=0).sum(dim=-1)
+    return (apart * lives).sum(dim=-1) / lives.sum(dim=-1).clamp_min(1)
 
 
 def _one_step_before(units: Tensor, happened: Tensor, t: int) -> Tensor:
@@ -281,25 +299,25 @@ def entity_errors(
         "health_error_h" of units that lived at the start, "position_error_h" of those that live on; NaN if there are
         none.
     """
-    units = model.views.units(states)
-    longest, n_steps = max(horizons), actions.shape[1]
-    memory = model.initial_memory(len(units))
-    errors: dict[str, list[Tensor]] = {f"{name}_error_{h}": [] for h in horizons for name in ("health", "position")}
-    for t in range(n_steps):
-        before, now, inner = units[:, max(t - 1, 0)], units[:, t], memory
-        _, memory = model(before, now, actions[:, t], memory)
-        start = now
-        for h in range(1, min(longest, n_steps - t) + 1):
-            after, _, inner = model.step(before, now, actions[:, t + h - 1], inner, None)
-            before, now = now, after
-            if h in horizons:
-                truth, happened = units[:, t + h], mask[:, t + h - 1].unsqueeze(-1)
-                lived = (start[..., HP] > 0) & happened
-                stayed = lived & (truth[..., HP] > 0) & (now[..., HP] > 0)
-                for name, columns, counts in (("health", [HP, SHIELD], lived), ("position", [X, Y], stayed)):
-                    pair = [
-                        ((guess - truth)[..., columns].square().sum(dim=-1) * counts).sum() for guess in (now, start)
-                    ]
-                    errors[f"{name}_error_{h}"].append(torch.stack(pair))
-    sums = {name: torch.stack(parts).sum(dim=0) for name, parts in errors.items() if parts}
-    return {name: total[0] / total[1] for name, total in sums.items()}
+    units, n_steps = model.views.units(states), actions.shape[1]
+    *_, memory = model.remember(units[:, :-1], actions, mask)
+    unmoved = torch.cat([torch.zeros_like(memory[:, :1]), memory[:, :-1]], dim=1)
+    before, now = (x.flatten(0, 1) for x in (units[:, [0, *range(n_steps - 1)]], units[:, :-1]))
+    inner, start, errors = unmoved.flatten(0, 1), now, {}
+    first = torch.arange(n_steps, device=units.device)
+    for h in range(1, max(horizons) + 1):
+        then = (first + h - 1).clamp_max(n_steps - 1)
+        after, _, inner = model.step(before, now, actions[:, then].flatten(0, 1), inner, None)
+        before, now = now, after
+        if h not in horizons:
+            continue
+        truth = units[:, then + 1].flatten(0, 1)
+        happened = (mask[:, then] & (first + h <= n_steps)).flatten(0, 1).unsqueeze(-1)
+        lived = (start[..., HP] > 0) & happened
+        stayed = lived & (truth[..., HP] > 0) & (now[..., HP] > 0)
+        for name, columns, counts in (("health", [HP, SHIELD], lived), ("position", [X, Y], stayed)):
+            ours, trivial = (
+                ((guess - truth)[..., columns].square().sum(dim=-1) * counts).sum() for guess in (now, start)
+            )
+            errors[f"{name}_error_{h}"] = ours / trivial
+    return errors

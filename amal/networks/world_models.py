@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from amal.battle.battlefield import Scenario
+from amal.networks.entity_model import HP, EntityWorldModel, disagreement
 from amal.networks.layers import RELU_GAIN, AgentLinear, logistic, orthogonal_linear
 from amal.ops.losses import masked_mean, total
 from amal.runtime.argument_checks import check_at_least
@@ -306,6 +307,15 @@ class WorldModelEnsemble(nn.Module):
         """Every member's mean and log-variance of the next observations, [E, M, N, O] each; arguments as a member's."""
         predictions = [member(obs, state, actions, alive) for member in self.members]
         return torch.stack([p.obs_mean for p in predictions]), torch.stack([p.obs_log_var for p in predictions])
+
+    @torch.no_grad()
+    def unit_disagreement(self, state: Tensor, actions: Tensor) -> Tensor:
+        """[M], how far apart entity-wise members are in what they expect of units, without what came before."""
+        members = [cast(EntityWorldModel, member) for member in self.members]
+        units = members[0].views.units(state)
+        memory = members[0].initial_memory(len(units))
+        outputs = torch.stack([member(units, units, actions, memory)[0] for member in members])
+        return disagreement(outputs, units[..., HP] > 0)
 
     def log_likelihood_by_action(
         self, obs: Tensor, state: Tensor, actions: Tensor, next_obs: Tensor, wanted: Tensor

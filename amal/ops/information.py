@@ -157,6 +157,9 @@ class OutcomeModel(Protocol):
             alive: [M, N] bool.
         """
 
+    def unit_disagreement(self, state: Tensor, actions: Tensor) -> Tensor:
+        """How far apart entity-wise members are in what they expect, [M], of states [M, S] and actions [M, N]."""
+
 
 @dataclass(frozen=True)
 class _Steps:
@@ -178,6 +181,7 @@ class InformationEstimator(ABC):
     """
 
     least_members = 1  # that the world model's ensemble must have
+    reads_units = False  # of an entity-wise world model, instead of a flat one's views
 
     def __init__(self, n_samples: int = 50) -> None:
         check_at_least(1, n_samples=n_samples)
@@ -299,6 +303,25 @@ class EnsembleInformationGain(InformationEstimator):
         if len(means) < 2:
             raise ValueError(f"the world model's ensemble must have at least 2 members to disagree, got {len(means)}")
         return _mean_over_agents(ensemble_information(means, log_vars), alive)
+
+
+class UnitDisagreement(InformationEstimator):
+    """What an entity-wise ensemble does not know: how far apart its members are in what they expect of units.
+
+    The variance between members of the expected changes of a unit, summed over its features, mean over living units
+    (Pathak et al. 2019, arXiv:1906.04161, with units in the place of features). Not in nats. The policy matters only by
+    the actions it took.
+
+    Args:
+        n_samples: transitions that ``estimate_mi`` averages over.
+    """
+
+    least_members = 2
+    reads_units = True
+
+    @torch.no_grad()
+    def per_transition(self, world_model: OutcomeModel, policy: Policy, steps: ObservedSteps) -> Tensor:
+        return world_model.unit_disagreement(steps.state, steps.actions)
 
 
 def _of_the_living(obs: Tensor, alive: Tensor) -> Tensor:

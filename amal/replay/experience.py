@@ -98,6 +98,11 @@ class RealSequences:
         happened = torch.ones(len(experience), 1, dtype=torch.bool, device=states.device)
         return cls(experience, states, experience.actions.unsqueeze(1), happened)
 
+    def __getitem__(self, rows: Tensor) -> Self:
+        """Some of the stretches."""
+        parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: x[rows] for name, x in parts.items() if x is not None})
+
     def to(self, *args: object, **kwargs: object) -> Self:
         """Move every tensor as ``Tensor.to`` would."""
         parts = {f.name: getattr(self, f.name) for f in fields(self)}

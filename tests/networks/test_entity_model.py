@@ -8,8 +8,9 @@ import torch
 from amal.battle import VectorBattle
 from amal.networks.entity_model import EntityWorldModel, entity_errors
 from amal.networks.unit_views import HP
-from amal.networks.world_models import combined
-from amal.replay import AsymmetricReplayBuffer, RealSequences
+from amal.networks.world_models import WorldModelEnsemble, combined
+from amal.ops.information import UnitDisagreement
+from amal.replay import AsymmetricReplayBuffer, RealExperience, RealSequences
 from amal.rollout.collector import EpisodeRecorder
 from amal.types import EpisodeBatch
 from tests.rollout.actors import RandomActor
@@ -132,3 +133,24 @@ def test_a_unit_dies_by_chance_and_stays_dead() -> None:
 def test_other_back_ends_are_refused() -> None:
     with pytest.raises(ValueError, match="flat WorldModel"):
         EntityWorldModel(3, 9, 30, 40, None)
+
+
+def test_an_ensemble_disagrees_about_units_unless_its_members_are_alike() -> None:
+    batch = played("3m")
+    scenario = VectorBattle("3m", 1).scenario
+    torch.manual_seed(0)
+    ensemble = WorldModelEnsemble(EntityWorldModel, 2, *(getattr(scenario.spec(), name) for name in SIZES), scenario)
+    for member in ensemble.members:
+        member.head.weight.data.normal_()
+    steps = RealExperience.of_episodes(batch)
+    apart = UnitDisagreement().per_transition(ensemble, None, steps)
+    units = ensemble.members[0].views.units(steps.state)
+    memory = ensemble.members[0].initial_memory(len(units))
+    one, other = (member(units, units, steps.actions, memory)[0] for member in ensemble.members)
+    squared = ((one - other) / 2).square()[..., :5].sum(dim=-1)
+    squared = squared + ((one[..., 5].sigmoid() - other[..., 5].sigmoid()) / 2).square()
+    lives = units[..., HP] > 0
+    torch.testing.assert_close(apart, (squared * lives).sum(dim=-1) / lives.sum(dim=-1), rtol=1e-4, atol=1e-5)
+
+    ensemble.members[1].load_state_dict(ensemble.members[0].state_dict())
+    assert (UnitDisagreement().per_transition(ensemble, None, steps) == 0).all()

@@ -10,6 +10,7 @@ P parameters of a policy.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
@@ -18,7 +19,9 @@ import torch
 from torch import Tensor
 
 from amal.algorithms.amal.auxiliaries import Auxiliaries
-from amal.algorithms.amal.imagination import Imagination, ImaginedBattles, SimulatedBattles, modelled_battles
+from amal.algorithms.amal.evolved_agents import EvolvedAgents
+from amal.algorithms.amal.imagination import Imagination
+from amal.algorithms.amal.imagined_battles import ImaginedBattles, SimulatedBattles, modelled_battles
 from amal.algorithms.amal.information import InformationBonus
 from amal.algorithms.amal.off_policy import OffPolicyReplay
 from amal.algorithms.amal.world_model_learning import IsolationAudit, WorldModelLearning, prediction_errors
@@ -82,18 +85,24 @@ class AMAL(MAPPO):
         self.world_model = None if world_model is None else world_model.build(**self.sizes, scenario=scenario)
         self.estimator = None if information is None else information.estimator()
         n_parameters = len(flat_parameters(self.policy))
-        self.search = None if auxiliaries is None else auxiliaries.build(n_parameters)
         self._check_combination()
+        shape = (n_agents, n_actions) if auxiliaries is None else (n_parameters,)  # of what makes an auxiliary agent
+        evolved = self.evolved
+        self.search = None if evolved is None else evolved.build(math.prod(shape))
 
         self.seed = torch.initial_seed()
-        n_auxiliaries = 0 if auxiliaries is None else auxiliaries.num_auxiliary_agents
         self.population: Tensor
-        self.register_buffer("population", torch.zeros(n_auxiliaries, n_parameters))
+        self.register_buffer("population", torch.zeros(evolved.num_auxiliary_agents if evolved else 0, *shape))
         self.first_diversity: Tensor
         self.register_buffer("first_diversity", torch.zeros(()))  # of generation 0
         self.evolution_metrics: dict[str, Tensor] = {}
         self.has_evolved = False  # since the last update
         self.isolation_kl = torch.zeros(())  # as of the last audit
+
+    @property
+    def evolved(self) -> EvolvedAgents | None:
+        """The auxiliary agents, with weights of their own or in the team's imagination."""
+        return self.auxiliaries or (self.imagination.auxiliaries if self.imagination is not None else None)
 
     def _check_combination(self) -> None:
         """Raise ValueError for parts that make no sense together."""
@@ -108,11 +117,17 @@ class AMAL(MAPPO):
             allowed = f"at least {estimator.least_members} for {type(estimator).__name__}"
             raise ValueError(f"world_model.ensemble_size must be {allowed}, got {learning.ensemble_size}")
         if self.world_model is not None and not self.world_model.is_flat:
-            for name in ("information", "auxiliaries", "replay"):
+            for name in ("auxiliaries", "replay"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name} needs amal.networks.world_models.WorldModel as world_model.model")
+        if self.world_model is not None and estimator is not None and estimator.reads_units == self.world_model.is_flat:
+            needed = "entity_model.EntityWorldModel" if estimator.reads_units else "world_models.WorldModel"
+            name = type(estimator).__name__
+            raise ValueError(f"information.estimator {name} needs amal.networks.{needed} as world_model.model")
         if self.imagination is not None and learning is None:
             raise ValueError("imagination must be null without a world_model")
+        if self.imagination is not None and self.imagination.auxiliaries is not None and self.auxiliaries is not None:
+            raise ValueError("auxiliaries must be null with imagination.auxiliaries")
         if self.imagination is not None and self.imagination.perfect and self.scenario is None:
             raise ValueError("imagination.perfect must be false: only the embedded simulator can be imagined in")
         if self.auxiliaries is not None and self.replay is None:
@@ -144,9 +159,9 @@ class AMAL(MAPPO):
         """Where the team imagines."""
         assert self.imagination is not None and self.world_model is not None
         if not self.imagination.perfect:
-            return modelled_battles(self.world_model)
+            return modelled_battles(self.world_model, self.imagination.doubt)
         assert self.scenario is not None
-        return SimulatedBattles(self.scenario, self.imagination.starts)
+        return SimulatedBattles(self.scenario)
 
     def setup(self, stage: str) -> None:
         device = self.trainer.strategy.root_device
@@ -158,7 +173,7 @@ class AMAL(MAPPO):
         """One iteration: the world model from real data, the bonus, imagination, then the policy from all of it."""
         if self.world_model is None:
             return super().learn(batch, progress)
-        if self.auxiliaries is not None and not self.evolution_metrics:
+        if self.evolved is not None and not self.evolution_metrics:
             raise RuntimeError("AMAL's auxiliary agents were never evolved: the trainer needs callbacks.Evolution()")
         profile = self.trainer.profiler.profile  # type: ignore[attr-defined]
         metrics = {"train/lr": self.set_learning_rate(progress)}
@@ -184,7 +199,7 @@ class AMAL(MAPPO):
         metrics |= self.take_steps(transitions, minibatches, off_policy)
         if self.imagination is not None:
             with profile("imagination"):
-                inside = (self.imagined_battles, self.replay_buffer, self.imagination_generator)
+                inside = (self.imagined_battles, self.replay_buffer, self.population, self.imagination_generator)
                 metrics |= self.imagination.learn(self, *inside, progress)
         return metrics | {"train/explained_variance": critic_fit} | self.evolution_metrics
 
@@ -201,7 +216,7 @@ class AMAL(MAPPO):
         if audit is not None:
             self.isolation_kl = audit.divergence(learning, self.max_grad_norm)
             self.has_evolved = False
-        return metrics if self.auxiliaries is None else metrics | {"train/isolation_kl": self.isolation_kl}
+        return metrics if self.evolved is None else metrics | {"train/isolation_kl": self.isolation_kl}
 
     def _through_open_gate(self, batch_size: int, length: int) -> RealSequences:
         """What isolation forbids: imagined transitions passed off as real."""
@@ -215,13 +230,20 @@ class AMAL(MAPPO):
         Args:
             batch: real episodes; evenly spaced steps of them are what behaviour is compared on.
         """
-        assert self.auxiliaries is not None and self.search is not None
+        assert self.search is not None
         happened = batch.mask.flatten().nonzero().squeeze(-1)
         probe = happened[torch.linspace(0, len(happened) - 1, PROBE_TRANSITIONS, device=happened.device).long()]
         obs, available = (of_first(x[:, :-1].flatten(0, 1)[probe]) for x in (batch.obs, batch.available_actions))
-        views = (obs, available, self.evolution_generator)
-        self.population, metrics = self.auxiliaries.evolve(self.search, self.policy, *views)
-        if not self.evolution_metrics:
+        generator = self.evolution_generator
+        if self.auxiliaries is not None:
+            self.population, metrics = self.auxiliaries.evolve(self.search, self.policy, obs, available, generator)
+        else:
+            assert self.imagination is not None
+            inside = (self.imagined_battles, self.replay_buffer)
+            self.population, metrics = self.imagination.evolve(
+                self.search, self, *inside, self.population, obs, available, generator
+            )
+        if not self.first_diversity > 0.0:
             self.first_diversity.copy_(metrics["diversity"])
         ratio = metrics["diversity"] / self.first_diversity.clamp_min(1e-8)
         metrics |= {"diversity_to_first": ratio}

@@ -5,43 +5,20 @@ Letters: M battles, T steps, N agents, O observation size, S state size, A actio
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from amal.algorithms.amal.imagined_battles import ImaginedBattles
+from amal.algorithms.amal.logit_auxiliaries import DeviatingTeam, LogitAuxiliaries, first_advantages
 from amal.algorithms.mappo import MAPPO
-from amal.battle import VectorBattle
-from amal.battle.battlefield import LONGEST_EPISODE, Scenario
-from amal.networks.entity_model import HP, EntityWorldModel
-from amal.networks.world_models import WorldModelEnsemble
+from amal.ops.cem import CrossEntropyMethod
 from amal.replay import AsymmetricReplayBuffer, RealSequences
-from amal.runtime.argument_checks import check_at_least
+from amal.runtime.argument_checks import check_at_least, check_positive
+from amal.runtime.distributed import of_first
 from amal.types import Actor, EpisodeBatch
-
-
-class Views(NamedTuple):
-    """What is seen of M battles."""
-
-    obs: Tensor  # [M, N, O] float32
-    state: Tensor  # [M, S] float32
-    available_actions: Tensor  # [M, N, A] bool
-
-
-class ImaginedBattles(Protocol):
-    """Battles that go on from real moments: in a world model, or in the simulator."""
-
-    past: int  # real steps before a moment that ``reset`` needs to see
-
-    def reset(self, moments: RealSequences, generator: Generator) -> Views:
-        """Goes to the moments before the last steps of M real stretches; what is seen there."""
-
-    def step(self, actions: Tensor, generator: Generator) -> tuple[Views, Tensor, Tensor]:
-        """Steps with actions [M, N]; what is seen then, the team's rewards [M], and which battles have ended, [M] bool.
-        Battles that ended before yield anything finite."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +36,10 @@ class Imagination:
         warm_up: real steps before it begins.
         n_epochs: passes over each round's steps.
         n_minibatch: minibatches per pass.
+        auxiliaries: agents that act in some of the battles instead of the team, or null. ``callbacks.Evolution``
+            evolves them.
+        doubt: an imagined battle is cut where the members of an entity-wise ensemble disagree by more than so many
+            times their mean disagreement at real moments; by default none is.
         perfect: act in the simulator itself, the ablation that bounds what any world model can give. Needs
             ``data.snapshots``.
     """
@@ -70,18 +51,31 @@ class Imagination:
     warm_up: int = 2500
     n_epochs: int = 1
     n_minibatch: int = 4
+    auxiliaries: LogitAuxiliaries | None = None
+    doubt: float | None = None
     perfect: bool = False
 
     def __post_init__(self) -> None:
         counts = ("rounds", "starts", "horizon", "newest", "n_epochs", "n_minibatch")
         check_at_least(1, **{name: getattr(self, name) for name in counts})
         check_at_least(0, warm_up=self.warm_up)
+        if self.doubt is not None:
+            check_positive(doubt=self.doubt)
+
+    def is_due(self, replay_buffer: AsymmetricReplayBuffer) -> bool:
+        """Whether enough real steps were seen, one at least."""
+        return replay_buffer.primary_size >= max(1, min(self.warm_up, replay_buffer.capacity))
+
+    def moments(self, number: int, battles: ImaginedBattles, replay_buffer: AsymmetricReplayBuffer) -> RealSequences:
+        """Real moments to go on from."""
+        return replay_buffer.sample_sequences(number, battles.past + 1, self.newest, replay_buffer.mixed_stream)
 
     def learn(
         self,
         learner: MAPPO,
         battles: ImaginedBattles,
         replay_buffer: AsymmetricReplayBuffer,
+        population: Tensor,
         generator: Generator,
         progress: float,
     ) -> dict[str, Tensor]:
@@ -91,35 +85,80 @@ class Imagination:
             learner: whose policy acts, and whose policy and critic learn.
             battles: where it acts.
             replay_buffer: with the real moments.
+            population: δ [I, N, A] of the auxiliary agents.
             generator: source of actions and outcomes.
             progress: share of the training budget that is used.
 
         Returns:
             Averages over the rounds, as "train/imagination_…".
         """
-        if replay_buffer.primary_size < min(self.warm_up, replay_buffer.capacity):
+        if not self.is_due(replay_buffer):
             return {}
         rounds: list[dict[str, Tensor]] = []
         for _ in range(self.rounds):
-            moments = replay_buffer.sample_sequences(
-                self.starts, battles.past + 1, self.newest, replay_buffer.mixed_stream
-            )
-            episodes = imagine(battles, learner, moments.to(learner.device), self.horizon, generator, progress)
+            moments = self.moments(self.starts, battles, replay_buffer).to(learner.device)
+            actor: Actor = learner
+            if self.auxiliaries is not None:
+                actor = DeviatingTeam(learner, self.auxiliaries.offsets(population, self.starts))
+            episodes = imagine(battles, actor, moments, self.horizon, generator, progress)
             transitions, critic_fit = learner.estimate_advantages(episodes, is_real=False)
             minibatches = learner.minibatches(episodes, transitions, self.n_epochs, self.n_minibatch)
             metrics = learner.take_steps(transitions, minibatches)
-            rounds.append(
-                metrics
-                | {
-                    "train/explained_variance": critic_fit,
-                    "train/length": episodes.lengths.float().mean(),
-                    "train/reward": episodes.rewards.sum() / episodes.mask.sum(),
-                }
-            )
+            told = {
+                "train/explained_variance": critic_fit,
+                "train/length": episodes.lengths.float().mean(),
+                "train/reward": episodes.rewards.sum() / episodes.mask.sum(),
+            }
+            if self.auxiliaries is not None:
+                told["train/auxiliary_advantage"] = self.auxiliaries.gain(learner, episodes)
+            rounds.append(metrics | told)
         return {
             name.replace("train/", "train/imagination_"): torch.stack([r[name] for r in rounds]).mean()
             for name in rounds[0]
         }
+
+    @torch.no_grad()
+    def evolve(
+        self,
+        search: CrossEntropyMethod,
+        learner: MAPPO,
+        battles: ImaginedBattles,
+        replay_buffer: AsymmetricReplayBuffer,
+        population: Tensor,
+        obs: Tensor,
+        available: Tensor,
+        generator: Generator,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """ψ_i ← E(ψ_i, D_A^i): candidates act in the world model from the same moments as the team, and the fittest
+        become the auxiliary agents.
+
+        Args:
+            search: over δ.
+            learner: the team.
+            battles: where the candidates act.
+            replay_buffer: with the real moments.
+            population: δ [I, N, A] of the auxiliary agents so far, which stay before ``warm_up``.
+            obs: [M, N, O] real observations on which behaviour is compared, the probe.
+            available: [M, N, A] bool.
+            generator: source of candidates, actions and outcomes.
+
+        Returns:
+            δ [I, N, A] of the auxiliary agents, and what they are like.
+        """
+        auxiliaries = self.auxiliaries
+        assert auxiliaries is not None
+        if not self.is_due(replay_buffer):
+            return population, {name: torch.tensor(math.nan) for name in auxiliaries.told}
+        deltas = search.ask(generator)
+        offsets = deltas.unflatten(-1, available.shape[-2:])
+        everyone = torch.cat([torch.zeros_like(offsets[:1]), offsets])  # the team first
+        moments = self.moments(auxiliaries.starts, battles, replay_buffer).to(learner.device)
+        repeated = moments[torch.arange(auxiliaries.starts, device=deltas.device).repeat(len(everyone))]
+        actor = DeviatingTeam(learner, everyone.repeat_interleave(auxiliaries.starts, dim=0))
+        episodes = imagine(battles, actor, repeated, self.horizon, generator, 0.0)
+        earned = first_advantages(learner, episodes).view(len(everyone), -1).mean(dim=1)
+        advantages = of_first(earned[1:] - earned[0])  # every process selects the same
+        return auxiliaries.evolve(search, learner, deltas, advantages, obs, available, generator)
 
 
 @torch.no_grad()
@@ -131,8 +170,8 @@ def imagine(
     generator: Generator,
     progress: float,
 ) -> EpisodeBatch:
-    """What the actor lives through from M real moments: episodes of at most ``horizon`` steps, truncated there. Who
-    wins is not told."""
+    """What the actor lives through from M real moments: episodes of at most ``horizon`` steps, truncated there or where
+    they are doubted. Who wins is not told."""
     views = battles.reset(moments, generator)
     number = len(moments.last)
     device = views.obs.device
@@ -143,14 +182,15 @@ def imagine(
         obs, _, available = views
         actions, log_probs, hidden = actor.act(obs, available, hidden, generator, progress)
         assert log_probs is not None
-        views, rewards, ended = battles.step(actions, generator)
+        views, rewards, ended, doubted = battles.step(actions, generator)
         rewards = torch.where(running, rewards, 0.0).float()
-        steps.append((actions, log_probs, rewards, ended & running, running))
-        running = running & ~ended
+        stopped = running & ~ended & (doubted if doubted is not None else False)
+        steps.append((actions, log_probs, rewards, ended & running, stopped, running))
+        running = running & ~ended & ~stopped
         seen.append(views)
-    actions, log_probs, rewards, terminated, mask = (torch.stack(column, dim=1) for column in zip(*steps, strict=True))
-    truncated = torch.zeros_like(mask)
-    truncated[:, -1] = running
+    columns = (torch.stack(column, dim=1) for column in zip(*steps, strict=True))
+    actions, log_probs, rewards, terminated, truncated, mask = columns
+    truncated[:, -1] |= running
     nothing = torch.zeros(number, dtype=torch.int64, device=device)
     return EpisodeBatch(
         obs=torch.stack([view.obs for view in seen], dim=1),
@@ -167,102 +207,3 @@ def imagine(
         dead_enemies=nothing,
         progress=progress,
     )
-
-
-class SimulatedBattles:
-    """The simulator as a perfect world model: real moments go on with other chances than they had.
-
-    Args:
-        scenario: of the moments.
-        num_battles: M.
-    """
-
-    past = 0
-
-    def __init__(self, scenario: Scenario, num_battles: int) -> None:
-        # imagined episodes do not know how long the real one had lasted
-        self.battle = VectorBattle(scenario, num_battles, auto_reset=False, episode_limit=LONGEST_EPISODE)
-
-    def reset(self, moments: RealSequences, generator: Generator) -> Views:
-        if moments.snapshots is None:
-            raise ValueError("imagination.perfect needs data.snapshots: true")
-        number = len(moments.last)
-        chances = torch.randint(1, 2**62, (number,), generator=generator, device=generator.device)
-        views = {name: getattr(moments.last, name) for name in ("obs", "state", "available_actions")}
-        self.battle.go_on_from(
-            moments.snapshots.cpu().numpy(),
-            chances.cpu().numpy().astype(np.uint64),
-            {name: view.cpu().numpy() for name, view in views.items()},
-        )
-        self.device = moments.states.device
-        return self._views()
-
-    def step(self, actions: Tensor, generator: Generator) -> tuple[Views, Tensor, Tensor]:
-        self.battle.step(actions.cpu().numpy())
-        rewards, ended = (
-            torch.from_numpy(x.copy()).to(self.device) for x in (self.battle.rewards, self.battle.terminated)
-        )
-        return self._views(), rewards, ended
-
-    def _views(self) -> Views:
-        battle = self.battle
-        arrays = (battle.obs, battle.state, battle.available_actions)
-        return Views(*(torch.from_numpy(array.copy()).to(self.device) for array in arrays))
-
-
-class EntityBattles:
-    """Battles in entity-wise world models; each goes on in one of the ensemble's members."""
-
-    def __init__(self, world_model: WorldModelEnsemble) -> None:
-        self.members = [member for member in world_model.members if isinstance(member, EntityWorldModel)]
-        self.past = world_model.past
-
-    def reset(self, moments: RealSequences, generator: Generator) -> Views:
-        number = len(moments.last)
-        self.shares = torch.arange(number, device=moments.states.device).tensor_split(len(self.members))
-        recalled = [member.recall(_rows(moments, rows)) for member, rows in zip(self.members, self.shares, strict=True)]
-        self.units = torch.cat([units for units, _ in recalled])
-        self.memory = torch.cat([memory for _, memory in recalled])
-        return Views(moments.last.obs, moments.last.state, moments.last.available_actions)
-
-    def step(self, actions: Tensor, generator: Generator) -> tuple[Views, Tensor, Tensor]:
-        before, now = self.units.unbind(dim=1)
-        outcomes = [
-            member.step(before[rows], now[rows], actions[rows], self.memory[rows], generator)
-            for member, rows in zip(self.members, self.shares, strict=True)
-        ]
-        after, rewards, self.memory = (torch.cat(parts) for parts in zip(*outcomes, strict=True))
-        self.units = torch.stack([now, after], dim=1)
-        lives, n_agents = after[..., HP] > 0, self.members[0].n_agents
-        ended = ~lives[:, :n_agents].any(dim=1) | ~lives[:, n_agents:].any(dim=1)
-        views = self.members[0].views
-        last_actions = F.one_hot(actions, views.n_actions).to(after.dtype)
-        return Views(*views.see(after, last_actions)), rewards, ended
-
-
-class FlatBattles:
-    """Battles in flat world models, of a random member for each step."""
-
-    past = 0
-
-    def __init__(self, world_model: WorldModelEnsemble) -> None:
-        self.world_model = world_model
-
-    def reset(self, moments: RealSequences, generator: Generator) -> Views:
-        self.views = Views(moments.last.obs, moments.last.state, moments.last.available_actions)
-        return self.views
-
-    def step(self, actions: Tensor, generator: Generator) -> tuple[Views, Tensor, Tensor]:
-        obs, state, available = self.views
-        outcome = self.world_model.predict(obs, state, actions, ~available[..., 0], generator)
-        self.views = Views(outcome.next_obs, outcome.next_state, outcome.next_available)
-        return self.views, outcome.reward, outcome.done
-
-
-def modelled_battles(world_model: WorldModelEnsemble) -> ImaginedBattles:
-    """Battles in a world model, of the kind that it is of."""
-    return FlatBattles(world_model) if world_model.is_flat else EntityBattles(world_model)
-
-
-def _rows(moments: RealSequences, rows: Tensor) -> RealSequences:
-    return RealSequences(moments.last[rows], moments.states[rows], moments.actions[rows], moments.happened[rows])

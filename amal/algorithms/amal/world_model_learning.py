@@ -151,7 +151,8 @@ class IsolationAudit:
         self.stream = copy.deepcopy(replay_buffer.primary_stream)
 
     def divergence(self, learning: WorldModelLearning, max_grad_norm: float) -> Tensor:
-        """Mean KL between what the two world models, with and without auxiliary agents, expect to be seen next.
+        """Mean KL between what the two world models, with and without auxiliary agents, expect to be seen next; of
+        entity-wise ones with outputs as means of variance 1.
 
         Args:
             learning: as of the update.
@@ -159,9 +160,14 @@ class IsolationAudit:
         """
         draw = partial(self.replay_buffer.sample_sequences, stream=self.stream)
         learning.fit(self.control, self.optimizer, draw, max_grad_norm)
+        device = next(self.control.parameters()).device
+        probe = draw(learning.batch_size, self.control.past + 1).to(device)
         with torch.no_grad():
-            probe = draw(learning.batch_size, 1).last.to(next(self.control.parameters()).device)
-            seen = (probe.obs, probe.state, probe.actions, probe.alive)
+            if not self.control.is_flat:
+                pairs = zip(self.audited.members, self.control.members, strict=True)
+                outputs = [[cast(EntityWorldModel, x).outputs(probe)[1] for x in pair] for pair in pairs]
+                return torch.stack([(ours - theirs).square().mean() / 2 for ours, theirs in outputs]).mean()
+            last = probe.last
+            seen = (last.obs, last.state, last.actions, last.alive)
             ours, theirs = self.audited.outcomes(*seen), self.control.outcomes(*seen)
-            divergence = gaussian_kl(*ours, *theirs).mean(dim=0)
-            return masked_mean(divergence, probe.alive)
+            return masked_mean(gaussian_kl(*ours, *theirs).mean(dim=0), last.alive)

@@ -10,9 +10,11 @@ import torch
 from lightning import seed_everything
 from torch import Generator, Tensor
 
-from amal.algorithms.amal import AMAL, Imagination, WorldModelLearning
-from amal.algorithms.amal.imagination import SimulatedBattles, Views, imagine
+from amal.algorithms.amal import AMAL, Auxiliaries, Imagination, LogitAuxiliaries, OffPolicyReplay, WorldModelLearning
+from amal.algorithms.amal.imagination import imagine
+from amal.algorithms.amal.imagined_battles import EntityBattles, Outcome, SimulatedBattles, Views
 from amal.battle import VectorBattle
+from amal.networks.entity_model import EntityWorldModel
 from amal.networks.world_models import WorldModel
 from amal.ops.returns import generalized_advantages
 from amal.replay import AsymmetricReplayBuffer, RealSequences
@@ -52,9 +54,9 @@ class Script:
         self.steps = 0
         return self._views()
 
-    def step(self, actions: Tensor, generator: Generator) -> tuple[Views, Tensor, Tensor]:
+    def step(self, actions: Tensor, generator: Generator) -> Outcome:
         self.steps += 1
-        return self._views(), torch.full((3,), float(self.steps)), self.steps >= ENDS
+        return Outcome(self._views(), torch.full((3,), float(self.steps)), self.steps >= ENDS)
 
     def _views(self) -> Views:
         available = torch.ones(3, N_AGENTS, N_ACTIONS, dtype=torch.bool)
@@ -96,6 +98,39 @@ def test_imagined_episodes_end_as_they_are_told_and_are_cut_at_the_horizon() -> 
     assert advantages[:, :, 0].tolist() == [[1, -8, 0, 0], [1, 2, 3, 4], [-9, 0, 0, 0]], "only the cut one bootstraps"
 
 
+class DoubtfulScript(Script):
+    """Battle 1 is doubted after two steps, battle 2 where it ends anyway."""
+
+    def step(self, actions: Tensor, generator: Generator) -> Outcome:
+        outcome = super().step(actions, generator)
+        return outcome._replace(doubted=torch.tensor([False, self.steps == 2, True]))
+
+
+def test_a_doubted_battle_is_cut_and_bootstrapped_there() -> None:
+    generator = Generator().manual_seed(0)
+    episodes = imagine(DoubtfulScript(), RandomActor(), real().sample_sequences(3, 1), 4, generator, 0.0)
+    assert episodes.mask.tolist() == [[True, True, False, False], [True, True, False, False], [True] + [False] * 3]
+    assert episodes.truncated.nonzero().tolist() == [[1, 1]]
+    assert episodes.terminated.nonzero().tolist() == [[0, 1], [2, 0]]
+
+
+def test_members_that_disagree_raise_doubt() -> None:
+    battle = VectorBattle("3m", 4, seed=0, auto_reset=False)
+    batch = EpisodeRecorder(battle, 8).play(RandomActor(), 8, Generator().manual_seed(0))
+    sizes = {name: getattr(battle.spec, name) for name in SIZES}
+    buffer = AsymmetricReplayBuffer(1000, **sizes, num_auxiliary_agents=0)
+    buffer.add_primary_episodes(batch)
+    torch.manual_seed(0)
+    ensemble = WorldModelLearning(EntityWorldModel, ensemble_size=2).build(**sizes, scenario=battle.scenario)
+    moments = buffer.sample_sequences(32, ensemble.past + 1)
+    doubted = []
+    for doubt in (None, 0.5, 1e6):
+        battles = EntityBattles(ensemble, doubt)
+        episodes = imagine(battles, RandomActor(), moments, 3, Generator().manual_seed(0), 0.0)
+        doubted.append(int(episodes.truncated[:, :-1].sum()))
+    assert doubted[0] == 0 and doubted[1] > 0 and doubted[2] == 0
+
+
 def test_the_simulator_goes_on_from_real_moments() -> None:
     """Rewards and views are those of the simulator itself, from where the real battle stood."""
     battle = VectorBattle("3m", 4, seed=0, auto_reset=False)
@@ -104,7 +139,7 @@ def test_the_simulator_goes_on_from_real_moments() -> None:
     buffer = AsymmetricReplayBuffer(1000, **sizes, num_auxiliary_agents=0, snapshot_size=batch.snapshots.shape[-1])
     buffer.add_primary_episodes(batch)
     moments = buffer.sample_sequences(16, 1)
-    episodes = imagine(SimulatedBattles(battle.scenario, 16), RandomActor(), moments, 6, Generator().manual_seed(1), 0)
+    episodes = imagine(SimulatedBattles(battle.scenario), RandomActor(), moments, 6, Generator().manual_seed(1), 0)
     for name in ("obs", "state", "available_actions"):
         assert torch.equal(getattr(episodes, name)[:, 0], getattr(moments.last, name))
 
@@ -119,13 +154,13 @@ def test_the_simulator_goes_on_from_real_moments() -> None:
 
 
 def test_imagination_needs_snapshots_for_the_simulator() -> None:
-    battles = SimulatedBattles(VectorBattle("3m", 1).scenario, 3)
+    battles = SimulatedBattles(VectorBattle("3m", 1).scenario)
     with pytest.raises(ValueError, match=r"data\.snapshots"):
         battles.reset(real().sample_sequences(3, 1), Generator())
 
 
 def test_every_option_is_tried() -> None:
-    assert set(OPTIONS) == {field.name for field in fields(Imagination)} - {"perfect"}
+    assert set(OPTIONS) == {field.name for field in fields(Imagination)} - {"perfect", "auxiliaries", "doubt"}
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -163,6 +198,14 @@ def test_world_models_learn_the_same_whatever_is_imagined() -> None:
     [
         ({"world_model": None}, "imagination must be null without a world_model"),
         ({"imagination": Imagination(perfect=True)}, "imagination.perfect must be false"),
+        (
+            {
+                "imagination": Imagination(auxiliaries=LogitAuxiliaries()),
+                "auxiliaries": Auxiliaries(),
+                "replay": OffPolicyReplay(),
+            },
+            "auxiliaries must be null with imagination.auxiliaries",
+        ),
     ],
 )
 def test_combinations_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:

@@ -1,0 +1,167 @@
+"""Where the team imagines: battles that go on from real moments, in a world model or in the simulator.
+
+Letters: M battles, N agents, O observation size, S state size, A actions.
+"""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from amal.battle import VectorBattle
+from amal.battle.battlefield import LONGEST_EPISODE, Scenario
+from amal.networks.entity_model import HP, EntityWorldModel, disagreement
+from amal.networks.world_models import WorldModelEnsemble
+from amal.replay import RealSequences
+
+
+class Views(NamedTuple):
+    """What is seen of M battles."""
+
+    obs: Tensor  # [M, N, O] float32
+    state: Tensor  # [M, S] float32
+    available_actions: Tensor  # [M, N, A] bool
+
+
+class Outcome(NamedTuple):
+    """Of a step of M battles."""
+
+    views: Views  # what is seen then
+    rewards: Tensor  # [M], the team's
+    ended: Tensor  # [M] bool
+    doubted: Tensor | None = None  # [M] bool, what does not deserve to be gone on with
+
+
+class ImaginedBattles(Protocol):
+    """Battles that go on from real moments: in a world model, or in the simulator."""
+
+    past: int  # real steps before a moment that ``reset`` needs to see
+
+    def reset(self, moments: RealSequences, generator: Generator) -> Views:
+        """Goes to the moments before the last steps of M real stretches; what is seen there."""
+
+    def step(self, actions: Tensor, generator: Generator) -> Outcome:
+        """Steps with actions [M, N]. Battles that ended before yield anything finite."""
+
+
+class SimulatedBattles:
+    """The simulator as a perfect world model: real moments go on with other chances than they had.
+
+    Args:
+        scenario: of the moments.
+    """
+
+    past = 0
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.of_size = cache(partial(_endless, scenario))
+
+    def reset(self, moments: RealSequences, generator: Generator) -> Views:
+        if moments.snapshots is None:
+            raise ValueError("imagination.perfect needs data.snapshots: true")
+        number = len(moments.last)
+        chances = torch.randint(1, 2**62, (number,), generator=generator, device=generator.device)
+        views = {name: getattr(moments.last, name) for name in ("obs", "state", "available_actions")}
+        self.battle = self.of_size(number)
+        self.battle.go_on_from(
+            moments.snapshots.cpu().numpy(),
+            chances.cpu().numpy().astype(np.uint64),
+            {name: view.cpu().numpy() for name, view in views.items()},
+        )
+        self.device = moments.states.device
+        return self._views()
+
+    def step(self, actions: Tensor, generator: Generator) -> Outcome:
+        self.battle.step(actions.cpu().numpy())
+        rewards, ended = (
+            torch.from_numpy(x.copy()).to(self.device) for x in (self.battle.rewards, self.battle.terminated)
+        )
+        return Outcome(self._views(), rewards, ended)
+
+    def _views(self) -> Views:
+        battle = self.battle
+        arrays = (battle.obs, battle.state, battle.available_actions)
+        return Views(*(torch.from_numpy(array.copy()).to(self.device) for array in arrays))
+
+
+def _endless(scenario: Scenario, num_battles: int) -> VectorBattle:
+    """Battles that go on as they like: imagined episodes do not know how long the real one had lasted."""
+    return VectorBattle(scenario, num_battles, auto_reset=False, episode_limit=LONGEST_EPISODE)
+
+
+class EntityBattles:
+    """Battles in entity-wise world models; each goes on in one of the ensemble's members.
+
+    Args:
+        world_model: the ensemble.
+        doubt: battles are doubted where the members disagree by more than so many times what they disagree by in a
+            first step on average, which is from real moments; by default none is.
+    """
+
+    def __init__(self, world_model: WorldModelEnsemble, doubt: float | None = None) -> None:
+        self.doubt = doubt
+        self.members = [member for member in world_model.members if isinstance(member, EntityWorldModel)]
+        self.past = world_model.past
+
+    def reset(self, moments: RealSequences, generator: Generator) -> Views:
+        shares = torch.arange(len(moments.last), device=moments.states.device).tensor_split(len(self.members))
+        self.rows = list(zip(self.members, shares, strict=True))
+        recalled = [member.recall(moments) for member in self.members]
+        self.units, self.memories = recalled[0][0], [memory for _, memory in recalled]
+        self.usual: Tensor | None = None
+        return Views(moments.last.obs, moments.last.state, moments.last.available_actions)
+
+    def step(self, actions: Tensor, generator: Generator) -> Outcome:
+        before, now = self.units.unbind(dim=1)
+        expected = [
+            member(before, now, actions, memory) for member, memory in zip(self.members, self.memories, strict=True)
+        ]
+        outputs, self.memories = [output for output, _ in expected], [memory for _, memory in expected]
+        first = self.members[0]
+        own = torch.cat([output[rows] for output, (_, rows) in zip(outputs, self.rows, strict=True)])
+        after = first.outcome(now, own, generator)
+        rewards = torch.cat([member.rewards(now[rows], after[rows]) for member, rows in self.rows])
+        self.units = torch.stack([now, after], dim=1)
+        lives = after[..., HP] > 0
+        ended = ~lives[:, : first.n_agents].any(dim=1) | ~lives[:, first.n_agents :].any(dim=1)
+        last_actions = F.one_hot(actions, first.views.n_actions).to(after.dtype)
+        views = Views(*first.views.see(after, last_actions))
+        return Outcome(views, rewards, ended, self._doubted(torch.stack(outputs), now[..., HP] > 0))
+
+    def _doubted(self, outputs: Tensor, lives: Tensor) -> Tensor | None:
+        """[M] bool, or None where nothing is ever doubted. In the first step the moments are real."""
+        if self.doubt is None:
+            return None
+        apart = disagreement(outputs, lives)
+        if self.usual is None:
+            self.usual = apart.mean()
+        return apart > self.doubt * self.usual
+
+
+class FlatBattles:
+    """Battles in flat world models, of a random member for each step."""
+
+    past = 0
+
+    def __init__(self, world_model: WorldModelEnsemble) -> None:
+        self.world_model = world_model
+
+    def reset(self, moments: RealSequences, generator: Generator) -> Views:
+        self.views = Views(moments.last.obs, moments.last.state, moments.last.available_actions)
+        return self.views
+
+    def step(self, actions: Tensor, generator: Generator) -> Outcome:
+        obs, state, available = self.views
+        outcome = self.world_model.predict(obs, state, actions, ~available[..., 0], generator)
+        self.views = Views(outcome.next_obs, outcome.next_state, outcome.next_available)
+        return Outcome(self.views, outcome.reward, outcome.done)
+
+
+def modelled_battles(world_model: WorldModelEnsemble, doubt: float | None) -> ImaginedBattles:
+    """Battles in a world model, of the kind that it is of."""
+    return FlatBattles(world_model) if world_model.is_flat else EntityBattles(world_model, doubt)

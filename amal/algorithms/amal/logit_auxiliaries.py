@@ -1,0 +1,128 @@
+"""Auxiliary agents that selection can move: the team's policy with other preferences, judged by what they would earn.
+
+Letters: K candidates, I auxiliary agents, M battles or transitions, S starts, N agents, O observation size, A actions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Generator, Tensor
+
+from amal.algorithms.amal.evolved_agents import EvolvedAgents
+from amal.algorithms.mappo import MAPPO, choose
+from amal.ops.cem import CrossEntropyMethod
+from amal.ops.losses import masked_log_softmax
+from amal.runtime.argument_checks import check_at_least, check_choice, check_share
+from amal.types import EpisodeBatch
+
+
+@dataclass(frozen=True)
+class LogitAuxiliaries(EvolvedAgents):
+    """Auxiliary policies ψ_i of the second design: π_φ with δ_i [N, A] added to its logits, one number per agent and
+    action. They act in a share of the team's imagined battles, and the policy learns from those like from its own.
+
+    Args:
+        share: of the imagined battles, in which auxiliary agents act.
+        starts: real moments from which each candidate is judged; the same for all.
+        selection: by "fitness", or "random" for ablation.
+    """
+
+    cem_initial_std: float = 0.5
+    cem_min_std: float = 0.1
+    share: float = 0.25
+    starts: int = 16
+    selection: Literal["fitness", "random"] = "fitness"
+
+    told: ClassVar = ("diversity", "distance", "selected_advantage")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_share(share=self.share)
+        check_at_least(1, starts=self.starts)
+        check_choice(("fitness", "random"), selection=self.selection)
+
+    def offsets(self, population: Tensor, number: int) -> Tensor:
+        """δ of each of M battles [M, N, A]: zero where the team itself acts, then ψ_1, ψ_2, … in turn."""
+        n_theirs = round(self.share * number)
+        theirs = population[torch.arange(n_theirs, device=population.device) % len(population)]
+        return torch.cat([population.new_zeros(number - n_theirs, *population.shape[1:]), theirs])
+
+    def gain(self, learner: MAPPO, episodes: EpisodeBatch) -> Tensor:
+        """How much more than the team the auxiliary agents earn in imagined battles that were shared as by ``offsets``,
+        as of ``first_advantages``. Other battles than those that they were selected by."""
+        theirs = round(self.share * len(episodes.mask))
+        ours, others = first_advantages(learner, episodes).split([len(episodes.mask) - theirs, theirs])
+        return others.mean() - ours.mean()
+
+    @torch.no_grad()
+    def evolve(
+        self,
+        search: CrossEntropyMethod,
+        learner: MAPPO,
+        deltas: Tensor,
+        advantages: Tensor,
+        obs: Tensor,
+        available: Tensor,
+        generator: Generator,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """ψ_i ← E(ψ_i, D_A^i): of candidates the fittest, by what they earned in the world model.
+
+        Args:
+            search: that proposed the candidates; refitted to the elites.
+            learner: whose policy is π_φ.
+            deltas: [K, N · A], the candidates.
+            advantages: [K], imagined returns over π_φ's from the same starts, in standard deviations of real returns.
+            obs: [M, N, O] real observations on which behaviour is compared.
+            available: [M, N, A] bool.
+            generator: source of random selection.
+
+        Returns:
+            δ [I, N, A] of the fittest, best first, and what they are like.
+        """
+        logits, _ = learner.policy(obs.unsqueeze(1), learner.initial_hidden(len(obs)))
+        logits, alive = logits.squeeze(1), ~available[..., 0]
+        candidates = deltas.unflatten(-1, logits.shape[-2:])
+        log_probs = masked_log_softmax(logits + candidates.unsqueeze(1), available)
+        reference = masked_log_softmax(logits, available)
+        worth = advantages
+        if self.selection == "random":  # whatever the rest of the fitness is
+            worth = 1e6 * torch.rand(len(deltas), generator=generator, device=deltas.device)
+        fittest, metrics = self.select(search, deltas, log_probs, reference, alive, worth)
+        selected = advantages[fittest].mean() - advantages.mean()
+        return candidates[fittest], metrics | {"selected_advantage": selected}
+
+
+def first_advantages(learner: MAPPO, episodes: EpisodeBatch) -> Tensor:
+    """[M], by how much each episode's return exceeds the value of its start, mean over agents, in standard deviations
+    of real returns."""
+    _, advantages, _ = learner.returns_and_advantages(episodes)
+    return advantages[:, 0].mean(dim=-1) / learner.value_normalizer.std
+
+
+class DeviatingTeam:
+    """An actor: the team's policy with δ added to its logits, battle by battle.
+
+    Args:
+        learner: the team.
+        offsets: δ [M, N, A] of each battle.
+    """
+
+    def __init__(self, learner: MAPPO, offsets: Tensor) -> None:
+        self.learner, self.offsets = learner, offsets
+
+    @property
+    def device(self) -> torch.device:
+        return self.offsets.device
+
+    def initial_hidden(self, num_battles: int) -> Tensor:
+        return self.learner.initial_hidden(num_battles)
+
+    def act(
+        self, obs: Tensor, available_actions: Tensor, hidden: Tensor, generator: Generator | None, progress: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        logits, hidden = self.learner.policy(obs.unsqueeze(1), hidden)
+        log_probs = masked_log_softmax(logits.squeeze(1) + self.offsets, available_actions)
+        return *choose(log_probs, generator), hidden

@@ -1,0 +1,131 @@
+"""Auxiliary agents that act in the team's imagination: how they act, and who is selected."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from amal.algorithms.amal import LogitAuxiliaries
+from amal.algorithms.amal.logit_auxiliaries import DeviatingTeam, first_advantages
+from tests.algorithms.amal.test_algorithm import evolving
+from tests.algorithms.amal.test_imagination import batch_of, built, real
+from tests.algorithms.episodes import N_ACTIONS, N_AGENTS, parameters, random_batch, train
+
+SMALL = {
+    "num_auxiliary_agents": 3,
+    "evolution_frequency": 1,
+    "cem_population_size": 10,
+    "cem_elite_fraction": 0.3,
+    "starts": 4,
+}
+
+
+def auxiliaries(**options: Any) -> LogitAuxiliaries:
+    return LogitAuxiliaries(**{**SMALL, **options})
+
+
+def probe() -> tuple[Tensor, Tensor]:
+    batch = random_batch(3, (5,))
+    return batch.obs[0, :5], batch.available_actions[0, :5]
+
+
+def test_the_team_acts_in_most_battles_and_each_auxiliary_agent_in_its_turn() -> None:
+    population = torch.arange(1.0, 4.0).view(3, 1, 1).expand(3, N_AGENTS, N_ACTIONS)
+    offsets = auxiliaries(share=0.5).offsets(population, 10)
+    assert offsets[:, 0, 0].tolist() == [0, 0, 0, 0, 0, 1, 2, 3, 1, 2]
+
+
+def test_a_deviating_team_prefers_what_is_added_and_says_how_likely_that_was() -> None:
+    learner = built({})
+    obs, available = probe()
+    offsets = torch.zeros(5, N_AGENTS, N_ACTIONS)
+    hidden = learner.initial_hidden(5)
+    theirs = DeviatingTeam(learner, offsets).act(obs, available, hidden, Generator().manual_seed(0), 0.0)
+    ours = learner.act(obs, available, hidden, Generator().manual_seed(0), 0.0)
+    assert torch.equal(theirs[0], ours[0]) and torch.equal(theirs[1], ours[1]), "without a difference it is the team"
+
+    offsets[..., 2] = 50.0
+    actions, log_probs, _ = DeviatingTeam(learner, offsets).act(obs, available, hidden, Generator().manual_seed(0), 0.0)
+    free = available[..., 2]
+    assert free.any() and (actions[free] == 2).all()
+    torch.testing.assert_close(log_probs[free], torch.zeros(int(free.sum())))
+
+
+def test_those_are_selected_that_earn_more() -> None:
+    chosen, told = select("fitness")
+    advantages, candidates = scripted()
+    best = advantages.argsort(descending=True)[:3]
+    assert torch.equal(chosen, candidates[best].view(3, N_AGENTS, N_ACTIONS))
+    assert told["selected_advantage"].item() == pytest.approx(float(advantages[best].mean() - advantages.mean()))
+
+
+def test_random_selection_is_blind() -> None:
+    chosen, _ = select("random")
+    advantages, candidates = scripted()
+    best = candidates[advantages.argsort(descending=True)[:3]].view(3, N_AGENTS, N_ACTIONS)
+    assert not torch.equal(chosen, best)
+
+
+def scripted() -> tuple[Tensor, Tensor]:
+    g = Generator().manual_seed(0)
+    return 100.0 * torch.randn(10, generator=g), torch.randn(10, N_AGENTS * N_ACTIONS, generator=g)
+
+
+def select(selection: str) -> tuple[Tensor, dict[str, Tensor]]:
+    part = auxiliaries(selection=selection)
+    advantages, candidates = scripted()
+    search = part.build(N_AGENTS * N_ACTIONS)
+    return part.evolve(search, built({}), candidates, advantages, *probe(), Generator().manual_seed(1))
+
+
+def test_advantages_are_in_standard_deviations_of_returns() -> None:
+    learner, episodes = built({}), random_batch(0, (6, 4))
+    before = first_advantages(learner, episodes)
+    learner.value_normalizer.variance.fill_(4.0)
+    _, advantages, _ = learner.returns_and_advantages(episodes)
+    torch.testing.assert_close(first_advantages(learner, episodes), advantages[:, 0].mean(dim=-1) / 2.0)
+    assert before.shape == (2,)
+
+
+def test_they_stay_as_they_are_before_the_warm_up() -> None:
+    learner = built({"auxiliaries": auxiliaries(), "warm_up": 10**6})
+    train(learner, batch_of, n_batches=1, trainer=evolving())
+    assert (learner.population == 0).all() and learner.evolution_metrics["train/auxiliary_diversity"].isnan()
+
+
+def test_evolution_moves_them_and_the_policy_learns_from_them() -> None:
+    learners = [built({"auxiliaries": auxiliaries(share=share), "warm_up": 0}) for share in (0.0, 0.5)]
+    for learner in learners:
+        train(learner, batch_of, n_batches=2, trainer=evolving())
+        assert (learner.population != 0).any()
+        assert learner.world_model is not None
+    one, other = (parameters(learner) for learner in learners)
+    assert any(not torch.equal(one[name], other[name]) for name in one if name.startswith("policy."))
+    same = [name for name in one if name.startswith("world_model.")]
+    assert same and all(torch.equal(one[name], other[name]) for name in same), "isolation"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"share": 1.5}, "share must be"),
+        ({"starts": 0}, "starts must be at least 1"),
+        ({"selection": "best"}, "selection must be"),
+        ({"num_auxiliary_agents": 4}, "at most the elites"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        auxiliaries(**options)
+
+
+def test_candidates_are_judged_from_the_same_moments() -> None:
+    """A candidate that is the team earns as much as the team in a world without chance, so nothing."""
+    learner = built({"auxiliaries": auxiliaries(cem_initial_std=1e-6, cem_min_std=0.0), "warm_up": 0})
+    train(learner, batch_of, n_batches=2, trainer=evolving())
+    assert learner.imagination is not None and learner.search is not None
+    obs, available = probe()
+    inside = (learner.imagined_battles, real(), learner.population, obs, available)
+    _, told = learner.imagination.evolve(learner.search, learner, *inside, Generator().manual_seed(0))
+    assert told["distance"].item() == pytest.approx(0.0, abs=1e-6)

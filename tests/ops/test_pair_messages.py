@@ -1,0 +1,68 @@
+"""Messages of all pairs: the kernel against torch's own operations and a plain loop."""
+
+import numba
+import pytest
+import torch
+from torch import Tensor
+
+from amal.ops.pair_messages import messages_of_all_pairs, pair_messages
+
+M, U, P, D = 11, 4, 3, 5
+
+
+def given(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    receivers, senders, weight = (
+        torch.randn(*shape, generator=g, requires_grad=True) for shape in ((M, U, D), (M, U, D), (D, P))
+    )
+    pairs = torch.randn(M, U, U, P, generator=g)
+    pairs[torch.rand(pairs.shape, generator=g) < 0.3] = 0.0
+    lives = torch.rand(M, U, generator=g) < 0.7
+    lives[0] = False  # nobody hears anything
+    return receivers, senders, pairs, weight, lives
+
+
+def test_units_hear_the_living_and_the_dead_hear_nothing() -> None:
+    receivers, senders, pairs, weight, lives = given()
+    summed, largest = pair_messages(receivers, senders, pairs, weight, lives)
+    for m in range(M):
+        for i in range(U):
+            heard = [
+                (receivers[m, i] + senders[m, j] + weight @ pairs[m, i, j]).clamp_min(0.0)
+                for j in range(U)
+                if lives[m, i] and lives[m, j]
+            ]
+            expected = torch.stack(heard) if heard else torch.zeros(1, D)
+            torch.testing.assert_close(summed[m, i], expected.sum(dim=0), rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(largest[m, i], expected.amax(dim=0), rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_are_those_of_torchs_own_operations() -> None:
+    found = {}
+    for function in (pair_messages, messages_of_all_pairs):
+        receivers, senders, pairs, weight, lives = given()
+        summed, largest = function(receivers, senders, pairs, weight, lives)
+        loss = (summed * torch.arange(1.0, D + 1)).sum() + largest.square().sum()
+        found[function] = torch.autograd.grad(loss, (receivers, senders, weight))
+    for ours, theirs in zip(*found.values(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_the_number_of_threads_changes_no_bit() -> None:
+    threads = numba.get_num_threads()
+    if threads < 2:
+        pytest.skip("needs two threads")
+    found = []
+    for number in (1, 2):
+        numba.set_num_threads(number)
+        receivers, senders, pairs, weight, lives = given()
+        summed, largest = pair_messages(receivers, senders, pairs, weight, lives)
+        found.append(torch.autograd.grad(summed.sum() + largest.sum(), (receivers, senders, weight)))
+    numba.set_num_threads(threads)
+    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+
+
+def test_double_precision_is_kept() -> None:
+    receivers, senders, pairs, weight, lives = given()
+    summed, _ = pair_messages(receivers.double(), senders.double(), pairs.double(), weight.double(), lives)
+    assert summed.dtype == torch.float64
