@@ -24,7 +24,7 @@ def settings(config: object, *path: str) -> dict[tuple[str, ...], object]:
         return {path: str(config)}
 
 
-@pytest.mark.parametrize("name", ["amal_tuned", "mappo_epymarl", "mappo_tuned"])
+@pytest.mark.parametrize("name", ["amal_paper_tuned", "mappo_epymarl", "mappo_tuned"])
 def test_configs_that_nothing_else_here_runs_start(cli: Cli, tmp_path: Path, name: str) -> None:
     budget = ("--data.env_steps", "1", "--evaluation.every_n_episodes", "0")
     cli("fit", "--config", f"configs/{name}.yaml", *budget, "--out", tmp_path / "run")
@@ -43,7 +43,7 @@ def test_configs_that_nothing_else_here_runs_start(cli: Cli, tmp_path: Path, nam
 def test_amal_with_its_parts_switched_off_is_mappo(cli: Cli, tmp_path: Path) -> None:
     mappo = fit(cli, tmp_path / "mappo", "--model.lr", "3e-4")
     off = [f"--model.{part}=null" for part in ("information", "auxiliaries", "replay")]
-    amal = fit(cli, tmp_path / "amal", *off, config="configs/amal.yaml")
+    amal = fit(cli, tmp_path / "amal", *off, config="configs/amal_paper.yaml")
     ours, theirs = parameters(amal), parameters(mappo)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     rows = [pd.read_csv(run / "evaluations.csv").drop(columns="wall_seconds") for run in (amal, mappo)]

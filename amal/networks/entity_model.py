@@ -20,6 +20,7 @@ from amal.ops.pair_messages import pair_messages
 from amal.ops.recurrence import gated_recurrence
 from amal.replay import RealSequences
 from amal.runtime.argument_checks import check_at_least
+from amal.runtime.distributed import summed
 
 ORDERS = MOVE_ACTIONS + 1  # no-op, stop, four moves, any target
 OUTPUTS = 6  # changes of hp, shield, x, y; next cooldown; whether it dies
@@ -196,12 +197,13 @@ class EntityWorldModel(nn.Module):
 
     @torch.no_grad()
     def learn_rest(self, sequences: RealSequences) -> None:
-        """Learns from real stretches what has no gradient: rewards and paths."""
+        """Learns from real stretches what has no gradient: rewards and paths. The same in all processes."""
         units = self.views.units(sequences.states[:, -2:])
         self.views.learn_paths(units[:, 0], sequences.last.available_actions)
+        self.views.paths = summed((~self.views.paths).long()) == 0
         x = self.reward_features(units[:, 0], units[:, 1]).double()
         y = sequences.last.rewards[:, :1].double()
-        self.reward_moments += x.T @ torch.cat([x, y], dim=-1)
+        self.reward_moments += summed(x.T @ torch.cat([x, y], dim=-1))
         gram, moment = self.reward_moments[:, :-1], self.reward_moments[:, -1]
         ridge = RIDGE * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
         self.reward_weights.copy_(torch.linalg.solve(gram + ridge, moment))

@@ -75,6 +75,14 @@ def of_first(x: Tensor) -> Tensor:
     return x
 
 
+def summed(x: Tensor) -> Tensor:
+    """The sum of the tensors of all processes, bit for bit the same on all."""
+    if processes() > 1:
+        x = x.contiguous()
+        dist.all_reduce(x)
+    return x
+
+
 def averaged(metrics: dict[str, Tensor]) -> dict[str, Tensor]:
     """The mean of each metric over the processes that have it."""
     if processes() == 1:

@@ -38,7 +38,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for config, args in {
         "mappo": ("--model.policy.hidden_sizes=[32]", "--model.critic=amal.networks.IPPOCritic"),
         "mappo_gru": (),
-        "amal": ("--model.auxiliaries.num_auxiliary_agents=2", "--model.world_model.steps=1"),
+        "amal_paper": ("--model.auxiliaries.num_auxiliary_agents=2", "--model.world_model.steps=1"),
     }.items():
         run = ("--data.env_steps", "1", "--out", folder / config)
         run_cli("fit", "--config", f"configs/{config}.yaml", *SHORT, *run, *args)
@@ -46,7 +46,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("config", "kind"), [("mappo", MAPPO), ("mappo_gru", MAPPO), ("amal", AMAL), ("amal", Algorithm)]
+    ("config", "kind"), [("mappo", MAPPO), ("mappo_gru", MAPPO), ("amal_paper", AMAL), ("amal_paper", Algorithm)]
 )
 @pytest.mark.parametrize("name", ["best", "last"])
 def test_it_acts_as_it_does_with_its_runs_configuration(

@@ -45,7 +45,7 @@ def test_amal_has_a_second_line_on_its_world_model_replay_and_bonus(
 ) -> None:
     tiny = ("--data.scenario", "3m", "--data.episodes", "24", "--data.episodes_per_update", "8")
     often = ("--evaluation.every_n_episodes", "8", "--trainer.logger", "false")
-    cli("fit", "--config", "amal", *tiny, *often, "--out", tmp_path / "run")
+    cli("fit", "--config", "amal_paper", *tiny, *often, "--out", tmp_path / "run")
     lines = [line for line in capfd.readouterr().err.splitlines() if " · " in line]
     assert ["win rate" in line for line in lines] == [True, False] * (len(lines) // 2) and len(lines) >= 2
     row = pd.read_csv(tmp_path / "run" / "metrics.csv").iloc[-1]

@@ -137,7 +137,7 @@ def test_tensorboard_gets_amals_metrics_by_part_the_diagnosis_and_the_pictures(c
     cli(
         "fit",
         "--config",
-        "amal",
+        "amal_paper",
         "--data.scenario",
         "3m",
         *tiny,

@@ -14,8 +14,12 @@ from tests.runs import Cli, fit
         (("--data.scenario", "2s3x"), "unknown scenario '2s3x' (did you mean 2s3z?)"),
         (("--data.num_envs", "x"), "data.num_envs"),
         (
-            ("--config", "configs/amal_imagination.yaml", "--model.imagination.perfect", "true"),
+            ("--config", "configs/amal.yaml", "--model.imagination.perfect", "true"),
             "imagination.perfect needs data.snapshots: true",
+        ),
+        (
+            ("--config", "configs/amal.yaml", "--model.world_model", "null"),
+            "imagination must be null without a world_model",
         ),
         (("--data.num_envs", "64"), "num_envs must be at most episodes_per_update (32), got 64"),
         (("--data.episodes", "10"), "env_steps and episodes are both set"),
@@ -143,7 +147,7 @@ def test_bad_input_of_amal_is_one_line_and_leaves_nothing(
     cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str], args: tuple[str, ...], words: str
 ) -> None:
     with pytest.raises(SystemExit) as stop:
-        fit(cli, tmp_path / "run", *args, config="configs/amal.yaml")
+        fit(cli, tmp_path / "run", *args, config="configs/amal_paper.yaml")
     message = capsys.readouterr().err
     assert stop.value.code == 2
     assert message.startswith("error: ") and words in message and message.count("\n") == 1

@@ -90,7 +90,7 @@ def test_equal_seeds_give_equal_runs_and_evaluations_change_nothing(cli: Cli, fi
 
 def test_the_number_of_threads_changes_nothing(tmp_path: Path) -> None:
     for threads in ("1", "2"):
-        runs = {config: str(tmp_path / threads / config) for config in ("mappo", "amal")}
+        runs = {config: str(tmp_path / threads / config) for config in ("mappo", "amal_paper")}
         args = ["--data.scenario", "2s3z", "--data.env_steps", "2500", "--out"]
         fits = [["fit", "--config", f"configs/{config}.yaml", *args, run] for config, run in runs.items()]
         command = [sys.executable, "-c", f"from cli import main\nfor args in {fits}: main(args)"]
@@ -104,7 +104,18 @@ def test_the_number_of_threads_changes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("config", "less"),
-    [("mappo", ()), ("amal", ("--model.auxiliaries.evolution_frequency", "3", "--model.world_model.steps", "2"))],
+    [
+        ("mappo", ()),
+        ("amal_paper", ("--model.auxiliaries.evolution_frequency", "3", "--model.world_model.steps", "2")),
+        (
+            "amal",
+            (
+                *("--model.imagination.warm_up", "0", "--model.imagination.starts", "32"),
+                *("--model.world_model.steps", "2", "--model.imagination.auxiliaries.starts", "1"),
+                *("--model.imagination.auxiliaries.evolution_frequency", "3"),
+            ),
+        ),
+    ],
 )
 def test_an_interrupted_run_goes_on_from_its_checkpoint_as_if_nothing_had_happened(
     cli: Cli, tmp_path: Path, config: str, less: tuple[str, ...]
@@ -141,7 +152,7 @@ def test_asked_to_stop_it_saves_and_tells_how_to_go_on(
     assert_equal_tables(long_finished, part)
 
 
-@pytest.mark.parametrize("config", ["configs/mappo_gru.yaml", "configs/amal.yaml"])
+@pytest.mark.parametrize("config", ["configs/mappo_gru.yaml", "configs/amal_paper.yaml"])
 def test_they_train_in_mixed_precision(cli: Cli, tmp_path: Path, config: str) -> None:
     """Nearly what full precision learns, and not the same."""
     runs = {}
@@ -227,7 +238,7 @@ def test_a_finished_run_is_not_overwritten(cli: Cli, finished: Path, capsys: pyt
     [
         ("mappo_tuned", ("--model.clip_param", "--data.episodes_per_update"), "--model.world_model"),
         (
-            "amal_tuned",
+            "amal_paper_tuned",
             ("--model.clip_param", "--model.world_model.batch_size", "--model.replay.coef"),
             "--model.n_agents",
         ),
@@ -260,7 +271,7 @@ def test_help_without_or_with_a_bad_configuration(cli: Cli, tmp_path: Path, caps
 def test_help_leaves_out_parts_that_are_null_and_what_the_battles_give(
     cli: Cli, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cli("fit", "--config", "configs/amal_imagination.yaml", "--help")
+    cli("fit", "--config", "configs/amal.yaml", "--help")
     told = capsys.readouterr().out
     assert "--model.imagination.horizon" in told
     absent = ("information", "replay", "n_agents", "state_dim", "layout", "scenario")

@@ -20,10 +20,10 @@ from tests.study.studies import write_run
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Of MAPPO and of AMAL, in different places."""
     folder = tmp_path_factory.mktemp("runs")
-    places = {"mappo": folder / "here", "amal": folder / "there" / "deep"}
+    places = {"mappo": folder / "here", "amal_paper": folder / "there" / "deep"}
     less = ("--model.auxiliaries.num_auxiliary_agents=2", "--model.world_model.steps=1")
     for config, place in places.items():
-        more = less if config == "amal" else ()
+        more = less if config == "amal_paper" else ()
         run_cli("fit", "--config", f"configs/{config}.yaml", *SHORT, "--data.env_steps", "1500", *more, "--out", place)
     return list(places.values())
 

@@ -306,7 +306,7 @@ def test_the_configuration_that_a_run_of_amal_writes_is_its_own(
 ) -> None:
     """Also of parts of which nothing was set."""
     run = tmp_path / "run"
-    cli("fit", "--config", "configs/amal.yaml", "--model.world_model.steps", "1", *TINY, "--out", run)
+    cli("fit", "--config", "configs/amal_paper.yaml", "--model.world_model.steps", "1", *TINY, "--out", run)
     resume(cli, run)
     assert f"{run} has met its budget; nothing is left to train" in capsys.readouterr().err
     parts = yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]
@@ -320,7 +320,7 @@ def test_a_run_names_its_files_so_that_they_are_found_from_any_folder(cli: Cli, 
     out = tmp_path / "run"
     cli("fit", "--config", "configs/mappo.yaml", *TINY, "--data.opponent", relative, "--out", out)
     assert yaml.safe_load((out / "config.yaml").read_text())["data"]["opponent"] == str(best.resolve())
-    amal = ("--config", "configs/amal.yaml", "--model.world_model.buffer_folder", os.path.relpath(tmp_path, ROOT))
+    amal = ("--config", "configs/amal_paper.yaml", "--model.world_model.buffer_folder", os.path.relpath(tmp_path, ROOT))
     cli("fit", *amal, *TINY, "--out", tmp_path / "amal")
     model = yaml.safe_load((tmp_path / "amal" / "config.yaml").read_text())["model"]
     assert model["init_args"]["world_model"]["buffer_folder"] == str(tmp_path.resolve())

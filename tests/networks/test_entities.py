@@ -224,7 +224,7 @@ SMALL = ("--data.episodes", "16", "--data.episodes_per_update", "8", "--evaluati
 
 @pytest.mark.parametrize(
     "options",
-    [("mappo", *CRITIC), ("happo", *CRITIC), ("amal", *CRITIC), ("vdn", "--model.batch_size", "8")],
+    [("mappo", *CRITIC), ("happo", *CRITIC), ("amal_paper", *CRITIC), ("vdn", "--model.batch_size", "8")],
     ids=lambda options: options[0],
 )
 def test_every_algorithm_takes_them_and_they_play_another_scenario(
@@ -240,7 +240,7 @@ def test_every_algorithm_takes_them_and_they_play_another_scenario(
     assert (tmp_path / "battle.html").exists()
     capsys.readouterr()
     play = ("validate", "--config", run / "config.yaml", "--ckpt_path", checkpoint, "--data.scenario", "8m")
-    if name in ("happo", "amal"):  # AMAL's world model is of 3m
+    if name in ("happo", "amal_paper"):  # AMAL's world model is of 3m
         with pytest.raises(SystemExit) as stop:
             cli(*play)
         assert stop.value.code == 2 and "does not fit" in capsys.readouterr().err

@@ -58,13 +58,13 @@ def test_files_change_single_values_of_a_part_or_take_it_away(
     part = "model: {init_args: {information: {%s}}}\n"
     first.write_text(part % "lambda_info: 0.1, form: raw")
     second.write_text(part % "cap: 0.2")
-    files = ("--config", "configs/amal.yaml", "--config", first, "--config", second)
+    files = ("--config", "configs/amal_paper.yaml", "--config", first, "--config", second)
     parts = printed(cli, capsys, "fit", *files, "--model.information.decay", "0.4")["model"]["init_args"]
     assert {name: parts["information"][name] for name in ("lambda_info", "form", "cap", "decay", "std_floor")} == {
         **{"lambda_info": 0.1, "form": "raw", "cap": 0.2, "decay": 0.4, "std_floor": 0.1}
     }
     assert parts["auxiliaries"]["num_auxiliary_agents"] == 16
-    without = printed(cli, capsys, "fit", *files, "--config", "configs/ablations/no_information.yaml")
+    without = printed(cli, capsys, "fit", *files, "--config", "configs/ablations/paper/no_information.yaml")
     assert without["model"]["init_args"]["information"] is None
 
 

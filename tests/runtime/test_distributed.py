@@ -22,18 +22,22 @@ TWO = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.acceler
 SHORT = ("--data.scenario", "3m", "--data.episodes_per_update", "8", "--data.episodes", "51")
 SETTINGS = (*TWO, *SHORT, "--evaluation.every_n_episodes", "16", "--checkpoint.every_n_episodes", "32")
 WATCHED = ("--trainer.callbacks+=tests.runtime.fingerprints.Fingerprints", "--allow_code", "tests.runtime.fingerprints")
+LITTLE_IMAGINATION = (
+    *("--model.imagination.warm_up", "0", "--model.imagination.starts", "8", "--model.world_model.steps", "1"),
+    *("--model.imagination.auxiliaries.evolution_frequency", "3", "--model.imagination.auxiliaries.starts", "1"),
+)
 LITTLE_WORK = (
     *("--model.world_model.steps", "2", "--model.replay.batch_size", "32"),
     *("--model.auxiliaries.imagination_starts", "2", "--model.auxiliaries.evolution_frequency", "3"),
 )
 RANKS = (0, 1)
 SOONER = ("--model.batch_size", "8")  # it learns from the first update on
-ALGORITHMS = ("mappo", "mappo_gru", "amal", "qmix", "happo")
+ALGORITHMS = ("mappo", "mappo_gru", "amal", "amal_paper", "qmix", "happo")
 
 
 def fit(algorithm: str, out: Path, *args: str) -> list[str]:
     # AMAL's second generation, and the audit after it, come after the checkpoint that is resumed
-    own = {"amal": LITTLE_WORK, "qmix": SOONER}.get(algorithm, ())
+    own = {"amal": LITTLE_IMAGINATION, "amal_paper": LITTLE_WORK, "qmix": SOONER}.get(algorithm, ())
     return ["fit", "--config", f"configs/{algorithm}.yaml", *SETTINGS, *own, *WATCHED, "--out", str(out), *args]
 
 

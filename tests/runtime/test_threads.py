@@ -16,6 +16,10 @@ from amal.algorithms.amal.algorithm import AMAL
 NORMS = ("norms/feature_norm", "norms/layer_norm", "norms/death_mask")
 THREADS = 3  # divides few sizes, so that a thread's share ends somewhere in a vector register
 # a replay buffer would be compared as a whole, whenever something is drawn from it
+LESS_OF_IMAGINATION = (
+    *("--model.imagination.warm_up", "0", "--model.imagination.starts", "64", "--model.world_model.steps", "2"),
+    *("--model.imagination.auxiliaries.starts", "1"),
+)
 LESS_OF_AMAL = (
     "--model.world_model.buffer_size",
     "3000",
@@ -57,9 +61,9 @@ class OnSeveralThreads(TorchDispatchMode):
     [
         ("mappo",),
         ("mappo_gru",),
+        ("amal_paper",),
         ("amal",),
-        ("amal_imagination",),
-        ("amal", "ablations/information_gain"),
+        ("amal_paper", "ablations/paper/information_gain"),
         ("mappo", "critics/film"),
         ("mappo", "critics/dual_path"),
         ("mappo", "critics/attention"),
@@ -94,7 +98,8 @@ def test_no_operation_of_an_update_rounds_by_number_of_threads(
     if configs[0] in ("vdn", "qmix"):
         few: tuple[str, ...] = ("--model.batch_size", "8", "--model.episodes_per_step", "8")
     else:
-        few = ("--model.n_epochs", "1", *LESS_OF_AMAL * ("amal" in configs))
+        less = {"amal_paper": LESS_OF_AMAL, "amal": LESS_OF_IMAGINATION}.get(configs[0], ())
+        few = ("--model.n_epochs", "1", *less)
     threads = torch.get_num_threads()
     try:
         cli("fit", *files, *short, *few, "--out", tmp_path / "run")

@@ -42,7 +42,7 @@ MEMORY = 16 * 2**30  # address space, in bytes
 CRASHED = 70  # exit code of a case that ended in an exception
 TINY = ["--data.episodes=8", "--data.episodes_per_update=4", "--data.num_envs=4"]
 MAPPO = ROOT / "configs" / "mappo.yaml"
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml")) + sorted((ROOT / "configs" / "ablations").glob("*.yaml"))
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml")) + sorted((ROOT / "configs" / "ablations").rglob("*.yaml"))
 SCENARIO = """
 units:
   goliath: {hp: 125, armor: 1, size: 1.5, speed: 3.15, attributes: [armored, mechanical], targets: [ground, air],
@@ -275,7 +275,15 @@ def outcome_of(case: Case, code: int | None, log: Path) -> tuple[str, str]:
 def prepared(folder: Path) -> Path:
     """A finished run and a study, to be damaged."""
     run = folder / "run"
-    fit = ["fit", "--config", "configs/amal.yaml", *TINY, "--model.world_model.buffer_size=500", "--out", str(run)]
+    fit = [
+        "fit",
+        "--config",
+        "configs/amal_paper.yaml",
+        *TINY,
+        "--model.world_model.buffer_size=500",
+        "--out",
+        str(run),
+    ]
     fit += ["--model.auxiliaries.auxiliary_buffer_size=50", "--evaluation.every_n_episodes=4"]
     compare = ["compare", "--algorithms", "mappo", "--scenarios", "3m", "--seeds", "2", "--env_steps", "50"]
     compare += ["--out", str(folder / "study"), "--parallel", "1"]

@@ -39,6 +39,10 @@ TESTS = {  # by the beginnings of their names, the quickest first: the first fai
     "amal/algorithms/amal/auxiliaries.py": [
         *("tests/algorithms/amal/test_auxiliaries.py", "tests/algorithms/test_updates.py::test_two_updates_of_amal"),
     ],
+    "amal/algorithms/amal/evolved_agents.py": [
+        "tests/algorithms/amal/test_auxiliaries.py",
+        "tests/algorithms/amal/test_logit_auxiliaries.py",
+    ],
     "amal/algorithms/amal/auxiliary_steps.py": ["tests/algorithms/amal/test_auxiliary_steps.py"],
     "amal/algorithms/amal/information.py": [
         *("tests/algorithms/amal/test_information.py", "tests/algorithms/test_updates.py::test_two_updates_of_amal"),

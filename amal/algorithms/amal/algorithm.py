@@ -243,8 +243,8 @@ class AMAL(MAPPO):
             self.population, metrics = self.imagination.evolve(
                 self.search, self, *inside, self.population, obs, available, generator
             )
-        if not self.first_diversity > 0.0:
-            self.first_diversity.copy_(metrics["diversity"])
+        if self.first_diversity == 0.0:  # which it stays while there are none
+            self.first_diversity.copy_(metrics["diversity"].nan_to_num(0.0))
         ratio = metrics["diversity"] / self.first_diversity.clamp_min(1e-8)
         metrics |= {"diversity_to_first": ratio}
         self.evolution_metrics = {f"train/auxiliary_{name}": value for name, value in metrics.items()}

@@ -97,8 +97,8 @@ def test_training_is_the_same_with_and_without(cli: Callable[..., None], tmp_pat
     often = tmp_path / "often.yaml"
     often.write_text(yaml.safe_dump(config))
     tiny = ("--data.env_steps", "400", "--data.episodes_per_update", "4", "--data.num_envs", "4")
-    diagnosed = fit(cli, tmp_path / "a", "--config", str(often), *tiny, config="configs/amal.yaml")
-    plain = fit(cli, tmp_path / "b", *tiny, config="configs/amal.yaml")
+    diagnosed = fit(cli, tmp_path / "a", "--config", str(often), *tiny, config="configs/amal_paper.yaml")
+    plain = fit(cli, tmp_path / "b", *tiny, config="configs/amal_paper.yaml")
     assert_equal_parameters(diagnosed, plain)
     rows = pd.read_csv(diagnosed / "diagnosis.csv")
     assert len(rows) >= 2 and rows["env_steps"].is_monotonic_increasing
@@ -109,7 +109,7 @@ def test_training_is_the_same_with_and_without(cli: Callable[..., None], tmp_pat
     ("config", "args", "who"),
     [
         ("configs/mappo.yaml", (), "MAPPO"),
-        ("configs/amal.yaml", [f"--model.{part}=null" for part in SMALL], "AMAL without a world model"),
+        ("configs/amal_paper.yaml", [f"--model.{part}=null" for part in SMALL], "AMAL without a world model"),
     ],
 )
 def test_without_a_world_model_there_is_nothing_to_diagnose(
