@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping, Timer
 
 from amal.runtime.argument_checks import check_at_least
-from amal.runtime.checkpoints import command_to_go_on
+from amal.runtime.checkpoints import changes_no_numbers, command_to_go_on
 from amal.runtime.distributed import gathered
 from callbacks.evaluation import evaluation_of
 from datamodules.rollout import budget_of
@@ -87,7 +87,7 @@ class RunCheckpoint(Checkpoint):
         if asked_to_stop and not budget.is_met:
             if not trainer.is_global_zero:
                 raise SystemExit(0)  # another code would have Lightning kill the first process before it has ended
-            print(f"\nstopped {_how_to_go_on(trainer)}", file=sys.stderr)
+            print(f"\nstopped {_after(trainer)}; go on with: {_command(trainer)}", file=sys.stderr)
             raise SystemExit(128 + asked_to_stop)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -104,7 +104,7 @@ class RunCheckpoint(Checkpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not budget_of(trainer).is_met and trainer.is_global_zero:
-            print(f"\nended by a callback {_how_to_go_on(trainer)}", file=sys.stderr)
+            print(f"\nended by {_ended_by(trainer)}", file=sys.stderr)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # not earlier: a run that is killed before it is known as finished is continued from its last checkpoint
@@ -131,6 +131,25 @@ def _folder(trainer: Trainer) -> Path:
     return Path(trainer.default_root_dir) / "checkpoints"
 
 
-def _how_to_go_on(trainer: Trainer) -> str:
-    command = command_to_go_on(Path(trainer.default_root_dir))
-    return f"after {budget_of(trainer).env_steps:,} env steps; go on with: {command}"
+def _after(trainer: Trainer) -> str:
+    return f"after {budget_of(trainer).env_steps:,} env steps"
+
+
+def _command(trainer: Trainer) -> str:
+    return command_to_go_on(Path(trainer.default_root_dir))
+
+
+def _ended_by(trainer: Trainer) -> str:
+    """Who ended a run before its budget, and a command that goes on and is not ended at once again."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    left = [one.time_remaining() for one in callbacks if isinstance(one, Timer)]  # None without a limit
+    if any(seconds is not None and seconds <= 0 for seconds in left):
+        return f"trainer.max_time {_after(trainer)}; go on with: {_command(trainer)} --trainer.max_time null"
+    by = evaluation_of(trainer).ended_by
+    name = "a callback" if by is None else type(by).__name__
+    if not isinstance(by, EarlyStopping):
+        return f"{name} {_after(trainer)}; go on with: {_command(trainer)}"
+    if all(changes_no_numbers(type(one).__module__) for one in callbacks):
+        return f"{name} {_after(trainer)}; go on with: {_command(trainer)} --trainer.callbacks '[]'"
+    config = Path(trainer.default_root_dir) / "config.yaml"  # the others have to stay
+    return f"{name} {_after(trainer)}; take it out of {config} and go on with: {_command(trainer)}"

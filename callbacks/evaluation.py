@@ -33,12 +33,17 @@ class Evaluation(Callback):
 
     Args:
         every_n_episodes: training episodes between two evaluations; 0 for none at all.
+
+    Attributes:
+        rows: what was found, an entry for each evaluation so far.
+        ended_by: the callback that ended training after it saw an evaluation, if one did.
     """
 
     def __init__(self, every_n_episodes: int = 100) -> None:
         check_at_least(0, every_n_episodes=every_n_episodes)
         self.every_n_episodes = every_n_episodes
         self.rows: list[dict[str, float]] = []
+        self.ended_by: Callback | None = None
 
     @property
     def table(self) -> pd.DataFrame:
@@ -64,7 +69,10 @@ class Evaluation(Callback):
             self._evaluate(trainer, pl_module)
             _check_monitored(trainer)
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
+                was_ended = trainer.should_stop
                 callback.on_validation_end(trainer, pl_module)
+                if trainer.should_stop and not was_ended:
+                    self.ended_by = callback
 
     def _is_due(self, budget: Budget) -> bool:
         if self.every_n_episodes == 0:

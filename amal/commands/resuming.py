@@ -18,7 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from amal.battle.battlefield import delay_in_words
 from amal.battle.compilation import simulator_hash
-from amal.runtime.checkpoints import CheckpointError, check_contents
+from amal.runtime.checkpoints import CheckpointError, changes_no_numbers, check_contents
 from amal.runtime.trusted_code import OPTION, code_digests
 
 SETTINGS, CODE = "settings", "allowed_code"  # their keys in a checkpoint
@@ -43,8 +43,10 @@ def decisive_settings(parser: LightningArgumentParser, config: Namespace) -> dic
     """The part of a complete configuration that a run's numbers depend on, as plain data; DOTTED.NAME: value."""
     whole = yaml.safe_load(parser.dump(config, skip_unset=False, skip_validation=True))
     trainer = {name: whole["trainer"].get(name) for name in _DECISIVE_OF_TRAINER}
-    if isinstance(trainer["callbacks"], list):  # Lightning's say when a run ends and what is saved and shown
-        trainer["callbacks"] = [one for one in trainer["callbacks"] if not one["class_path"].startswith("lightning.")]
+    if isinstance(trainer["callbacks"], list):
+        trainer["callbacks"] = [
+            one for one in trainer["callbacks"] if not changes_no_numbers(one["class_path"])
+        ] or None
     chosen = {name: whole.get(name) for name in _DECISIVE} | {"trainer": trainer}
     return dict(_flat(chosen))
 

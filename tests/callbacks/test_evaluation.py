@@ -1,6 +1,7 @@
 """Callbacks of Lightning and of Optuna that look at the evaluations."""
 
 import json
+import shlex
 from pathlib import Path
 
 import optuna
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import Timer
 from optuna_integration import PyTorchLightningPruningCallback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -47,12 +49,13 @@ def test_early_stopping_ends_a_run_which_can_go_on_as_if_it_had_not(
     cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     patient = {"monitor": "eval/win_rate", "mode": "max", "patience": 2}
-    run = fit(cli, tmp_path / "run", EarlyStopping=patient)
+    pictures = {"callbacks.Pictures": {"battle": False}}  # as the quickstart has
+    run = fit(cli, tmp_path / "run", EarlyStopping=patient, **pictures)
     assert outcome(run) == "stopped"
     assert pd.read_csv(run / "evaluations.csv")["win_rate"].tolist() == list(WIN_RATES[:4])
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert last.startswith("ended by a callback after ") and "checkpoints/last.ckpt" in last
-    cli(*last.partition("go on with: amal ")[2].split(), "--trainer.callbacks", "[]")
+    assert last.startswith("ended by EarlyStopping after ") and "checkpoints/last.ckpt" in last
+    cli(*shlex.split(last.partition("go on with: amal ")[2]))
     assert outcome(run) == "finished" and len(pd.read_csv(run / "evaluations.csv")) > len(WIN_RATES)
 
 
@@ -69,9 +72,38 @@ def test_model_checkpoint_keeps_the_best_of_all_evaluations_and_can_be_resumed(c
     assert evaluations[0]["env_steps"].tolist() == evaluations[1]["env_steps"].tolist()
 
 
-def test_max_time_ends_a_run(cli: Cli, tmp_path: Path) -> None:
-    run = fit(cli, tmp_path / "run", "--data.env_steps", "1e7", "--trainer.max_time", "00:00:00:01")
+def test_max_time_ends_a_run_which_can_go_on_without_it(
+    cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the first update takes half an hour
+    monkeypatch.setattr(Timer, "time_elapsed", lambda self, stage="train": 1800.0 * bool(self.start_time(stage)))
+    run = fit(cli, tmp_path / "run", "--trainer.max_time", "00:00:30:00")
     assert outcome(run) == "stopped"
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("ended by trainer.max_time after ")
+    cli(*shlex.split(last.partition("go on with: amal ")[2]))
+    assert outcome(run) == "finished"
+
+
+@pytest.mark.usefixtures("scripted")
+def test_a_stopped_run_keeps_callbacks_of_others_when_it_goes_on(
+    cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They may change training."""
+    watch = {"tests.runtime.fingerprints.Fingerprints": {}}
+    stopping = {"EarlyStopping": {"monitor": "eval/win_rate", "mode": "max", "patience": 2}}
+    run = fit(cli, tmp_path / "run", "--allow_code", "tests.runtime.fingerprints", **stopping, **watch)
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f"; take it out of {run / 'config.yaml'} and go on with: amal " in last
+    command = shlex.split(last.partition("go on with: amal ")[2])
+    with pytest.raises(SystemExit):
+        cli(*command, "--trainer.callbacks", "[]")
+    assert "trainer.callbacks" in capsys.readouterr().err
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["trainer"]["callbacks"] = [one for one in config["trainer"]["callbacks"] if "Early" not in one["class_path"]]
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    cli(*command)
+    assert outcome(run) == "finished"
 
 
 def test_watching_changes_nothing_and_learning_rates_have_the_networks_names(cli: Cli, tmp_path: Path) -> None:

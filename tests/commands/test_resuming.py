@@ -19,6 +19,7 @@ from tests.conftest import ROOT, run_cli
 from tests.runs import Cli, assert_equal_parameters, assert_equal_tables, power_cut
 
 TINY = ("--data.env_steps", "300", "--data.episodes_per_update", "8", "--evaluation.every_n_episodes", "8")
+ADDED, ALLOWED = ("--trainer.callbacks+",), ("--allow_code", "tests.runtime.fingerprints")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def refusal(capsys: pytest.CaptureFixture[str], call: Callable[[], None]) -> str
         (("--data.env_steps", "200"), "data.env_steps was 300 and is now 200"),
         (("--seed_everything", "1"), "seed_everything was 0 and is now 1"),
         (("--evaluation.every_n_episodes", "16"), "evaluation.every_n_episodes was 8 and is now 16"),
-        (("--trainer.callbacks", "callbacks.Pictures"), "trainer.callbacks"),
+        ((*ADDED, "tests.runtime.fingerprints.Fingerprints", *ALLOWED), "trainer.callbacks"),
     ],
 )
 def test_other_settings_are_refused_by_name_and_leave_the_run_alone(
@@ -125,6 +126,9 @@ def test_many_differences_are_counted(cli: Cli, run: Path, capsys: pytest.Captur
 
 def test_what_changes_no_number_may_be_changed(cli: Cli, run: Path) -> None:
     resume(cli, run, "--checkpoint.every_seconds", "60", "--trainer.log_every_n_steps", "5")
+    resume(cli, run, *ADDED, "callbacks.Pictures")
+    assert (run / "win_rate.png").exists()
+    resume(cli, run, "--trainer.callbacks", "[]")
 
 
 def test_another_simulator_is_refused_for_training_and_told_for_playing(
