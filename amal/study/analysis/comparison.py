@@ -53,6 +53,11 @@ class Comparison:
     def baseline(self) -> str:
         return self.algorithms[0]
 
+    @property
+    def has_tests(self) -> bool:
+        """Whether a scenario has several seeds, without which there is no test and no interval."""
+        return max(map(len, self.seeds.values()), default=0) > 1
+
     def cell(self, algorithm: str, scenario: str) -> list[Run]:
         """The runs of a cell that enter the statistics, by seed; none if the algorithm has finished none there."""
         here = [run for run in self.runs if (run.algorithm, run.scenario) == (algorithm, scenario) and run.finished]

@@ -82,7 +82,8 @@ def final_scores(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def tests(summary: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
-    """Per scenario and algorithm, its final win rate against the baseline's."""
+    """Per scenario and algorithm, its final win rate against the baseline's; without columns for what one seed
+    does not allow."""
     rows = [
         {
             **_place(row),
@@ -96,7 +97,12 @@ def tests(summary: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
         for row in _rows(summary)
         if row["algorithm"] != comparison.baseline and "difference" in row and not math.isnan(row["difference"])
     ]
-    return pd.DataFrame(rows)
+    return _without_empty(pd.DataFrame(rows), ("Welch p", "Welch p (Holm)", "MW p", "MW p (Holm)", "Cohen's d"))
+
+
+def _without_empty(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """The table without those of the named columns that are empty in all rows."""
+    return table.drop(columns=[name for name in names if name in table and (table[name] == "").all()])
 
 
 def aggregates(table: pd.DataFrame) -> pd.DataFrame:
@@ -127,7 +133,7 @@ def sample_efficiency(table: pd.DataFrame) -> pd.DataFrame:
                 **{title: p_value(value) for title, value in tests.items()},
             }
         )
-    return pd.DataFrame(rows).fillna("")
+    return _without_empty(pd.DataFrame(rows).fillna(""), ("log-rank p", "p (Holm)"))
 
 
 def _grouped(steps: str) -> str:

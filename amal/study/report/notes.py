@@ -33,14 +33,17 @@ def _rank_test(comparison: Comparison) -> str:
     n, family = max(sizes), comparison.family
     runs = count(n, "run") if min(sizes) == n else f"{min(sizes)} to {n} runs"
     corrected = min(1.0, family * least_p_value(n))
+    needed = next(n for n in range(2, 1000) if family * least_p_value(n) < ALPHA)
+    if n == 1:
+        return (
+            "One run of each algorithm allows no test and no interval: another seed may turn the order around. The "
+            f"Mann–Whitney test takes at least {needed} seeds in this study."
+        )
     text = (
         f"With {runs} of each algorithm the smallest possible Mann–Whitney p-value is "
         f"{least_p_value(n):.2g}, and {corrected:.2g} after Holm's correction over the study's {count(family, 'test')}."
     )
-    if corrected < ALPHA:
-        return text
-    needed = next(n for n in range(n, 1000) if family * least_p_value(n) < ALPHA)
-    return f"{text} So it cannot find any difference; that takes at least {needed} seeds."
+    return text if n >= needed else f"{text} So it cannot find any difference; that takes at least {needed} seeds."
 
 
 def least_p_value(n: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -97,33 +98,40 @@ def page(
 
 
 _FOLDED = {"Runs", "Diagnostics"}
+# what is between ‹ and › is about several seeds
 _CAPTIONS = {
-    "Learning curves": "Win rate in {episodes} greedy battles, mean over seeds; bands are 95 % bootstrap intervals of "
-    "the mean. Of more than three lines, {baseline} and the highest other one have them.",
-    "Over all scenarios": "Left: interquartile mean of the win rate over scenarios and seeds. Right: share of "
-    "runs whose final win rate is above a threshold. Bands are pointwise 95 % stratified bootstrap intervals: they "
+    "Learning curves": "Win rate in {episodes} greedy battles‹, mean over seeds; bands are 95 % bootstrap intervals of "
+    "the mean. Of more than three lines, {baseline} and the highest other one have them›.",
+    "Over all scenarios": "Left: interquartile mean of the win rate over scenarios‹ and seeds›. Right: share of "
+    "runs whose final win rate is above a threshold. ‹Bands are pointwise 95 % stratified bootstrap intervals: they "
     "are about other seeds, not other scenarios. Of more than three lines, {baseline} and the highest other one have "
-    "them. The optimality gap is 1 − mean win rate; P(improvement) is how likely a run ends above one of {baseline}.",
-    "Final scores": "Mean over seeds of each run's last {final} evaluations, with a 95 % bootstrap interval. AUC is "
-    "the mean win rate over all of training. Tested: {test_episodes} fresh battles with each run's best checkpoint and "
-    "with its last policy, where all runs have a final_test.csv.",
-    "Against the baseline": "Final win rate minus that of {baseline}; two-sided Welch t-test and exact "
+    "them. ›The optimality gap is 1 − mean win rate; P(improvement) is how likely a run ends above one of {baseline}.",
+    "Final scores": "Mean ‹over seeds ›of each run's last {final} evaluations‹, with a 95 % bootstrap interval›. AUC "
+    "is the mean win rate over all of training. Tested: {test_episodes} fresh battles with each run's best checkpoint "
+    "and with its last policy, where all runs have a final_test.csv.",
+    "Against the baseline": "Final win rate minus that of {baseline}‹; two-sided Welch t-test and exact "
     "Mann–Whitney (MW) test, also corrected over all tests of the study (Holm); Cohen's d with its 95 % bootstrap "
-    "interval.",
+    "interval›.",
     "Sample efficiency": "Environment steps until the mean of {arrival} evaluations reaches the target, 90 % of the "
     "final win rate of {baseline}. > marks censored runs, which did not reach it. × is the ratio of restricted "
-    "mean steps or episodes to those of {baseline}, below 1 better, with its 95 % bootstrap interval; ≥ marks a "
-    "bound, because no run reached the target. The log-rank test is on environment steps.",
-    "Cost": "Means over seeds; of memory the maximum. Runs that shared a machine slowed each other down. The last "
+    "mean steps or episodes to those of {baseline}, below 1 better‹, with its 95 % bootstrap interval›; ≥ marks a "
+    "bound, because no run reached the target.‹ The log-rank test is on environment steps.›",
+    "Cost": "‹Means over seeds; of memory the maximum. ›Runs that shared a machine slowed each other down. The last "
     "columns compare at equal wall time, that of the quickest run of the scenario, and at equal numbers of gradient "
     "steps of the policy, the fewest of any run, where metrics.csv counts them.",
     "Runs": "Every run and every planned cell; all numbers are in runs.csv.",
-    "Diagnostics": "What the runs logged about their training, mean over updates and seeds; also in diagnostics.csv.",
+    "Diagnostics": "What the runs logged about their training, mean over updates‹ and seeds›; also in diagnostics.csv.",
 }
 
 
+def _worded(text: str, comparison: Comparison) -> str:
+    """With the numbers of the evaluation protocol, and without words on several seeds where there is one."""
+    several = r"\1" if comparison.has_tests else ""
+    return re.sub("‹(.*?)›", several, text).format(baseline=comparison.baseline, **_numbers(comparison))
+
+
 def _caption(section: str, comparison: Comparison) -> str:
-    caption = _CAPTIONS.get(section, "").format(baseline=comparison.baseline, **_numbers(comparison))
+    caption = _worded(_CAPTIONS.get(section, ""), comparison)
     return f"<p class=note>{_text(caption)}</p>" if caption else ""
 
 
@@ -166,7 +174,7 @@ def _text(words: str) -> str:
 def _protocol(comparison: Comparison, settings: Mapping[str, Any]) -> str:
     parts = [
         "<h2>Protocol</h2>",
-        _list([line.format(**_numbers(comparison)) for line in _PROTOCOL]),
+        _list([line for line in (_worded(line, comparison) for line in _PROTOCOL) if line]),
         f"<p>{_text(_settings(settings))}</p>",
     ]
     parts.append(f"<h2>Versions and hardware</h2>{_list(_machines(comparison.runs))}")
@@ -186,12 +194,12 @@ _PROTOCOL = [
     "An evaluation is {episodes} battles of the greedy policy. It has no effect on training. A final score is the "
     "mean of a run's last {final} evaluations.",
     "Algorithms are compared on the seeds that all of them have finished, at equal environment steps.",
-    "Intervals are percentile bootstrap intervals, nominally 95 %. Runs are resampled, for aggregates within each "
+    "‹Intervals are percentile bootstrap intervals, nominally 95 %. Runs are resampled, for aggregates within each "
     "scenario. Half a run at the bound is added to them: a win rate of 0 for the lower end, of 1 for the upper end. "
-    "The bounds of other metrics are the extremes of all evaluations of the scenario. " + COVERAGE,
-    "A difference is significant where the corrected p-value is below 0.05: of Welch's t-test for final win rates, of "
+    "The bounds of other metrics are the extremes of all evaluations of the scenario. " + COVERAGE + "›",
+    "‹A difference is significant where the corrected p-value is below 0.05: of Welch's t-test for final win rates, of "
     "the log-rank test for sample efficiency. Holm's correction is over both tests of every algorithm on every "
-    "scenario of the plan that was not used for tuning, also of those that are not shown. Ratios over scenarios are "
+    "scenario of the plan that was not used for tuning, also of those that are not shown. ›Ratios over scenarios are "
     "geometric means.",
 ]
 

@@ -81,9 +81,10 @@ def _write_tables(
     bodies = "\n".join(f"## {name}\n\n{formats.markdown(shown[name])}" for name in names)
     _write(out / "summary.md", headlines + bodies)
     seeds = " or ".join(map(str, sorted({len(seeds) for seeds in comparison.seeds.values()})))
+    several = f"mean over {seeds} seeds with 95 % bootstrap intervals" if comparison.has_tests else "1 seed"
     captions = {
-        "Final scores": f"Final scores, mean over {seeds} seeds with 95 % bootstrap intervals.",
-        "Against the baseline": f"Final win rates against {comparison.baseline}, {seeds} seeds.",
+        "Final scores": f"Final scores, {several}.",
+        "Against the baseline": f"Final win rates against {comparison.baseline}, {seeds} seed{'s' * (seeds != '1')}.",
     }
     written = [
         formats.latex(

@@ -16,7 +16,9 @@ from tests.study.studies import BOOTSTRAP, of, write_study
 
 
 def test_one_seed_has_no_interval_and_no_band(tmp_path: Path) -> None:
-    study = write_study(tmp_path, seeds=1)
+    study = write_study(tmp_path / "one", seeds=1)
+    several = write_study(tmp_path / "several", seeds=2, scenarios=["3m"])
+    write_report(of(several), several / "report", BOOTSTRAP)
     rows = summary(of(study), BOOTSTRAP)
     assert rows["win_rate"].notna().all() and rows["win_rate_low"].isna().all() and rows["welch_p"].isna().all()
     write_report(of(study), study / "report", BOOTSTRAP)
@@ -26,6 +28,11 @@ def test_one_seed_has_no_interval_and_no_band(tmp_path: Path) -> None:
     tables = [pd.read_csv(study / "report" / f"{name}.csv") for name in ("summary", "sample_efficiency")]
     tested = [table[name] for table in tables for name in table if re.search(r"_p(_|$)", name)]
     assert len(tested) >= 4 and all(column.isna().all() for column in tested)
+    words = re.sub(r"<style>.*?</style>|base64,[^\"]*|<pre>.*?</pre>", "", page, flags=re.DOTALL)
+    assert "One run of each algorithm allows no test" in words and "takes at least 5 seeds" in words
+    for unfounded in ("p-value", "bootstrap", "ands are", "Welch", "MW", "log-rank", "Holm", "Cohen", "‹", "›"):
+        assert unfounded not in words + markdown_table, unfounded
+    assert "Welch p (Holm)" in (several / "report" / "summary.md").read_text()
     assert "one seed allows no test and no interval" in page and "nan" not in re.sub(r"base64,[^\"]*", "", page)
 
 
