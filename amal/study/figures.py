@@ -179,18 +179,22 @@ def _with_bands(lines: Mapping[str, Line]) -> set[str]:
 
 
 def _name_ends(axes: Axes, lines: Mapping[str, Line], style: Mapping[str, Style]) -> None:
-    """Writes each algorithm's name beside the end of its line; a thin line leads to a name that had to move."""
+    """Writes each algorithm's name beside the end of its line; of equal ends, that with the larger mean stands higher.
+    A thin line leads to the beginning of a name, so that none crosses another name."""
     ends = {name: float(line.middle[-1]) for name, line in lines.items()}
-    for name, place in zip(sorted(ends, key=lambda name: ends[name]), apart(sorted(ends.values())), strict=True):
+    rising = sorted(ends, key=lambda name: (ends[name], lines[name].middle.mean()))
+    for name, place in zip(rising, apart([ends[name] for name in rising]), strict=True):
+        colour = style[name][0]
+        leader = {"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}
         axes.annotate(
             name,
             (1.0, ends[name]),
-            (1.05, place),
+            (1.07, place),
             xycoords=("axes fraction", "data"),
             fontsize=6.5,
-            color=style[name][0],
+            color=colour,
             va="center",
-            arrowprops={"arrowstyle": "-", "color": style[name][0], "linewidth": 0.5, "shrinkA": 1, "shrinkB": 0},
+            arrowprops=leader,
         )
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation, Text
 from PIL import Image
 
 from amal.study.figures import Line, apart, plot_lines, plot_win_rate, styles, wilson_interval
@@ -87,6 +88,27 @@ def test_of_many_lines_the_baseline_and_the_best_have_bands(tmp_path: Path, monk
         banded = names[:3] if number == 3 else ["mappo", "e"]
         assert bands == [to_rgb(styles(names)[name][0]) for name in banded]
         assert {text.get_text() for text in axes.texts} == set(names[:number]) and axes.get_legend() is None
+
+
+def test_lines_that_end_in_one_place_have_names_that_no_leader_strikes_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr("amal.study.figures._save", lambda figure, path: drawn.append(figure))
+    names, nothing = ["mappo", "amal", "mappo_epymarl", "happo", "qmix", "ippo"], np.full(3, np.nan)
+    x = np.array([0.0, 500.0, 1000.0])
+    lines = {name: Line(x, np.array([0.0, 0.9 - 0.1 * k, 1.0]), nothing, nothing) for k, name in enumerate(names)}
+    plot_lines(lines, styles(names), tmp_path / "x", "3m", "steps", "win rate")
+    (figure,) = drawn
+    figure.canvas.draw()
+    texts = [text for text in figure.axes[0].texts if isinstance(text, Annotation)]
+    words = {text.get_text(): Text.get_window_extent(text) for text in texts}
+    assert sorted(words, key=lambda name: -words[name].y0) == names, "that which won earlier stands higher"
+    for text in texts:
+        leader = text.arrow_patch
+        assert leader is not None
+        path = leader.get_transform().transform_path(leader.get_path())
+        assert not [name for name, box in words.items() if path.intersects_bbox(box.padded(-1), filled=False)]
 
 
 def test_an_algorithm_keeps_its_colour() -> None:
