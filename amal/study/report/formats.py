@@ -20,11 +20,11 @@ _LATEX = str.maketrans(
 
 
 def number(value: Any, digits: int = 2) -> str:
-    """'0.93', '12 300', '∞', or nothing for NaN."""
+    """'0.93', '12,300', '∞', or nothing for NaN."""
     if value is None or math.isnan(value):
         return ""
     rounded = round(value, digits) + 0.0  # makes 0 of −0
-    return f"{rounded:,.{digits}f}".replace("-", "−").replace(",", " ").replace("inf", "∞")
+    return f"{rounded:,.{digits}f}".replace("-", "−").replace("inf", "∞")
 
 
 def estimate(value: float, low: float, high: float, digits: int = 2) -> str:

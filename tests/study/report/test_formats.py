@@ -8,7 +8,14 @@ from amal.study.report.formats import LATEX_WIDTH, latex, markdown, number, p_va
 
 
 def test_numbers_are_written_for_people() -> None:
-    assert [number(x) for x in (0.934, -0.5, -0.001, float("inf"), float("nan"))] == ["0.93", "−0.50", "0.00", "∞", ""]
+    assert [number(x) for x in (0.934, -0.5, -0.001, 12300.4, float("inf"), float("nan"))] == [
+        "0.93",
+        "−0.50",
+        "0.00",
+        "12,300.40",
+        "∞",
+        "",
+    ]
     assert [p_value(x) for x in (0.0004, 0.04, float("nan"))] == ["<0.001", "0.040", ""]
     table = pd.DataFrame({"a_b": ["x|y"], "p": ["<0.001"], "d": ["−∞"]})
     assert markdown(table) == "| a_b | p | d |\n| --- | --- | --- |\n| x/y | <0.001 | −∞ |\n"
