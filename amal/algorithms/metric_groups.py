@@ -7,6 +7,7 @@ GROUPS = {  # by how a metric's name begins
     "isolation_": "model",
     "information": "bonus",
     "bonus_": "bonus",
+    "lambda": "bonus",
     "importance_": "replay",
     "replay_": "replay",
     "imagined_": "replay",

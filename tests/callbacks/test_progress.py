@@ -45,10 +45,22 @@ def test_amal_has_a_second_line_on_its_world_model_replay_and_bonus(
 ) -> None:
     tiny = ("--data.scenario", "3m", "--data.episodes", "24", "--data.episodes_per_update", "8")
     often = ("--evaluation.every_n_episodes", "8", "--trainer.logger", "false")
-    cli("fit", "--config", "amal_paper", *tiny, *often, "--out", tmp_path / "run")
+    cli(
+        "fit",
+        "--config",
+        "amal_paper",
+        "--config",
+        "ablations/paper/shaped_bonus",
+        *tiny,
+        *often,
+        "--out",
+        tmp_path / "run",
+    )
     lines = [line for line in capfd.readouterr().err.splitlines() if " · " in line]
     assert ["win rate" in line for line in lines] == [True, False] * (len(lines) // 2) and len(lines) >= 2
-    row = pd.read_csv(tmp_path / "run" / "metrics.csv").iloc[-1]
+    updates = pd.read_csv(tmp_path / "run" / "metrics.csv")
+    assert updates["train/lambda"].tolist() == pytest.approx([0.3, 0.1, 0.0]), "falls over half of the budget"
+    row = updates.iloc[-1]
     error = row["train/model_obs_error_1"] / row["train/model_obs_trivial_error_1"]
     imagined, bonus = row["train/replay_imagined_share"], row["train/bonus_share"]
     told = f"model error {error:.0%} of trivial · imagined {imagined:.0%} · bonus {bonus:.1%} of rewards"

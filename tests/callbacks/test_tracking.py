@@ -153,7 +153,7 @@ def test_tensorboard_gets_amals_metrics_by_part_the_diagnosis_and_the_pictures(c
     tags = events.Tags()
     updates = pd.read_csv(run / "metrics.csv")
     assert {"train/model_obs_loss", "train/auxiliary_diversity", "train/bonus_share"} <= set(updates)
-    assert {"model/obs_loss", "auxiliary/diversity", "bonus/share", "train/return"} <= set(tags["scalars"])
+    assert {"model/obs_loss", "auxiliary/diversity", "bonus/share", "bonus/lambda"} <= set(tags["scalars"])
     assert {tag for tag in tags["scalars"] if "/" in tag and not tag.startswith(("eval/", "diagnosis/"))} == {
         grouped(name) for name in updates if "/" in name
     }

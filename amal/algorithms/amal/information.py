@@ -73,7 +73,7 @@ class InformationBonus:
         weight = decayed(self.lambda_info, progress, self.decay) if self.form == "shaped" else self.lambda_info
         if weight == 0.0:  # told all the same: Lightning would repeat the last values
             nothing = {"train/information": math.nan, "train/information_std": math.nan, "train/bonus_share": 0.0}
-            return None, {name: torch.tensor(value) for name, value in nothing.items()}
+            return None, {name: torch.tensor(value) for name, value in (nothing | {"train/lambda": weight}).items()}
         terms = estimator.per_transition(world_model, policy, RealExperience.of_episodes(batch))
         information = torch.zeros_like(batch.rewards).masked_scatter(batch.mask, terms)
         if self.form == "shaped":
@@ -88,4 +88,5 @@ class InformationBonus:
             "train/information": masked_mean(information, batch.mask),
             "train/information_std": masked_variance(information, batch.mask).sqrt(),
             "train/bonus_share": masked_mean(bonus.abs(), batch.mask) / earned.clamp_min(1e-8),
+            "train/lambda": torch.tensor(weight),
         }
