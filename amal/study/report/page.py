@@ -46,7 +46,8 @@ td.l { white-space: normal; }
 td[data-name=folder], td[data-name=code] { overflow-wrap: anywhere; min-width: 8rem; }
 td[data-name="env steps of each run"] { min-width: 13rem; overflow-wrap: normal; }
 tbody tr:hover td { background: var(--tint); }
-@media screen and (max-width: 46rem) { table, tbody, tr { display: block; } thead { display: none; }
+@media screen { table { display: block; width: fit-content; overflow-x: auto; } }
+@media screen and (max-width: 46rem) { table, tbody, tr { display: block; width: auto; } thead { display: none; }
   tr { padding: .5rem 0; border-bottom: 1px solid var(--line); }
   td, td.l { display: flex; gap: .4rem; align-items: baseline; border: 0;
     padding: .1rem 0; text-align: right; white-space: normal; min-width: 0; }
