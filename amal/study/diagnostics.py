@@ -66,6 +66,7 @@ def plot_traces(traces: Sequence[Trace], path: Path) -> None:
         _draw(axes, name, traces, evaluated=name in curves)
     for axes in grid[panels:]:
         axes.set_axis_off()
+    figure.supxlabel("environment steps", fontsize=8, color=INK)
     handles, labels = grid[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=min(len(labels), 3), fontsize=8, frameon=False)
     with replacing(path) as part:
@@ -84,7 +85,8 @@ def _draw(axes: Axes, name: str, traces: Sequence[Trace], evaluated: bool) -> No
             line.set(marker="o", markersize=2.0)
     bad = any(found.sign.metric == name for trace in traces for found in trace.signs)
     tidy(axes)
-    axes.set_title(name.removeprefix("train/"), fontsize=8, loc="left", color=BAD_COLOUR if bad else INK)
+    title = f"eval/{name}" if evaluated else name
+    axes.set_title(title, fontsize=8, loc="left", color=BAD_COLOUR if bad else INK)
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.yaxis.set_major_locator(MaxNLocator(4))

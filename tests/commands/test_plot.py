@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from amal.study.bad_signs import BAD_SIGNS, find_bad_signs
 from tests.conftest import ROOT, run_cli
@@ -39,6 +40,18 @@ def test_it_draws_runs_from_anywhere(
     assert capsys.readouterr().out.splitlines()[-1] == f"plot: {out}"
     cli("plot", *runs, "--out", out)
     assert out.read_bytes() == first
+
+
+def test_each_panel_has_a_title_of_its_own_and_the_axis_a_name(
+    cli: Cli, tmp_path: Path, runs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, part, **_: (drawn.append(figure), part.touch()))
+    cli("plot", *runs, "--out", tmp_path / "plot.png")
+    (figure,) = drawn
+    titles = [title for axes in figure.axes if (title := axes.get_title(loc="left"))]
+    assert len(set(titles)) == len(titles) and {"eval/episode_length", "train/episode_length"} <= set(titles)
+    assert figure.get_supxlabel() == "environment steps"
 
 
 def test_bad_values_are_told_with_their_run(cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
