@@ -35,6 +35,7 @@ from amal.commands.loggers import (
 )
 from amal.commands.parser_messages import one_line
 from amal.commands.portable import name_files_absolutely
+from amal.commands.results_table import print_results
 from amal.commands.resuming import (
     CODE,
     SETTINGS,
@@ -305,11 +306,12 @@ class TrainingCLI(LightningCLI):
 
     def validate(self, **kwargs: Any) -> None:
         """The trainer's, without a checkpoint: its weights, all of it that playing needs, are loaded already."""
-        self.trainer.validate(**kwargs | {"ckpt_path": None})
+        quiet = kwargs | {"ckpt_path": None, "verbose": False}
+        for results in getattr(self.trainer, str(self.subcommand))(**quiet):
+            if kwargs["verbose"] and self.trainer.is_global_zero:
+                print_results(str(self.subcommand), results)
 
-    def test(self, **kwargs: Any) -> None:
-        """As ``validate``."""
-        self.trainer.test(**kwargs | {"ckpt_path": None})
+    test = validate
 
     def fit(self, **kwargs: Any) -> None:
         """The trainer's, in a folder that nobody else writes to; what stops it is told in one line."""

@@ -15,8 +15,8 @@ RANDOM_UNITS = ("--data.scenario", "terran_5_vs_5", "--data.env_steps", "1000", 
 
 
 def printed(text: str) -> dict[str, float]:
-    """The statistics in the table of validate or test."""
-    return {name: float(value) for name, value in re.findall(r"eval/(\w+)\s+│\s+([-+.\de]+)", text)}
+    """The statistics in the table of validate or test, which are rounded to four decimals."""
+    return {name: float(value) for name, value in re.findall(r"eval/(\w+)\s+│\s+(-?\d+\.\d{4}) ", text)}
 
 
 def test_validate_and_test_use_the_same_measure(cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,7 +29,7 @@ def test_validate_and_test_use_the_same_measure(cli: Cli, tmp_path: Path, capsys
         cli(command, "--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "last.ckpt")
         shown[command] = printed(capsys.readouterr().out)
     (evaluation,) = pd.read_csv(run / "evaluations.csv").drop(columns=[*COUNTS]).to_dict("records")
-    assert shown["validate"] == pytest.approx(evaluation, rel=1e-6) and shown["validate"].keys() >= {*SAMPLED}
+    assert shown["validate"] == pytest.approx(evaluation, rel=0, abs=5.1e-5) and shown["validate"].keys() >= {*SAMPLED}
     assert shown["test"].keys() == shown["validate"].keys() and shown["test"] != shown["validate"]  # other battles
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
@@ -80,4 +80,4 @@ def test_the_final_test_is_what_test_plays(cli: Cli, tmp_path: Path, capsys: pyt
         capsys.readouterr()
         cli("test", "--config", tested / "config.yaml", "--ckpt_path", checkpoint)
         greedy = {name: value for name, value in printed(capsys.readouterr().out).items() if name not in SAMPLED}
-        assert greedy == pytest.approx(rows.loc[name].to_dict(), rel=1e-6)
+        assert greedy == pytest.approx(rows.loc[name].to_dict(), rel=0, abs=5.1e-5)
