@@ -76,19 +76,25 @@ def _scratch(receivers: Tensor) -> Tensor:
 
 
 @kernel
+def speak(r, s, p, w, m, i, j, message):  # type: ignore[no-untyped-def]
+    """What unit j of battle m says to unit i, before the relu."""
+    for d in range(r.shape[2]):
+        message[d] = r[m, i, d] + s[m, j, d]
+    for k in range(p.shape[3]):
+        feature = p[m, i, j, k]
+        if feature != 0.0:
+            for d in range(r.shape[2]):
+                message[d] += feature * w[k, d]
+
+
+@kernel
 def hear(r, s, p, w, lives, summed, largest, loudest, m, i, message):  # type: ignore[no-untyped-def]
     """All that unit i of battle m hears."""
     width = r.shape[2]
     for j in range(r.shape[1]):
         if not lives[m, j]:
             continue
-        for d in range(width):
-            message[d] = r[m, i, d] + s[m, j, d]
-        for k in range(p.shape[3]):
-            feature = p[m, i, j, k]
-            if feature != 0.0:
-                for d in range(width):
-                    message[d] += feature * w[k, d]
+        speak(r, s, p, w, m, i, j, message)
         for d in range(width):
             summed[m, i, d] += max(message[d], numba.float32(0.0))
             louder = message[d] > largest[m, i, d]
@@ -113,13 +119,7 @@ def learn_to_hear(r, s, p, w, lives, loudest, grad_summed, grad_largest, grad_r,
     for j in range(r.shape[1]):
         if not lives[m, j]:
             continue
-        for d in range(width):
-            message[d] = r[m, i, d] + s[m, j, d]
-        for k in range(p.shape[3]):
-            feature = p[m, i, j, k]
-            if feature != 0.0:
-                for d in range(width):
-                    message[d] += feature * w[k, d]
+        speak(r, s, p, w, m, i, j, message)
         for d in range(width):
             grad = grad_summed[m, i, d] + (grad_largest[m, i, d] if loudest[m, i, d] == j else numba.float32(0.0))
             message[d] = grad if message[d] > 0.0 else numba.float32(0.0)
