@@ -24,6 +24,7 @@ from amal.runtime.yaml_files import read_yaml
 from amal.study.grid.board import Board
 from amal.study.grid.launchers import CellInUse, Launcher, LocalLauncher, RayLauncher, import_ray
 from amal.study.grid.runs import Grid, StudyError, write_record
+from amal.study.records import ACTING, GREEDY
 
 TICK_SECONDS = 0.2
 MOST_RUNS = 100_000  # of a study; to list far more cells than anybody can run takes minutes and gigabytes
@@ -84,6 +85,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="scenarios used for tuning: shown, but without conclusions",
     )
+    parser.add_argument(
+        "--acting",
+        choices=ACTING,
+        default=GREEDY,
+        help="whose win rates the report concludes from: of teams that take the likeliest actions or that sample them "
+        "(default %(default)s)",
+    )
     parser.add_argument("--names", nargs="+", default=[], metavar="NAME=TEXT", help="what reports call an algorithm")
     parser.add_argument(
         "--colours", nargs="+", default=[], metavar="NAME=#RRGGBB", help="of an algorithm in the figures of reports"
@@ -131,6 +139,7 @@ def grid_of(options: argparse.Namespace) -> Grid:
         options.allow_code,
         options.baseline,
         [load_scenario(name).name for name in options.tuned_on],
+        options.acting,
         mapping_of("--names", options.names),
         mapping_of("--colours", options.colours),
     )

@@ -12,7 +12,10 @@ from amal.runtime.shipped import CONFIGS, config_file
 from amal.runtime.yaml_files import BadYaml, read_yaml
 from amal.study.grid.runs import StudyError
 
-SETTINGS = ("algorithms", "scenarios", "seeds", "env_steps", "overrides", "baseline", "tuned_on", "names", "colours")
+SETTINGS = (
+    *("algorithms", "scenarios", "seeds", "env_steps", "overrides"),
+    *("baseline", "tuned_on", "acting", "names", "colours"),
+)
 MAPPINGS = ("names", "colours")  # which are NAME=TEXT as options
 
 

@@ -57,6 +57,8 @@ def _or_nothing(kind: Kind) -> Kind:
 
 
 WORD = Kind("a text", lambda value: isinstance(value, str))
+ACTING = (GREEDY, SAMPLED) = ("greedy", "sampled")  # how the teams act whose win rates count
+
 WHOLE = Kind("a whole number", _is_int)
 WORDS = Kind("a list of texts", _is_list_of(WORD.accepts))
 WHOLES = Kind("a list of whole numbers", _is_list_of(_is_int))
@@ -72,6 +74,7 @@ LABELS = Kind(
         and len(set(value.values())) == len(value)
     ),
 )
+ONE_ACTING = Kind(f"one of {', '.join(ACTING)}", lambda value: value in ACTING)
 COLOURS = Kind(
     "a mapping to colours like '#0072B2'",
     _is_mapping_to(lambda value: isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value) is not None),
@@ -90,6 +93,7 @@ STUDY = {
     **{"seeds": WHOLES, "history": SESSIONS},
 }
 STUDY_MAY_HAVE = {"baseline": WORD, "tuned_on": WORDS, "scenario_files": FILES, "names": LABELS, "colours": COLOURS}
+STUDY_MAY_HAVE |= {"acting": ONE_ACTING}
 
 
 def check_record(path: Path, record: Any, needs: Mapping[str, Kind], may_have: Mapping[str, Kind]) -> dict[str, Any]:

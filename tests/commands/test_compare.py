@@ -105,6 +105,7 @@ def test_a_protocol_sets_what_the_options_would(tmp_path: Path) -> None:
         "env_steps": 1000,
         "overrides": [],
         "baseline": "tuned",
+        "acting": "sampled",
         "tuned_on": ["3m"],
         "names": {"tuned": "MAPPO, tuned"},
         "colours": {"tuned": "#0072B2", "mappo": "#000000"},
@@ -113,7 +114,7 @@ def test_a_protocol_sets_what_the_options_would(tmp_path: Path) -> None:
     grid = grid_of(read_options(["--out", "runs/x", "--protocol", str(protocol)]))
     tuned = {"mappo": [Path("configs/mappo.yaml")], "tuned": [Path("configs/mappo_tuned.yaml")]}
     looks = {look: settings[look] for look in ("names", "colours")}
-    assert grid == Grid(tuned, ["3m", "8m"], [0, 1, 2], 1000, [], [], "tuned", ["3m"], **looks)
+    assert grid == Grid(tuned, ["3m", "8m"], [0, 1, 2], 1000, [], [], "tuned", ["3m"], "sampled", **looks)
     record = grid.join(tmp_path / "new")
     assert record["tuned_on"] == ["3m"] and record | looks == record
     # stated before the first run: tests of the final win rate and of the steps, of mappo on 8m

@@ -16,7 +16,7 @@ from amal.algorithms.mappo import MAPPO, choose
 from amal.ops.cem import CrossEntropyMethod
 from amal.ops.losses import masked_log_softmax
 from amal.runtime.argument_checks import check_at_least, check_choice, check_share
-from amal.types import EpisodeBatch
+from amal.types import ActionScores, EpisodeBatch
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,13 @@ class DeviatingTeam:
     def act(
         self, obs: Tensor, available_actions: Tensor, hidden: Tensor, generator: Generator | None, progress: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        logits, hidden = self.learner.policy(obs.unsqueeze(1), hidden)
-        log_probs = masked_log_softmax(logits.squeeze(1) + self.offsets, available_actions)
+        log_probs, hidden = self._log_probs(obs, available_actions, hidden)
         return *choose(log_probs, generator), hidden
+
+    def action_scores(self, obs: Tensor, available_actions: Tensor, hidden: Tensor) -> ActionScores:
+        """The probabilities [M, N, A]; arguments as of ``act``."""
+        return ActionScores("probability", self._log_probs(obs, available_actions, hidden)[0].exp())
+
+    def _log_probs(self, obs: Tensor, available_actions: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        logits, hidden = self.learner.policy(obs.unsqueeze(1), hidden)
+        return masked_log_softmax(logits.squeeze(1) + self.offsets, available_actions), hidden

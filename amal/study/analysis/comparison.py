@@ -12,8 +12,9 @@ from typing import Any
 
 from amal.battle.battlefield import delay_in_words
 from amal.battle.entries import nearest
-from amal.study.analysis.scores import FINAL_EVALUATIONS, EvaluationProtocol, Run, read_run
+from amal.study.analysis.scores import FINAL_EVALUATIONS, EvaluationProtocol, Run, of_sampled, read_run
 from amal.study.grid.runs import BASELINE, family, read_record
+from amal.study.records import SAMPLED
 
 _Cell = tuple[str, str, int]
 
@@ -183,7 +184,8 @@ def _read_cells(study: Path, record: Mapping[str, Any], count_stopped: bool) -> 
         cell = path.parent.parent.name, path.parent.name, int(match[1])
         try:
             if (path / "run.json").exists():
-                runs.append(read_run(path, cell[2], count_stopped))
+                run = read_run(path, cell[2], count_stopped)
+                runs.append(of_sampled(run) if record.get("acting") == SAMPLED else run)
             else:
                 absent[cell] = "no run.json yet"
         except ValueError as error:

@@ -14,7 +14,7 @@ import pandas as pd
 from amal.study.analysis.comparison import Comparison
 from amal.study.analysis.efficiency import threshold
 from amal.study.analysis.scores import (
-    SAMPLED,
+    OTHERS,
     Axis,
     Run,
     area_under_curve,
@@ -103,8 +103,7 @@ def _run_row(comparison: Comparison, run: Run) -> dict[str, Any]:
     row |= {name: run.record["totals"].get(name) for name in TOTALS}
     if run.finished:
         row |= {f"final_{name}": final_score(run, column) for name, column in METRICS.items()}
-        if SAMPLED in run.evaluations:
-            row[f"final_{SAMPLED}"] = final_score(run, SAMPLED)
+        row |= {f"final_{other}": final_score(run, other) for other in OTHERS if other in run.evaluations}
         until = budget(comparison, run.scenario) if comparison.is_used(run) else None
         row["auc"] = area_under_curve(run, until=until)
     target = threshold(comparison, run.scenario)

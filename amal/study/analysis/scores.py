@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,7 +19,7 @@ Axis = Literal["env_steps", "episodes", "wall_seconds"]
 
 COLUMNS = ["env_steps", "episodes", "wall_seconds", "win_rate", "return_mean", "return_std", "episode_length"]
 COLUMNS += ["dead_allies", "dead_enemies"]
-SAMPLED = "sampled_win_rate"  # which evaluations have since they play both ways
+OTHERS = ("sampled_win_rate", "greedy_win_rate")  # win rate of the actions that are not concluded from
 FINAL_EVALUATIONS = 5  # whose mean is a final score
 ARRIVAL_EVALUATIONS = 3  # whose mean has to reach a threshold
 _DECIMALS = 12  # two runs with the same evaluations in another order differ by rounding, and are a tie
@@ -154,7 +154,7 @@ def _read_evaluations(path: Path, required: bool) -> pd.DataFrame:
     if not required and not path.exists():
         return pd.DataFrame(columns=COLUMNS, dtype=np.float64)
     rows = _table(path, COLUMNS)
-    known = [*COLUMNS, *({SAMPLED} & {*rows})]
+    known = [*COLUMNS, *({*OTHERS} & {*rows})]
     rows = rows.assign(**_numbers(path, rows[known]))
     broken = [name for name in COLUMNS if not np.isfinite(rows[name]).all()]
     if broken:
@@ -166,6 +166,14 @@ def _read_evaluations(path: Path, required: bool) -> pd.DataFrame:
     if not (rows["env_steps"].diff().iloc[1:] > 0).all():
         raise ValueError(f"{path}: env_steps do not increase from row to row")
     return rows
+
+
+def of_sampled(run: Run) -> Run:
+    """The run with win rates of sampled actions in the place of greedy ones. Raises ValueError if there are none."""
+    names = {"win_rate": "greedy_win_rate", "sampled_win_rate": "win_rate"}
+    if len(run.evaluations) and "sampled_win_rate" not in run.evaluations:
+        raise ValueError(f"{run.path / 'evaluations.csv'}: has no win rates of sampled actions")
+    return replace(run, evaluations=run.evaluations.rename(columns=names))
 
 
 def final_score(run: Run, metric: str = "win_rate") -> float:

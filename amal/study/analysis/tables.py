@@ -16,7 +16,7 @@ import pandas as pd
 
 from amal.study.analysis import statistics
 from amal.study.analysis.comparison import Comparison
-from amal.study.analysis.scores import SAMPLED, Axis, FloatArray, Run, area_under_curve, final_scores
+from amal.study.analysis.scores import OTHERS, Axis, FloatArray, Run, area_under_curve, final_scores
 from amal.study.analysis.statistics import Bounds, Interval
 
 METRICS = {
@@ -85,8 +85,9 @@ def _scores(comparison: Comparison, scenario: str, algorithm: str, bootstrap: Bo
     runs = comparison.cell(algorithm, scenario)
     values = {name: final_scores(runs, column) for name, column in METRICS.items()}
     values["auc"] = np.array([area_under_curve(run, until=budget(comparison, scenario)) for run in runs])
-    if all(SAMPLED in run.evaluations for run in runs):
-        values[SAMPLED] = final_scores(runs, SAMPLED)
+    for other in OTHERS:
+        if all(other in run.evaluations for run in runs):
+            values[other] = final_scores(runs, other)
     tests = [run.final_test for run in runs if run.final_test is not None]
     if len(tests) == len(runs):
         for checkpoint in ("best", "last"):

@@ -20,11 +20,11 @@ from amal.runtime.atomic import replacing
 from amal.runtime.locks import refuse_foreign
 from amal.runtime.versions import code_version
 from amal.runtime.yaml_files import BadYaml, read_yaml
-from amal.study.records import STUDY, STUDY_MAY_HAVE, check_record
+from amal.study.records import GREEDY, STUDY, STUDY_MAY_HAVE, check_record
 
 START_MARK = "=== "  # begins the line of a log that says when and how a session of its cell was started
 BASELINE = "mappo"  # where a study names none
-SETTINGS = ("env_steps", "overrides", "baseline", "tuned_on")  # of a study, the same for all its runs
+SETTINGS = ("env_steps", "overrides", "baseline", "tuned_on", "acting")  # of a study, the same for all its runs
 _TAIL_BYTES = 16384
 _ERROR_LINE = re.compile(r"(error:|fatal\b|[\w.]+(Error|Exception)\b)", re.IGNORECASE)
 
@@ -121,6 +121,7 @@ class Grid:
         allowed_code: see ``Cell``; it is not recorded, so that every ``compare`` has to allow it again.
         baseline: the algorithm that the report compares the others with.
         tuned_on: scenarios that the report draws no conclusions from.
+        acting: whose win rates the report concludes from, of "greedy" or of "sampled" actions.
         names: of algorithms in reports, by label.
         colours: of algorithms in reports, by label, like #0072B2.
     """
@@ -133,6 +134,7 @@ class Grid:
     allowed_code: Sequence[str] = ()
     baseline: str | None = None
     tuned_on: Sequence[str] = ()
+    acting: str = GREEDY
     names: Mapping[str, str] = field(default_factory=dict)
     colours: Mapping[str, str] = field(default_factory=dict)
 
@@ -173,6 +175,7 @@ class Grid:
             "seeds": list(self.seeds),
             "baseline": self.baseline,
             "tuned_on": list(self.tuned_on),
+            "acting": self.acting,
             "names": dict(self.names),
             "colours": dict(self.colours),
         }

@@ -75,7 +75,7 @@ def final_scores(summary: pd.DataFrame) -> pd.DataFrame:
     """Per scenario and algorithm, the mean over seeds with its interval."""
     columns = {"win rate": ("win_rate", 2), "return": ("return", 1), "episode length": ("episode_length", 0)}
     columns |= {"dead allies": ("dead_allies", 1), "dead enemies": ("dead_enemies", 1), "AUC": ("auc", 2)}
-    some = {"win rate, sampled": ("sampled_win_rate", 2)}
+    some = {"win rate, sampled": ("sampled_win_rate", 2), "win rate, greedy": ("greedy_win_rate", 2)}
     some |= {"best, tested": ("tested_best", 2), "last, tested": ("tested_last", 2)}
     columns |= {title: column for title, column in some.items() if column[0] in summary}
     return _estimates(summary, ("scenario", "algorithm", "seeds"), columns)

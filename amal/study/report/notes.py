@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import comb
 
 from amal.study.analysis.comparison import Comparison
+from amal.study.records import SAMPLED
 from amal.study.report.formats import count
 from amal.study.report.verdict import ALPHA
 
@@ -23,6 +24,11 @@ def notes(comparison: Comparison) -> list[str]:
         found.append(
             f"The study was planned with {planned} as the baseline. Comparisons with {comparison.baseline} were not "
             "planned and are exploratory."
+        )
+    if (comparison.record or {}).get("acting") == SAMPLED:
+        found.append(
+            "Win rates are of teams that sample their actions, as the study was planned; returns, lengths, deaths and "
+            "the final test are of greedy teams."
         )
     return [*found, *_left_out(comparison), *_not_counted(comparison), *_unequal(comparison)]
 

@@ -50,6 +50,8 @@ def test_a_deviating_team_prefers_what_is_added_and_says_how_likely_that_was() -
     free = available[..., 2]
     assert free.any() and (actions[free] == 2).all()
     torch.testing.assert_close(log_probs[free], torch.zeros(int(free.sum())))
+    scores = DeviatingTeam(learner, offsets).action_scores(obs, available, hidden).scores
+    torch.testing.assert_close(scores.gather(-1, actions.unsqueeze(-1)).squeeze(-1).log(), log_probs)
 
 
 def test_those_are_selected_that_earn_more() -> None:

@@ -131,3 +131,22 @@ def test_runs_with_and_without_random_delay_are_not_reported_together(
     )
     cli("report", study, "--baseline", "amal", "--algorithms", "amal", "--resamples", "100")
     assert pd.read_csv(study / "report" / "summary.csv")["algorithm"].tolist() == ["amal"]
+
+
+def test_a_study_can_be_of_teams_that_sample_their_actions(tmp_path: Path) -> None:
+    study = write_study(tmp_path, scenarios=["3m"], seeds=2)
+    plan = {"created": "now", "env_steps": 20000, "overrides": [], "algorithms": {"mappo": [], "amal": []}}
+    plan |= {"scenarios": ["3m"], "seeds": [0, 1], "history": [{"code_version": "abc"}], "acting": "sampled"}
+    (study / "study.yaml").write_text(yaml.safe_dump(plan))
+    for file in sorted(study.glob("*/3m/seed_*/evaluations.csv")):
+        rows = pd.read_csv(file)
+        if file.parent != study / "mappo" / "3m" / "seed_1":
+            rows["sampled_win_rate"] = rows["win_rate"] / 2
+        rows.to_csv(file, index=False)
+    comparison = of(study)
+    assert "no win rates of sampled actions" in comparison.absent["mappo", "3m", 1]
+    row = summary(comparison, BOOTSTRAP).set_index("algorithm").loc["amal"]
+    assert (row["win_rate"], row["greedy_win_rate"]) == (pytest.approx(0.45), pytest.approx(0.9))
+    assert any("teams that sample" in note for note in notes(comparison))
+    write_report(comparison, study / "report", BOOTSTRAP)
+    assert "win rate, greedy" in (study / "report" / "report.html").read_text()
