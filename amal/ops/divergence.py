@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from amal.ops.losses import masked_mean
+from amal.runtime.machine import one_thread
 
 
 def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -37,7 +38,8 @@ def jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
     Returns:
         [...], between 0 (equal) and log 2 (disjoint) up to rounding.
     """
-    log_mixture = torch.logaddexp(log_p, log_q) - math.log(2.0)
+    with one_thread():  # torch's kernel rounds by number of threads
+        log_mixture = torch.logaddexp(log_p, log_q) - math.log(2.0)
     return 0.5 * (kl_divergence(log_p, log_mixture) + kl_divergence(log_q, log_mixture))
 
 
