@@ -92,7 +92,8 @@ def test_no_operation_of_an_update_rounds_by_number_of_threads(
     monkeypatch.setattr(Strategy, "training_step", watched(Strategy.training_step))
     monkeypatch.setattr(AMAL, "evolve", watched(AMAL.evolve))
     # it holds for the thread that entered it
-    monkeypatch.setattr("amal.algorithms.mappo.side_by_side", lambda first, second: (first(), second()))
+    for user in ("mappo", "amal.world_model_learning"):
+        monkeypatch.setattr(f"amal.algorithms.{user}.side_by_side", lambda first, second: (first(), second()))
     files = [word for name in configs for word in ("--config", f"configs/{name}.yaml")]
     short = ("--data.scenario", "2s3z", "--data.env_steps", "1", "--evaluation.every_n_episodes", "0")
     if configs[0] in ("vdn", "qmix"):

@@ -24,6 +24,7 @@ from amal.ops.losses import masked_mean
 from amal.replay import AsymmetricReplayBuffer, RealSequences
 from amal.runtime.argument_checks import check_at_least, check_positive
 from amal.runtime.distributed import average_gradients
+from amal.runtime.machine import side_by_side
 from amal.types import EpisodeBatch
 
 HELD_OUT = 8  # one in so many episodes of a fresh rollout: there the world model is judged before it learns from them
@@ -89,21 +90,31 @@ class WorldModelLearning:
             The mean of each part of the loss, as "train/model_…_loss"; nothing without steps.
         """
         device = next(world_model.parameters()).device
+        members = [cast(LearnedModel, member) for member in world_model.members]
+        half = (len(members) + 1) // 2
         losses: list[dict[str, Tensor]] = []
         for _ in range(self.steps):
             optimizer.zero_grad()
-            for module in world_model.members:
-                member = cast(LearnedModel, module)
-                real = draw(self.batch_size, member.past + 1).to(device)
-                member.learn_rest(real)
-                parts = member.losses(real)
-                combined(parts).backward()
-                losses.append({name: part.detach() for name, part in parts.items()})
+            taught = [(member, draw(self.batch_size, member.past + 1).to(device)) for member in members]
+            some, others = (partial(_gradients, pairs) for pairs in (taught[:half], taught[half:]))
+            for parts in side_by_side(some, others):  # members share no parameters
+                losses += parts
             average_gradients(world_model)
             nn.utils.clip_grad_norm_(world_model.parameters(), max_grad_norm)
             optimizer.step()
         names = losses[0] if losses else {}
         return {f"train/model_{name}_loss": torch.stack([x[name] for x in losses]).mean() for name in names}
+
+
+def _gradients(taught: list[tuple[LearnedModel, RealSequences]]) -> list[dict[str, Tensor]]:
+    """Adds each member's gradients of its losses on real stretches to its parameters; the parts of the losses."""
+    found = []
+    for member, real in taught:
+        member.learn_rest(real)
+        parts = member.losses(real)
+        combined(parts).backward()
+        found.append({name: part.detach() for name, part in parts.items()})
+    return found
 
 
 def prediction_errors(world_model: WorldModelEnsemble, batch: EpisodeBatch) -> dict[str, Tensor]:
