@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from amal.battle.compilation import compilation_seconds
 from amal.types import EpisodeBatch
 from callbacks.evaluation import evaluation_of
 from datamodules.budget import Budget
@@ -30,7 +31,7 @@ _TOLD = (  # metrics of AMAL's parts
 
 
 class Pace:
-    """How fast training has been in the last seconds, evaluations included."""
+    """How fast training has been in the last seconds, evaluations included, the compilation of kernels not."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
@@ -39,7 +40,8 @@ class Pace:
 
     def note(self) -> None:
         """An update has ended."""
-        self._past.append((time.monotonic(), self.budget.env_steps, self.budget.progress))
+        now = time.monotonic() - compilation_seconds()
+        self._past.append((now, self.budget.env_steps, self.budget.progress))
         while len(self._past) > 2 and self._past[-1][0] - self._past[1][0] > WINDOW_SECONDS:
             self._past.popleft()
 

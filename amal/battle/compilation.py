@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core.event import Event, Listener, install_listener
+from numba.core.event import Event, Listener, TimingListener, install_listener, register
 
 MESSAGE = "amal: compiling the battle simulator, once after each change to it (about half a minute) ..."
 
@@ -92,3 +92,12 @@ def announced() -> Iterator[None]:
     """Says so if anything is compiled meanwhile, but once in a process."""
     with install_listener("numba:compile", _announcement):
         yield
+
+
+_compilation_time = TimingListener()
+register("numba:compile", _compilation_time)
+
+
+def compilation_seconds() -> float:
+    """How long this process has compiled kernels, in seconds; loading them from the cache does not count."""
+    return _compilation_time.duration if _compilation_time.done else 0.0

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import callbacks.evaluation
+from amal.battle import compilation
 from callbacks.progress import WINDOW_SECONDS, Pace, in_words
 from datamodules.budget import Budget
 from tests.conftest import ROOT
@@ -99,6 +100,25 @@ def test_speed_and_time_left_are_of_the_last_seconds(monkeypatch: pytest.MonkeyP
         pace.note()
     assert WINDOW_SECONDS < 40 and pace.steps_per_second == pytest.approx(500)
     assert pace.seconds_left == pytest.approx((100_000 - 20_100) / 500)
+
+
+def halved(x: float) -> float:
+    return x / 2
+
+
+def test_speed_leaves_out_the_compilation_of_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = 0.0
+    monkeypatch.setattr("callbacks.progress.time.monotonic", lambda: clock)
+    pace = Pace(Budget(env_steps=100_000))
+    before = compilation.compilation_seconds()
+    monkeypatch.setattr(compilation, "_CACHE_FOLDER", str(tmp_path))  # which is empty
+    assert compilation.kernel(halved)(5.0) == 2.5
+    compiled = compilation.compilation_seconds() - before
+    assert compiled > 0.0
+    clock += compiled + 2.0
+    pace.budget.use(1_000, 1)
+    pace.note()
+    assert pace.steps_per_second == pytest.approx(500)
 
 
 @pytest.mark.parametrize(
