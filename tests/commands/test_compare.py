@@ -163,6 +163,19 @@ def test_the_shipped_protocols_describe_a_grid() -> None:
     for protocol in sorted(Path("configs/study").glob("*.yaml")):
         grid = grid_of(read_options(["--out", "runs/x", "--protocol", str(protocol)]))
         assert (grid.baseline or "mappo") in grid.algorithms and set(grid.tuned_on) != set(grid.scenarios)
+        assert grid.names.keys() == grid.colours.keys() == grid.algorithms.keys()
+        assert len(set(grid.colours.values())) == len(grid.algorithms)
+
+
+def test_an_algorithm_has_one_colour_in_all_shipped_protocols() -> None:
+    same = {Path("configs/random_delay.yaml"), Path("configs/critics/mappo.yaml")}  # other battles; the default critic
+    colours: dict[tuple[Path, ...], set[str]] = {}
+    for protocol in Path("configs/study").glob("*.yaml"):
+        grid = grid_of(read_options(["--out", "runs/x", "--protocol", str(protocol)]))
+        for label, configs in grid.algorithms.items():
+            if label != "without_delay":  # one algorithm in two kinds of battles, which need two colours
+                colours.setdefault(tuple(x for x in configs if x not in same), set()).add(grid.colours[label])
+    assert {len(them) for them in colours.values()} == {1}, colours
 
 
 def test_a_second_compare_on_a_study_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
