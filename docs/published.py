@@ -4,8 +4,9 @@
     python docs/published.py docs/results/norms
 
 First its final win rates, greedy / sampled, where summary.csv has both. Then its tests, corrected over all that
-study.yaml planned, from the p-values in summary.csv and sample_efficiency.csv. Last the ratios of steps to the
-threshold, from each run's steps in sample_efficiency.csv. Final win rates of the verdict's single runs are in no file.
+study.yaml planned, from the p-values in summary.csv and sample_efficiency.csv. Then the ratios of steps to the
+threshold, from each run's steps in sample_efficiency.csv, and where there is a cost.csv how many times as long each
+algorithm took as each other one. Final win rates of the verdict's single runs are in no file.
 """
 
 from __future__ import annotations
@@ -87,6 +88,16 @@ def ratios(folder: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["algorithm", "scenario", "ratio", "low", "high"])
 
 
+def time_ratios(folder: Path) -> pd.DataFrame:
+    """Seconds of a run of each algorithm (row) ÷ those of each other (column), least and greatest over scenarios."""
+    table = pd.read_csv(folder / "cost.csv").pivot(index="algorithm", columns="scenario", values="wall_seconds")
+    ranges = {
+        other: [f"{row.min():.1f} to {row.max():.1f}" for _, row in (table / table.loc[other]).iterrows()]
+        for other in table.index
+    }
+    return pd.DataFrame(ranges, index=list(table.index))
+
+
 def _arrivals(text: str) -> Durations:
     """Of '25250 >100044'; > marks a run that has not arrived."""
     return durations((float(word.lstrip(">")), word.startswith(">")) for word in text.split())
@@ -103,3 +114,6 @@ if __name__ == "__main__":
         print(f"{test} and {ARRIVAL}, {found.attrs['tests']} planned tests:")
         print(found.head(8).to_string(index=False, float_format=lambda value: f"{value:.3g}"), end="\n\n")
     print(ratios(options.folder).to_string(index=False, float_format=lambda value: f"{value:.2f}"))
+    if (options.folder / "cost.csv").exists():
+        print("\nseconds of a run ÷ those of the column's algorithm, over scenarios:")
+        print(time_ratios(options.folder).to_string())

@@ -35,6 +35,14 @@ def test_the_verdicts_intervals_of_steps_are_todays() -> None:
         assert f"{row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}]" in page, row
 
 
+def test_what_amal_is_said_to_cost_is_what_the_verdicts_runs_took() -> None:
+    found = script("published.py")["time_ratios"](VERDICT)
+    assert found.loc["amal_tuned", "mappo_tuned"] == "3.6 to 5.6"
+    assert (found.loc["amal", "mappo"], found.loc["amal_tuned", "mappo_episodes_4"]) == ("2.4 to 3.9", "1.9 to 3.3")
+    readme, questions = ((ROOT / page).read_text() for page in ("README.md", "docs/faq.md"))
+    assert "3.6 to 5.6 times" in readme and "3.6 to 5.6 times" in questions and "1.9 to 3.9 times" in questions
+
+
 def test_the_norms_win_rates_and_p_values_are_those_of_the_published_files() -> None:
     page = " ".join((ROOT / "docs" / "critics.md").read_text().split())
     found = script("published.py")["win_rates"](NORMS)
