@@ -26,6 +26,8 @@ _TOLD = (  # metrics of AMAL's parts
     "model_obs_trivial_error_1",
     "model_health_error_1",
     "replay_imagined_share",
+    "policy_steps",
+    "imagination_policy_steps",
     "bonus_share",
 )
 
@@ -71,16 +73,18 @@ def of_parts(metrics: Mapping[str, Any]) -> str:
     """What AMAL's parts did in an update, as far as its metrics tell; empty for other algorithms.
 
     'model error 42% of trivial' is the world model's error one step ahead as a share of that of "nothing changes",
-    'imagined 30%' the share of imagined steps in replay, and 'bonus 4% of rewards' the information bonus beside them.
+    'imagined 30%' the share of imagined steps in replay (where the team itself imagines, the share of the policy's
+    gradient steps that learn from it), and 'bonus 4% of rewards' the information bonus beside them.
     """
     value = {name: float(metrics.get(f"train/{name}", math.nan)) for name in _TOLD}
     trivial = value["model_obs_trivial_error_1"]
     error = value["model_obs_error_1"] / trivial if trivial else math.nan
     if math.isnan(error):
         error = value["model_health_error_1"]  # of the entity-wise model, a share already
+    imagined = value["imagination_policy_steps"] / (value["policy_steps"] + value["imagination_policy_steps"])
     shares = {
         "model error {:.0%} of trivial": error,
-        "imagined {:.0%}": value["replay_imagined_share"],
+        "imagined {:.0%}": value["replay_imagined_share"] if math.isnan(imagined) else imagined,
         "bonus {:.1%} of rewards": value["bonus_share"],
     }
     return " · ".join(words.format(share) for words, share in shares.items() if not math.isnan(share))

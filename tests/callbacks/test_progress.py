@@ -12,7 +12,7 @@ import pytest
 
 import callbacks.evaluation
 from amal.battle import compilation
-from callbacks.progress import WINDOW_SECONDS, Pace, in_words
+from callbacks.progress import WINDOW_SECONDS, Pace, in_words, of_parts
 from datamodules.budget import Budget
 from tests.conftest import ROOT
 from tests.runs import Cli
@@ -66,6 +66,14 @@ def test_amal_has_a_second_line_on_its_world_model_replay_and_bonus(
     imagined, bonus = row["train/replay_imagined_share"], row["train/bonus_share"]
     told = f"model error {error:.0%} of trivial · imagined {imagined:.0%} · bonus {bonus:.1%} of rewards"
     assert lines[-1].strip() == told and max(map(len, lines)) <= 80
+
+
+def test_the_second_design_tells_how_much_of_the_policys_learning_is_imagined() -> None:
+    metrics = {"model_health_error_1": 0.18, "policy_steps": 16.0, "imagination_policy_steps": 48.0}
+    assert of_parts({f"train/{name}": value for name, value in metrics.items()}) == (
+        "model error 18% of trivial · imagined 75%"
+    )
+    assert of_parts({"train/policy_steps": 16.0}) == "", "not AMAL"
 
 
 def test_the_bar_is_of_useful_width_in_80_columns(tmp_path: Path) -> None:
