@@ -18,7 +18,7 @@ from typing import Any
 import numba
 from numba.core.event import Event, Listener, TimingListener, install_listener, register
 
-MESSAGE = "amal: compiling the battle simulator, once after each change to it (about half a minute) ..."
+MESSAGE = "amal: compiling the simulator, once per change to it (about half a minute) ..."  # fits 80 columns
 
 
 def simulator_hash() -> str:
