@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 
 from amal.runtime.atomic import replacing
 from amal.study.analysis.scores import Run, read_metrics
@@ -23,7 +23,11 @@ PANEL_INCHES = (2.6, 1.9)
 BAD_COLOUR = "#D55E00"
 MOST_POINTS = 400  # of a line; longer ones are averaged in groups
 CURVES = ("win_rate", "sampled_win_rate", "return_mean", "episode_length")  # of evaluations.csv
-NOT_DRAWN = ("env_steps", "episodes", "wall_seconds", "train/win_rate", "train/policy_steps")
+NOT_DRAWN = (
+    *("env_steps", "episodes", "wall_seconds", "train/win_rate"),
+    *("train/policy_steps", "train/imagination_policy_steps"),
+)
+FLATTENING = 3.0  # times the range of all others: a first tenth that is so far out leaves the panel
 
 
 class Trace(NamedTuple):
@@ -86,15 +90,32 @@ def _draw(axes: Axes, name: str, traces: Sequence[Trace], evaluated: bool) -> No
     bad = any(found.sign.metric == name for trace in traces for found in trace.signs)
     tidy(axes)
     title = f"eval/{name}" if evaluated else name
-    axes.set_title(title, fontsize=8, loc="left", color=BAD_COLOUR if bad else INK)
+    size = 8 if len(title) < 30 else 6.5  # as wide as the panel at most
+    axes.set_title(title, fontsize=size, loc="left", color=BAD_COLOUR if bad else INK)
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}".replace("-", "−")))
     if name.endswith("win_rate"):
         axes.set_ylim(-0.03, 1.03)
+    elif not evaluated:
+        _leave_out_the_beginning(axes)
     for sign in BAD_SIGNS if bad else ():
         if sign.metric == name:
             _shade(axes, sign, traces)
+
+
+def _leave_out_the_beginning(axes: Axes) -> None:
+    """Fits the view to the values after the first tenth of each line, if those before would flatten them."""
+    xy = [np.asarray(line.get_xydata()) for line in axes.lines]
+    later = [points[points[:, 0] > 0.1 * points[-1, 0], 1] for points in xy if len(points)]
+    if not later or not (settled := np.concatenate(later)).size:
+        return
+    bottom, top = settled.min(), settled.max()
+    seen = axes.dataLim
+    if top > bottom and seen.height > FLATTENING * (top - bottom):
+        margin = 0.05 * (top - bottom)
+        axes.set_ylim(bottom - margin, top + margin)
 
 
 def _shade(axes: Axes, sign: BadSign, traces: Sequence[Trace]) -> None:

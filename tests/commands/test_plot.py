@@ -54,6 +54,23 @@ def test_each_panel_has_a_title_of_its_own_and_the_axis_a_name(
     assert figure.get_supxlabel() == "environment steps"
 
 
+def test_a_beginning_far_off_does_not_flatten_the_rest_of_a_line(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, part, **_: (drawn.append(figure), part.touch()))
+    run = write_run(tmp_path, "mappo", "3m", 0)
+    metrics = pd.read_csv(run / "metrics.csv")
+    settled = np.linspace(0.9, 0.1, len(metrics))
+    metrics["train/value_loss"] = np.where(metrics["env_steps"] <= 0.1 * metrics["env_steps"].max(), 130.0, settled)
+    metrics["train/entropy"] = settled
+    metrics.to_csv(run / "metrics.csv", index=False)
+    cli("plot", run, "--out", tmp_path / "plot.png")
+    top = {axes.get_title(loc="left"): axes.get_ylim()[1] for axes in drawn[0].axes}
+    assert (metrics["train/value_loss"] == 130.0).any() and top["train/value_loss"] < 1.0
+    assert 0.9 < top["train/entropy"] < 1.0, "all of it is in view"
+
+
 def test_bad_values_are_told_with_their_run(cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = write_run(tmp_path, "mappo", "3m", 0)
     metrics = pd.read_csv(run / "metrics.csv")
