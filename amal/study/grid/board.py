@@ -21,7 +21,6 @@ from amal.study.grid.runs import Cell, last_row
 REFRESH_SECONDS = 1.0
 
 State = Literal["finished", "running", "failed", "waiting"]
-STATES: tuple[State, ...] = ("finished", "running", "failed", "waiting")
 
 
 class Board:
@@ -89,18 +88,22 @@ class Board:
             self._next_refresh = time.monotonic() + REFRESH_SECONDS
 
     def table(self) -> Table:
-        table = Table(title=self.headline(), title_justify="left", box=SIMPLE)
-        table.add_column("algorithm", no_wrap=True)
-        table.add_column("scenario", no_wrap=True)
-        for column in (*STATES, "env steps", "win rate", "steps/s"):
-            table.add_column(column, justify="right")
+        """A row for each algorithm and scenario. In 80 columns long names break, and figures do not."""
+        table = Table(title=self.headline(), title_justify="left", box=SIMPLE, pad_edge=False, collapse_padding=True)
+        table.add_column("algorithm", overflow="fold")
+        table.add_column("scenario", overflow="fold")
+        states: tuple[State, ...] = ("running", "failed") if self.failures else ("running",)
+        for column in ("finished", *states, "trained", "win rate", "steps/s"):
+            table.add_column(column, justify="right", no_wrap=True)
         for (algorithm, scenario), cells in self._rows().items():
             counts = Counter(self.states[cell] for cell in cells)
             steps = sum(self._training[cell].get("env_steps", 0) for cell in cells)
             rates = [row["win_rate"] for row in map(self._evaluation.__getitem__, cells) if "win_rate" in row]
             speed = sum(self._speed(cell) for cell in cells if self.states[cell] == "running")
-            figures = (f"{steps:,.0f}", f"{fmean(rates):.0%}" if rates else "", f"{speed:,.0f}" if speed else "")
-            table.add_row(algorithm, scenario, *(str(counts[state] or "") for state in STATES), *figures)
+            trained = min(1.0, steps / (self.env_steps * len(cells)))  # the last updates go beyond the budget
+            figures = (f"{trained:.0%}", f"{fmean(rates):.0%}" if rates else "", f"{speed:,.0f}" if speed else "")
+            finished = f"{counts['finished']} of {len(cells)}"
+            table.add_row(algorithm, scenario, finished, *(str(counts[state] or "") for state in states), *figures)
         return table
 
     def headline(self) -> str:
