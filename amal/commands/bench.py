@@ -91,7 +91,7 @@ def _check_new(out: Path) -> None:
 def _simulator(options: argparse.Namespace, console: Console) -> list[dict[str, Any]]:
     speeds = [measure_simulator(name, options.battles, options.seconds) for name in options.scenarios]
     if speeds:
-        console.print(simulator_table(f"Random battles, {options.battles} at once", speeds))
+        console.print(simulator_table(f"Random battles, {options.battles:,} at once", speeds))
     return [speed.record() for speed in speeds]
 
 
@@ -133,7 +133,7 @@ def simulator_table(title: str, speeds: Sequence[SimulatorSpeed]) -> Table:
     for s in speeds:
         figures = (s.median, s.slowest, s.fastest)
         per_pair = 1e9 * s.threads / s.median / s.pairs
-        cells = (f"{s.battles:,}", str(s.threads), *(f"{figure:,.0f}" for figure in figures), f"{per_pair:.0f}")
+        cells = (f"{s.battles:,}", str(s.threads), *(f"{figure:,.0f}" for figure in figures), f"{per_pair:,.0f}")
         table.add_row(s.scenario, *cells)
     return table
 

@@ -57,7 +57,7 @@ def print_all(scenarios: Sequence[Scenario]) -> None:
     for scenario in scenarios:
         spec = scenario.spec()
         sizes = (spec.n_actions, spec.obs_dim, spec.state_dim, spec.episode_limit)
-        table.add_row(scenario.name, army(scenario, "ally"), army(scenario, "enemy"), *map(str, sizes))
+        table.add_row(scenario.name, army(scenario, "ally"), army(scenario, "enemy"), *(f"{size:,}" for size in sizes))
     Console().print(table)
 
 

@@ -24,6 +24,7 @@ INK, FAINT = "#333333", "#DDDDDD"
 # the colour and dashes of an algorithm in every figure of every study; others take what is left
 STYLES = {
     "mappo": ("#0072B2", (5, 1.5)),
+    "mappo_tuned": ("#332288", (2, 1)),
     "amal": ("#D55E00", ()),
     "ippo": ("#009E73", (1, 1)),
     "mappo_gru": ("#CC79A7", (5, 1.5, 1, 1.5)),
