@@ -20,9 +20,9 @@ PICTURES = {"win_rate_curve": "win_rate.png", "battle": "battle.gif"}  # by the 
 
 class Tracking(Callback):
     """Gives Weights & Biases and MLflow, if they log, the run's configuration, code version and machine when training
-    starts, and its evaluations and pictures when it ends; TensorBoard gets the pictures. The x-axis is ``env_steps``.
-    It reads what Telemetry, which has to come before it, and Pictures leave in the run's folder. Checkpoints tell by
-    which name each logger knows the run, so that it goes on there too."""
+    starts, and its evaluations and pictures when it ends; TensorBoard gets the pictures, and the last win rate as
+    ``hp_metric``. The x-axis is ``env_steps``. It reads what Telemetry, which has to come before it, and Pictures leave
+    in the run's folder. Checkpoints tell by which name each logger knows the run, so that it goes on there too."""
 
     def __init__(self) -> None:
         self._loggers: list[list[Any]] = []  # class and name of the run, of each logger
@@ -52,6 +52,9 @@ class Tracking(Callback):
         for board in trainer.loggers:
             if isinstance(board, TensorBoardLogger):
                 _add_pictures(board, files, budget_of(trainer).env_steps)
+                if (win_rate := trainer.callback_metrics.get("eval/win_rate")) is not None:
+                    # what the table of hyper-parameters shows beside them
+                    board.log_metrics({"hp_metric": win_rate.item()}, budget_of(trainer).env_steps)
 
     def state_dict(self) -> dict[str, Any]:
         return {"loggers": self._loggers}

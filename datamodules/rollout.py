@@ -59,7 +59,7 @@ class RolloutDataModule(LightningDataModule):
         snapshots: bool = False,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore=["_instantiator"])  # of the command line, and no hyper-parameter
         self.budget = Budget(env_steps, episodes)
         self.source = EpisodeSource(
             self.budget,

@@ -123,6 +123,7 @@ def test_a_run_that_goes_on_is_one_run_in_tensorboard(cli: Cli, tmp_path: Path) 
     (version,) = (run / "lightning_logs").iterdir()
     hyper_parameters = read_yaml(version / "hparams.yaml")
     assert hyper_parameters["lr"] == 5e-4 and hyper_parameters["scenario"] == "3m"
+    assert not [name for name in hyper_parameters if name.startswith("_")]
     events = EventAccumulator(str(version))
     events.Reload()
     steps = [event.step for event in events.Scalars("train/return")]
@@ -160,6 +161,8 @@ def test_tensorboard_gets_amals_metrics_by_part_the_diagnosis_and_the_pictures(c
     diagnosis = pd.read_csv(run / "diagnosis.csv")
     steps = [event.step for event in events.Scalars("diagnosis/surprise_correlation")]
     assert steps == diagnosis["env_steps"].tolist()
+    shown = events.Scalars("hp_metric")[-1]  # in the table of hyper-parameters
+    assert shown.value == pytest.approx(pd.read_csv(run / "evaluations.csv")["win_rate"].iloc[-1])
     for tag, name in (("win_rate_curve", "win_rate.png"), ("battle", "battle.gif")):
         (image,) = events.Images(tag)
         assert image.encoded_image_string == (run / name).read_bytes() and image.step == updates["env_steps"].iloc[-1]
