@@ -18,7 +18,7 @@ from amal.battle import VectorBattle
 from amal.battle.battlefield import MOVE_ACTIONS
 from amal.battle.scenario import load_scenario
 from amal.networks.entities import EntityCritic, EntityPolicy, Scorer
-from amal.networks.policies import IndependentPolicies, Policy
+from amal.networks.policies import IndependentPolicies, MLPPolicy, Policy
 from amal.ops.populations import flat_parameters, population_logits
 from amal.types import Layout
 from tests.runs import assert_learned
@@ -189,6 +189,30 @@ def test_rows_are_what_whole_steps_are(scenario: str, independent: bool) -> None
     rows = rows_of(obs.any(dim=-1) & (torch.rand(obs.shape[:2]) < 0.6))
     whole, _ = policy(obs.unsqueeze(1), policy.initial_hidden(len(obs)))
     torch.testing.assert_close(policy.at_rows(obs, rows), whole.flatten(0, 2)[rows])
+
+
+@pytest.mark.parametrize("scenario", ["3m", "2s3z", "MMM"])
+def test_the_first_steps_of_adam_change_it_no_less_than_an_mlp(scenario: str) -> None:
+    """Toward attacks, at equal learning rates; else it needs settings of its own to learn as quickly."""
+    spec = load_scenario(scenario).spec()
+    obs = torch.cat([played(scenario, 0, n_steps)[0] for n_steps in (4, 8, 12)])
+    rows = rows_of(obs.any(dim=-1))
+
+    def changed(network: type[Policy]) -> float:
+        """KL divergence of the new policy from the old one."""
+        torch.manual_seed(0)
+        policy = network(spec.obs_dim, spec.n_agents, spec.n_actions)  # type: ignore[call-arg]
+        policy.arrange(spec.layout, range(spec.n_agents))
+        adam = torch.optim.Adam(policy.parameters(), 5e-4, eps=1e-5)
+        before = policy.at_rows(obs, rows).log_softmax(dim=-1).detach()
+        for _ in range(4):
+            adam.zero_grad()
+            (-policy.at_rows(obs, rows).log_softmax(dim=-1)[:, MOVE_ACTIONS:].mean()).backward()
+            adam.step()
+        after = policy.at_rows(obs, rows).log_softmax(dim=-1)
+        return float((before.exp() * (before - after)).sum(dim=-1).mean().detach())
+
+    assert changed(EntityPolicy) >= changed(MLPPolicy)
 
 
 def test_it_can_be_a_population() -> None:
