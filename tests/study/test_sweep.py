@@ -10,6 +10,7 @@ from amal.study.grid.runs import Grid, StudyError
 from amal.study.space import as_overrides, read_space, suggested
 from amal.study.sweep import STARTUP_TRIALS, Candidate, Sweep
 from tests.conftest import ROOT
+from tests.runs import Cli
 from tests.study.studies import EVALUATIONS, EVERY, write_run
 
 SPACE = {
@@ -36,6 +37,30 @@ def test_a_space_suggests_arguments_of_fit(tmp_path: Path) -> None:
     assert all((values["data.episodes_per_update"] == 16) == ("model.n_epochs" in values) for values in tried)
     words = as_overrides({"model.policy": "amal.networks.GRUPolicy", "model.lr": 1e-5, "x": [64, 64], "y": None})
     assert words == ["model.policy=amal.networks.GRUPolicy", "model.lr=1e-05", "x=[64, 64]", "y=null"]
+
+
+@pytest.mark.parametrize(
+    ("space", "configs"),
+    [
+        ("mappo", ["mappo"]),
+        ("mappo_entity", ["mappo", "networks/entities"]),
+        ("happo", ["happo"]),
+        ("qmix", ["qmix"]),
+        ("qmix", ["vdn"]),
+    ],
+    ids=lambda names: "+".join(names) if isinstance(names, list) else names,
+)
+def test_shipped_spaces_hold_arguments_of_their_algorithms(cli: Cli, space: str, configs: list[str]) -> None:
+    names = [f"--config=configs/{name}.yaml" for name in configs]
+    found = read_space(ROOT / "configs" / "sweep" / f"{space}.yaml", ())
+    for i in range(max(len(given["choices"]) for given in found.values())):  # each choice of each name is in one
+        values: dict[str, object] = {}
+        for name, given in found.items():
+            choice = given["choices"][i % len(given["choices"])]
+            values |= choice if isinstance(choice, dict) else {name: choice}
+        with pytest.raises(SystemExit) as stop:
+            cli("fit", *names, *(f"--{word}" for word in as_overrides(values)), "--print_config")
+        assert stop.value.code == 0, values
 
 
 @pytest.mark.parametrize(
