@@ -67,12 +67,17 @@ def test_the_other_baselines_learn_to_win_3m(cli: Cli, tmp_path: Path, name: str
 
 
 @pytest.mark.slow
-def test_qmix_learns_to_win_2s3z(cli: Cli, tmp_path: Path) -> None:
-    budget = ("--data.scenario", "2s3z", "--data.env_steps", "150000")
-    cli("fit", "--config", "configs/qmix.yaml", *budget, "--out", tmp_path / "run")
+@pytest.mark.parametrize(
+    ("configs", "env_steps"),
+    [(["qmix"], "100000"), (["mappo_tuned", "networks/entities"], "100000")],
+    ids=["qmix", "entities"],
+)
+def test_they_learn_to_win_2s3z(cli: Cli, tmp_path: Path, configs: list[str], env_steps: str) -> None:
+    options = [f"--config=configs/{name}.yaml" for name in configs]
+    cli("fit", *options, "--data.scenario=2s3z", "--data.env_steps", env_steps, "--out", tmp_path / "run")
     rows = pd.read_csv(tmp_path / "run" / "evaluations.csv")
-    assert rows["win_rate"].max() == 1.0
-    assert rows["return_mean"].tail(5).mean() >= 16.0  # greedy agents win all battles or none; this moves smoothly
+    assert rows["win_rate"].tail(5).median() >= 0.9  # greedy agents win all battles or none, and one evaluation can dip
+    assert rows["return_mean"].tail(5).mean() >= 16.0  # this moves smoothly
 
 
 @pytest.mark.parametrize(
