@@ -5,7 +5,7 @@ Letters: B episodes, T time, N agents, O observation size, A actions, H hidden s
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import zip_longest
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -148,6 +148,12 @@ class MAPPO(Algorithm):
 
     def initial_hidden(self, num_battles: int) -> Tensor:
         return self.policy.initial_hidden(num_battles)
+
+    @property
+    def plain_policy(self) -> MLPPolicy | None:
+        """The network, if it is a plain one and all that ``act`` asks: then episodes are played in a compiled call."""
+        is_asked = type(self).act is MAPPO.act
+        return cast(MLPPolicy, self.policy) if is_asked and self.policy.plain else None
 
     def act(
         self,

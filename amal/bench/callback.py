@@ -17,12 +17,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from amal.battle import VectorBattle
 from amal.bench.training import RESULT
+from amal.rollout import collector
 
 WARM_UP_UPDATES = 3
 ROWS, WIDTH = 4096, 256  # of the product that the machine's speed is taken from
 ROLLOUT = "[_TrainingEpochLoop].train_dataloader_next"
 # by the names that Lightning gives its own actions
-ACTIONS = {"rollout": ROLLOUT, "update": "run_training_batch", "acting": "acting", "battles": "battles"}
+OWN = ("acting", "battles", "compiled")  # actions that the callback adds
+ACTIONS = {"rollout": ROLLOUT, "update": "run_training_batch"} | {name: name for name in OWN}
 
 
 class Bench(Callback):
@@ -48,6 +50,7 @@ class Bench(Callback):
         self.threads = torch.get_num_threads()
         module.act = in_rollouts(profiler, "acting", module.act)  # type: ignore[assignment, arg-type]
         VectorBattle.step = in_rollouts(profiler, "battles", VectorBattle.step)  # type: ignore[method-assign]
+        collector.play_episodes = in_rollouts(profiler, "compiled", collector.play_episodes)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -18,7 +18,7 @@ from amal.battle.scenario import name_of
 CLI = Path(__file__).resolve().parents[2] / "cli.py"
 MEASURED = ("--trainer.profiler=simple", "--trainer.callbacks+=amal.bench.callback.Bench")
 RESULT = "bench.json"
-PARTS = ("battles", "acting", "update")
+PARTS = ("battles", "acting", "compiled", "update")
 
 
 class BenchError(RuntimeError):
@@ -31,12 +31,14 @@ class TrainingSpeed:
 
     Attributes:
         startup: seconds from the command to the end of the first update.
-        battles: share of the simulator.
-        acting: share of the choice of actions in rollouts.
+        battles: share of the simulator, where an actor is asked step by step.
+        acting: share of the choice of actions in such rollouts.
+        compiled: share of rollouts that are one compiled call, battles and acting together.
         recording: share of the rest of the rollouts.
         update: share of the updates.
         rest: share of evaluations, checkpoints and logs.
-        mflop_per_env_step: floating-point operations of the matrix products of a whole iteration.
+        mflop_per_env_step: floating-point operations of torch's matrix products in a whole iteration, so without those
+            of a compiled rollout.
         gflops: as many over the time of the iteration.
         product_gflops: of one product of [4096, 256] and [256, 256] matrices, measured in the same process.
         memory_mb: largest resident set.
@@ -49,6 +51,7 @@ class TrainingSpeed:
     startup: float
     battles: float
     acting: float
+    compiled: float
     recording: float
     update: float
     rest: float
@@ -115,7 +118,7 @@ def _speed(algorithm: str, scenario: str, measured: dict[str, Any], start: float
         env_steps_per_second=speed,
         startup=measured["first_update"] - start,
         **share,
-        recording=rollout - share["battles"] - share["acting"],
+        recording=rollout - share["battles"] - share["acting"] - share["compiled"],
         rest=1.0 - rollout - share["update"],
         mflop_per_env_step=measured["product_flops_per_env_step"] / 1e6,
         gflops=measured["product_flops_per_env_step"] * speed / 1e9,

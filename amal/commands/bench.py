@@ -145,7 +145,7 @@ def training_table(title: str, speeds: Sequence[TrainingSpeed]) -> Table:
     for s in speeds:
         table.add_column(f"{s.algorithm}\n{s.scenario}\n{s.threads} thread{'s' * (s.threads != 1)}", justify="right")
     table.add_row("env-steps/s", *(f"{s.env_steps_per_second:,.0f}" for s in speeds))
-    for part in ("battles", "acting", "recording", "update", "rest"):
+    for part in ("battles", "acting", "compiled", "recording", "update", "rest"):
         table.add_row(f"  time in {part}", *(f"{getattr(s, part):.0%}" for s in speeds))
     table.add_row("GFLOP/s in matrix products", *(f"{s.gflops:.0f}" for s in speeds))
     table.add_row("GFLOP/s of one product alone", *(f"{s.product_gflops:.0f}" for s in speeds))

@@ -22,9 +22,15 @@ hyper-parameters)."""
 
 
 class Policy(nn.Module):
-    """What a policy network offers. ``recurrent`` tells whether the hidden state carries anything."""
+    """What a policy network offers.
+
+    Attributes:
+        recurrent: whether the hidden state carries anything.
+        plain: whether the compiled rollout can play the network, see ``MLPPolicy.plain``.
+    """
 
     recurrent: bool
+    plain = False
 
     def arrange(self, layout: Layout | None, agents: Sequence[int]) -> None:
         """Told once, before anything else is called, what the numbers of an observation are; by default of no use.
@@ -92,6 +98,15 @@ class MLPPolicy(Policy):
         check_flag(feature_norm=feature_norm, layer_norm=layer_norm)
         self.n_agents = n_agents
         self.layers = AgentMLP(obs_dim, n_agents, hidden_sizes, n_actions, POLICY_GAIN, feature_norm, layer_norm)
+        self.has_norms = feature_norm or layer_norm
+
+    @property
+    def plain(self) -> bool:  # type: ignore[override]
+        """Whether it is linear layers and ReLUs and nothing else, of single precision and on the CPU: what
+        ``amal.rollout.compiled`` knows."""
+        weight = self.layers.last.weight
+        is_usual = weight.dtype == torch.float32 and weight.device.type == "cpu"
+        return type(self) is MLPPolicy and is_usual and not self.has_norms
 
     def initial_hidden(self, batch_size: int) -> Tensor:
         return next(self.parameters()).new_empty(batch_size, self.n_agents, 0)

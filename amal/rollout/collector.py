@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 from amal.battle.battlefield import Scenario
+from amal.networks.policies import MLPPolicy
+from amal.rollout.compiled import can_play, play_episodes
 from amal.rollout.opponent import make_battles
 from amal.runtime.argument_checks import check_whole
 from amal.runtime.machine import one_thread
@@ -17,6 +19,7 @@ from amal.types import Actor, Battles, EpisodeBatch, StepField
 
 FIELDS = EpisodeBatch.step_fields()
 VIEWS = tuple(name for name, step in FIELDS.items() if step.is_view)
+CHECKED_VIEWS = ("obs", "state")
 OUTCOMES = tuple(name for name in FIELDS if name not in (*VIEWS, "actions", "log_probs"))  # of a step, by the battles
 
 
@@ -84,9 +87,43 @@ class EpisodeRecorder:
             watch: is shown the battles at the start and after every step.
         """
         check_whole(1, self.max_episodes, episodes=episodes)
-        # a step's few rows are done sooner than a second thread wakes
-        with one_thread():
-            return self._batch(*self._play(actor, episodes, generator, progress, watch), progress, generator is None)
+        policy = None if watch is not None else self._plain_policy(actor)
+        if policy is not None:
+            played = self._play_compiled(policy, episodes, generator)
+        else:
+            with one_thread():  # a step's few rows are done sooner than a second thread wakes
+                played = self._play(actor, episodes, generator, progress, watch)
+        return self._batch(*played, progress, generator is None)
+
+    def _plain_policy(self, actor: Actor) -> MLPPolicy | None:
+        """The network that is played in one compiled call; None where the actor is asked step by step."""
+        if "snapshots" in self._fields or not can_play(self.battle):
+            return None
+        policy: MLPPolicy | None = getattr(actor, "plain_policy", None)
+        return policy
+
+    def _play_compiled(
+        self, policy: MLPPolicy, episodes: int, generator: torch.Generator | None
+    ) -> tuple[dict[str, np.ndarray], list[_Episode]]:
+        """As ``_play``. The generator gives one number for all episodes: each has a stream of its own made of it."""
+        arrays = self._empty(episodes)
+        seed = None if generator is None else int(torch.randint(2**63 - 1, (), generator=generator))
+        record = play_episodes(self.battle, policy, arrays, seed, torch.get_num_threads())  # type: ignore[arg-type]
+        for name in CHECKED_VIEWS:
+            for i, length in enumerate(record.lengths):
+                self._check_view(name, arrays[name][i, : length + 1], ("step",), f"episode {i} of a rollout")
+        ends = zip(record.lengths, record.won, record.dead_allies, record.dead_enemies, strict=True)
+        return arrays, [_Episode(int(n), bool(won), int(allies), int(enemies)) for n, won, allies, enemies in ends]
+
+    def _empty(self, episodes: int) -> dict[str, np.ndarray]:
+        """Arrays [B, episode limit, ...] of the fields, new ones for each batch, so that a batch can be kept.
+
+        Pages that nothing is written to take no memory."""
+        longest = self.battle.spec.episode_limit
+        return {
+            name: np.empty((episodes, longest + self._fields[name].is_view, *array.shape[2:]), array.dtype)
+            for name, array in self._log.items()
+        }
 
     def _play(
         self,
@@ -97,13 +134,7 @@ class EpisodeRecorder:
         watch: Callable[[Battles], None] | None,
     ) -> tuple[dict[str, np.ndarray], list[_Episode]]:
         """The recorded arrays [B, episode limit, ...], and how the episodes ended, in the order of their starts."""
-        battle, log = self.battle, self._log
-        longest = battle.spec.episode_limit
-        # new ones for each batch, so that a batch can be kept; pages that are not written to take no memory
-        arrays = {
-            name: np.empty((episodes, longest + self._fields[name].is_view, *array.shape[2:]), array.dtype)
-            for name, array in log.items()
-        }
+        battle, log, arrays = self.battle, self._log, self._empty(episodes)
         played: dict[int, _Episode] = {}
         obs, available_actions = torch.from_numpy(battle.obs), torch.from_numpy(battle.available_actions)
         row = np.arange(battle.num_battles)  # which episode each battle plays
@@ -117,7 +148,8 @@ class EpisodeRecorder:
         while running.any():
             for name in self._views:
                 log[name][step] = getattr(battle, name)
-            self._check_views(step)
+            for name in CHECKED_VIEWS:
+                self._check_view(name, getattr(battle, name), ("battle",), f"step {step} of a rollout")
             seen = (obs.to(device), available_actions.to(device))
             actions, log_probs, hidden = actor.act(*seen, hidden, generator, progress)
             log["actions"][step] = actions.cpu().numpy()
@@ -145,18 +177,22 @@ class EpisodeRecorder:
                 hidden[torch.from_numpy(restarted)] = actor.initial_hidden(len(again))
         return arrays, [played[i] for i in range(episodes)]
 
-    def _check_views(self, step: int) -> None:
-        """Raises NonFiniteView; here, because a policy would turn it into any action whatever."""
-        for name in ("obs", "state"):
-            view: np.ndarray = getattr(self.battle, name)
-            if not math.isfinite(view.sum()):
-                place = np.argwhere(~np.isfinite(view))[0]
-                axes = ("battle", "agent", "feature") if name == "obs" else ("battle", "feature")
-                where = ", ".join(f"{axis} {index}" for axis, index in zip(axes, place.tolist(), strict=True))
-                value = view[tuple(place)]
-                raise NonFiniteView(
-                    f"{self.battle.spec.scenario} shows {name} = {value}: {where}, step {step} of a rollout"
-                )
+    def _check_view(self, name: str, view: np.ndarray, axes: tuple[str, ...], where: str) -> None:
+        """Raises NonFiniteView; here, because a policy would turn it into any action whatever.
+
+        Args:
+            name: 'obs' or 'state'.
+            view: what was seen; its first axes are those named in ``axes``.
+            axes: what comes before the agents and features.
+            where: end of the message.
+        """
+        if math.isfinite(view.sum()):
+            return
+        place = np.argwhere(~np.isfinite(view))[0]
+        named = (*axes, "agent", "feature") if name == "obs" else (*axes, "feature")
+        at = ", ".join(f"{axis} {index}" for axis, index in zip(named, place.tolist(), strict=True))
+        value = view[tuple(place)]
+        raise NonFiniteView(f"{self.battle.spec.scenario} shows {name} = {value}: {at}, {where}")
 
     def _keep(self, arrays: dict[str, np.ndarray], row: int, e: int, start: int, end: int) -> _Episode:
         """Copies the episode that battle e has just ended from the log, and its last views, before a restart overwrites

@@ -17,6 +17,9 @@ import pytest
 from lightning import Trainer
 
 from amal.battle import VectorBattle
+from amal.networks.policies import MLPPolicy
+from amal.rollout import collector
+from amal.rollout.compiled import Record
 from amal.runtime.checkpoints import WholeCheckpoints, read_checkpoint
 from amal.types import Actor, EpisodeBatch
 from callbacks.progress import TrainingProgress
@@ -184,8 +187,24 @@ def test_an_observation_that_is_no_number_is_found_where_it_is(
             getattr(battle, view)[(1, 2, 5) if view == "obs" else (1, 5)] = np.nan
 
     monkeypatch.setattr(VectorBattle, "step", step_badly)
-    message = failing_fit(cli, tmp_path / "run", capsys)
+    step_by_step = ("--model.policy", "amal.networks.GRUPolicy")
+    message = failing_fit(cli, tmp_path / "run", capsys, *step_by_step)
     assert f"error: 3m shows {view} = nan: {where}, step 7 of a rollout" in message
+
+
+def test_an_observation_that_is_no_number_is_found_in_a_compiled_rollout(
+    cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    play = collector.play_episodes
+
+    def play_badly(battle: VectorBattle, policy: MLPPolicy, arrays: dict[str, np.ndarray], *rest: Any) -> Record:
+        record = play(battle, policy, arrays, *rest)
+        arrays["obs"][1, 3, 2, 5] = np.inf
+        return record
+
+    monkeypatch.setattr(collector, "play_episodes", play_badly)
+    message = failing_fit(cli, tmp_path / "run", capsys)
+    assert "error: 3m shows obs = inf: step 3, agent 2, feature 5, episode 1 of a rollout" in message
 
 
 def test_wandb_that_cannot_be_reached_is_told_in_one_line(tmp_path: Path) -> None:
