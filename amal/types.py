@@ -115,6 +115,16 @@ class Actor(Protocol):
         """
 
 
+class PlainNetwork(NamedTuple):
+    """A policy of linear layers, with ReLUs between them, on an observation and the agent's id: its parameters, float32
+    on the CPU. An actor whose method ``plain_network()`` returns one is played in compiled rollouts."""
+
+    first: torch.Tensor  # [W, O]
+    agents: torch.Tensor  # [N, W], what the first layer adds for each agent: the weights of its id, and the bias
+    middle: list[tuple[torch.Tensor, torch.Tensor]]  # weight [W', W] and bias [W'] of each further hidden layer
+    last: tuple[torch.Tensor, torch.Tensor]  # weight [A, W] and bias [A]
+
+
 class StepField(NamedTuple):
     """What a rollout records of every step."""
 

@@ -5,7 +5,7 @@ Letters: B episodes, T time, N agents, O observation size, A actions, H hidden s
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import zip_longest
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ from amal.runtime.argument_checks import check_at_least, check_choice, check_pos
 from amal.runtime.distributed import pooled
 from amal.runtime.machine import profiled_as_one, side_by_side
 from amal.runtime.random_streams import stream_seed
-from amal.types import ActionScores, EpisodeBatch, Layout
+from amal.types import ActionScores, EpisodeBatch, Layout, PlainNetwork
 
 POLICY, CRITIC = 0, 1  # in the order of configure_optimizers
 ADAM_EPSILON = 1e-5  # MAPPO's, table of common hyper-parameters; larger than Adam's own 1e-8
@@ -149,11 +149,9 @@ class MAPPO(Algorithm):
     def initial_hidden(self, num_battles: int) -> Tensor:
         return self.policy.initial_hidden(num_battles)
 
-    @property
-    def plain_policy(self) -> MLPPolicy | None:
-        """The network, if it is a plain one and all that ``act`` asks: then episodes are played in a compiled call."""
-        is_asked = type(self).act is MAPPO.act
-        return cast(MLPPolicy, self.policy) if is_asked and self.policy.plain else None
+    def plain_network(self) -> PlainNetwork | None:
+        """The policy's, if ``act`` asks nothing else."""
+        return self.policy.plain_network() if type(self).act is MAPPO.act else None
 
     def act(
         self,

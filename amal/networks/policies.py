@@ -4,7 +4,7 @@ Letters: B episodes, T time, N agents, O observation size, A actions, F features
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from amal.networks.layers import AgentLinear, AgentMLP, LayerNorm, few_outputs, orthogonal_, orthogonal_linear
 from amal.ops.recurrence import gated_recurrence
 from amal.runtime.argument_checks import check_at_least, check_flag
-from amal.types import Layout
+from amal.types import Layout, PlainNetwork
 
 POLICY_GAIN = 0.01
 """Gain of a policy's last layer: it starts near uniform (MAPPO, Yu et al. 2022, arXiv:2103.01955, table of common
@@ -22,15 +22,9 @@ hyper-parameters)."""
 
 
 class Policy(nn.Module):
-    """What a policy network offers.
-
-    Attributes:
-        recurrent: whether the hidden state carries anything.
-        plain: whether the compiled rollout can play the network, see ``MLPPolicy.plain``.
-    """
+    """What a policy network offers. ``recurrent`` tells whether the hidden state carries anything."""
 
     recurrent: bool
-    plain = False
 
     def arrange(self, layout: Layout | None, agents: Sequence[int]) -> None:
         """Told once, before anything else is called, what the numbers of an observation are; by default of no use.
@@ -69,6 +63,11 @@ class Policy(nn.Module):
                 t-th step.
         """
 
+    def plain_network(self) -> PlainNetwork | None:
+        """The parameters as they are now, if they are all that ``forward`` needs; then a compiled rollout can play the
+        policy."""
+        return None
+
 
 class MLPPolicy(Policy):
     """Feed-forward policy on observation ⊕ agent id, shared by the agents.
@@ -100,13 +99,19 @@ class MLPPolicy(Policy):
         self.layers = AgentMLP(obs_dim, n_agents, hidden_sizes, n_actions, POLICY_GAIN, feature_norm, layer_norm)
         self.has_norms = feature_norm or layer_norm
 
-    @property
-    def plain(self) -> bool:  # type: ignore[override]
-        """Whether it is linear layers and ReLUs and nothing else, of single precision and on the CPU: what
-        ``amal.rollout.compiled`` knows."""
-        weight = self.layers.last.weight
-        is_usual = weight.dtype == torch.float32 and weight.device.type == "cpu"
-        return type(self) is MLPPolicy and is_usual and not self.has_norms
+    def plain_network(self) -> PlainNetwork | None:
+        """Without norms, in single precision and on the CPU."""
+        first, middle, last = self.layers.first, self.layers.middle, self.layers.last
+        is_usual = last.weight.dtype == torch.float32 and last.weight.device.type == "cpu"
+        if type(self) is not MLPPolicy or self.has_norms or not is_usual:
+            return None
+        of_features, of_ids = first.weight.detach().split([first.in_features, self.n_agents], dim=1)
+        return PlainNetwork(
+            first=of_features,
+            agents=of_ids.t() + first.bias.detach(),
+            middle=[(layer.weight.detach(), layer.bias.detach()) for layer in cast(Iterable[nn.Linear], middle)],
+            last=(last.weight.detach(), last.bias.detach()),
+        )
 
     def initial_hidden(self, batch_size: int) -> Tensor:
         return next(self.parameters()).new_empty(batch_size, self.n_agents, 0)

@@ -10,12 +10,11 @@ import numpy as np
 import torch
 
 from amal.battle.battlefield import Scenario
-from amal.networks.policies import MLPPolicy
 from amal.rollout.compiled import can_play, play_episodes
 from amal.rollout.opponent import make_battles
 from amal.runtime.argument_checks import check_whole
 from amal.runtime.machine import one_thread
-from amal.types import Actor, Battles, EpisodeBatch, StepField
+from amal.types import Actor, Battles, EpisodeBatch, PlainNetwork, StepField
 
 FIELDS = EpisodeBatch.step_fields()
 VIEWS = tuple(name for name, step in FIELDS.items() if step.is_view)
@@ -87,28 +86,28 @@ class EpisodeRecorder:
             watch: is shown the battles at the start and after every step.
         """
         check_whole(1, self.max_episodes, episodes=episodes)
-        policy = None if watch is not None else self._plain_policy(actor)
-        if policy is not None:
-            played = self._play_compiled(policy, episodes, generator)
+        network = None if watch is not None else self._plain_network(actor)
+        if network is not None:
+            played = self._play_compiled(network, episodes, generator)
         else:
             with one_thread():  # a step's few rows are done sooner than a second thread wakes
                 played = self._play(actor, episodes, generator, progress, watch)
         return self._batch(*played, progress, generator is None)
 
-    def _plain_policy(self, actor: Actor) -> MLPPolicy | None:
-        """The network that is played in one compiled call; None where the actor is asked step by step."""
-        if "snapshots" in self._fields or not can_play(self.battle):
+    def _plain_network(self, actor: Actor) -> PlainNetwork | None:
+        """What is played in one compiled call; None where the actor has to be asked step by step."""
+        if "snapshots" in self._fields or not can_play(self.battle) or not hasattr(actor, "plain_network"):
             return None
-        policy: MLPPolicy | None = getattr(actor, "plain_policy", None)
-        return policy
+        network: PlainNetwork | None = actor.plain_network()
+        return network
 
     def _play_compiled(
-        self, policy: MLPPolicy, episodes: int, generator: torch.Generator | None
+        self, network: PlainNetwork, episodes: int, generator: torch.Generator | None
     ) -> tuple[dict[str, np.ndarray], list[_Episode]]:
         """As ``_play``. The generator gives one number for all episodes: each has a stream of its own made of it."""
         arrays = self._empty(episodes)
         seed = None if generator is None else int(torch.randint(2**63 - 1, (), generator=generator))
-        record = play_episodes(self.battle, policy, arrays, seed, torch.get_num_threads())  # type: ignore[arg-type]
+        record = play_episodes(self.battle, network, arrays, seed, torch.get_num_threads())  # type: ignore[arg-type]
         for name in CHECKED_VIEWS:
             for i, length in enumerate(record.lengths):
                 self._check_view(name, arrays[name][i, : length + 1], ("step",), f"episode {i} of a rollout")

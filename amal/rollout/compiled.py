@@ -22,7 +22,7 @@ from amal.battle import VectorBattle
 from amal.battle.compilation import announced, kernel
 from amal.battle.random_stream import next_random
 from amal.battle.stepping import CHUNKS, start_battle, step_battle
-from amal.networks.policies import MLPPolicy
+from amal.types import PlainNetwork
 
 ROWS, INPUTS = 4, 8  # that a block of a product takes at once
 GREEDY = np.uint64(0)  # stands for the seed of the actions where none is drawn
@@ -296,30 +296,30 @@ def can_play(battle: object) -> bool:
     return type(battle) is VectorBattle and battle._opponent_side is None
 
 
-def weights_of(policy: MLPPolicy) -> Weights:
-    """The parameters as they are now; the policy must be ``plain``."""
-    first, middle, last = policy.layers.first, policy.layers.middle, policy.layers.last
-    width = _whole(max(len(layer.weight) for layer in (first, *middle)), INPUTS)
-    features = first.in_features
+def weights_of(network: PlainNetwork) -> Weights:
+    """The parameters as the kernels want them."""
+    (last, last_bias), middle = network.last, network.middle
+    width = _whole(max(len(weight) for weight, _ in [(network.first, None), *middle]), INPUTS)
+    n_features, n_agents = network.first.shape[1], len(network.agents)
     return Weights(
-        first=_padded(first.weight[:, :features].T, _whole(features, INPUTS), width),
-        agents=_padded(first.weight[:, features:].T + first.bias, first.n_agents, width),
-        middle=_stacked([_padded(layer.weight.T, width, width) for layer in middle], width, width),  # type: ignore
-        middle_biases=_stacked([_padded(layer.bias, width) for layer in middle], width),  # type: ignore
-        last=_padded(last.weight, last.out_features, width),
-        last_bias=_padded(last.bias, last.out_features),
+        first=_padded(network.first.T, _whole(n_features, INPUTS), width),
+        agents=_padded(network.agents, n_agents, width),
+        middle=_stacked([_padded(weight.T, width, width) for weight, _ in middle], width, width),
+        middle_biases=_stacked([_padded(bias, width) for _, bias in middle], width),
+        last=_padded(last, len(last), width),
+        last_bias=_padded(last_bias, len(last)),
     )
 
 
 def play_episodes(
-    battle: VectorBattle, policy: MLPPolicy, arrays: Mapping[str, np.ndarray], seed: int | None, threads: int
+    battle: VectorBattle, network: PlainNetwork, arrays: Mapping[str, np.ndarray], seed: int | None, threads: int
 ) -> Record:
-    """Plays B episodes from their start with the policy as it is now. The battles' own random streams go on, as they do
+    """Plays B episodes from their start. The battles' own random streams go on, as they do
     in ``VectorBattle``; numbers do not depend on the threads.
 
     Args:
         battle: E battles that ``can_play``, without automatic reset.
-        policy: a ``plain`` one.
+        network: the policy.
         arrays: of the fields of EpisodeBatch that are recorded step by step, [B, episode limit, ...]; written to as far
             as the episodes go.
         seed: of the actions, below 2^63; None plays greedily.
@@ -329,7 +329,7 @@ def play_episodes(
     shares = min(threads, n_battles, CHUNKS)
     ends = {name: np.zeros(episodes, np.int64) for name in ("lengths", "dead_allies", "dead_enemies")}
     record = Record(**arrays, **ends, won=np.zeros(episodes, np.bool_))
-    weights = weights_of(policy)
+    weights = weights_of(network)
     numbers = np.arange(n_battles)
     rows = _whole(-(-n_battles // shares) * spec.n_agents, ROWS)
     own = [
@@ -368,7 +368,7 @@ def _whole(size: int, block: int) -> int:
 def _padded(tensor: torch.Tensor, *shape: int) -> np.ndarray:
     """The tensor in an array of that shape, with zeros after it."""
     array = np.zeros(shape, np.float32)
-    array[tuple(slice(size) for size in tensor.shape)] = tensor.detach().numpy()
+    array[tuple(slice(size) for size in tensor.shape)] = tensor.numpy()
     return array
 
 

@@ -17,11 +17,10 @@ import pytest
 from lightning import Trainer
 
 from amal.battle import VectorBattle
-from amal.networks.policies import MLPPolicy
 from amal.rollout import collector
 from amal.rollout.compiled import Record
 from amal.runtime.checkpoints import WholeCheckpoints, read_checkpoint
-from amal.types import Actor, EpisodeBatch
+from amal.types import Actor, EpisodeBatch, PlainNetwork
 from callbacks.progress import TrainingProgress
 from datamodules.episode_source import EpisodeSource
 from tests.conftest import ROOT
@@ -197,8 +196,8 @@ def test_an_observation_that_is_no_number_is_found_in_a_compiled_rollout(
 ) -> None:
     play = collector.play_episodes
 
-    def play_badly(battle: VectorBattle, policy: MLPPolicy, arrays: dict[str, np.ndarray], *rest: Any) -> Record:
-        record = play(battle, policy, arrays, *rest)
+    def play_badly(battle: VectorBattle, network: PlainNetwork, arrays: dict[str, np.ndarray], *rest: Any) -> Record:
+        record = play(battle, network, arrays, *rest)
         arrays["obs"][1, 3, 2, 5] = np.inf
         return record
 

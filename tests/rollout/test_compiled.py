@@ -188,7 +188,7 @@ def test_only_a_plain_network_that_nobody_watches_is_compiled(calls: list[str]) 
     normed = [team(spec, feature_norm=True), team(spec, layer_norm=True)]
     for other in (recurrent, separate, *normed, team(spec, AskedStepByStep)):
         EpisodeRecorder(battle, 2).play(other, 2)
-    assert team(spec).double().plain_policy is None
+    assert team(spec).double().plain_network() is None
     EpisodeRecorder(battle, 2).play(module, 2, watch=lambda _: None)
     assert EpisodeRecorder(battle, 2, snapshots=True).play(module, 2).snapshots is not None
     EpisodeRecorder(OpponentBattle(module, "3m", 2, auto_reset=False), 2).play(module, 2)
