@@ -121,7 +121,7 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint_as_if_nothing_had_happen
     cli: Cli, tmp_path: Path, config: str, less: tuple[str, ...]
 ) -> None:
     """It had come an update further than its last checkpoint."""
-    budget = ("--data.env_steps", "1500", "--data.episodes_per_update", "8", "--evaluation.every_n_episodes", "40")
+    budget = ("--data.env_steps", "3500", "--data.episodes_per_update", "8", "--evaluation.every_n_episodes", "40")
     shipped = f"configs/{config}.yaml"
     whole, part = fit(cli, tmp_path / "whole", *budget, *less, config=shipped), tmp_path / "part"
     with power_cut(after=48):

@@ -15,14 +15,16 @@ import torch
 import yaml
 from PIL import Image
 
+from amal.battle.battlefield import MOVE_ACTIONS
+from amal.battle.scenario import with_random_delay
 from amal.commands import replay as command
 from amal.commands.replay import main as replay
 from amal.rollout.collector import record_battle
 from amal.rollout.load_policy import load_player
 from amal.types import ActionScores
 from amal.viewer import film
-from amal.viewer.action_recorder import ActionRecorder
 from tests.conftest import ROOT
+from tests.rollout.actors import RandomActor
 
 
 def shown(path: Path) -> dict[str, Any]:
@@ -166,9 +168,19 @@ def test_help_waits_for_no_torch() -> None:
     assert not {"torch", "numba", "matplotlib", "PIL"} & set(modules.split())
 
 
+class Attackers(RandomActor):
+    """Who go east and shoot, whatever a policy may have learned."""
+
+    def act(self, obs: Any, available: torch.Tensor, hidden: torch.Tensor, *others: Any) -> Any:
+        east = torch.tensor([3, 1, 0, 0, 2, 0] + [4] * (available.shape[-1] - MOVE_ACTIONS))
+        actions = torch.where(available, east, -1).argmax(dim=-1)
+        return actions, torch.zeros(actions.shape), hidden
+
+
 def test_battles_of_one_seed_differ(run: Path) -> None:
-    player, scenario = load_player(run / "checkpoints" / "best.ckpt", run / "config.yaml")
-    first, same, other = (record_battle(ActionRecorder(player), scenario, 0, number)[1] for number in (0, 0, 1))
+    _, scenario = load_player(run / "checkpoints" / "best.ckpt", run / "config.yaml")
+    scenario = with_random_delay(scenario, True)
+    first, same, other = (record_battle(Attackers(), scenario, 0, number)[1] for number in (0, 0, 1))
     np.testing.assert_array_equal(first, same)
     assert first.shape != other.shape or (first != other).any()
 
