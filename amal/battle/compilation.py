@@ -54,11 +54,11 @@ def kernel(function: Callable[..., Any] | None = None, *, inline: bool = True, p
     Kernels run without numba's reference counts, whose atomic updates took half of the time; so they allocate
     nothing and write into arrays that are handed to them. They are inlined into their callers, because a call passes
     every array of a Scene as seven words, which took nearly half of the time; what is large and called from several
-    places is not.
+    places is not. They run without the interpreter's lock, so that threads can call them side by side.
     """
     if function is None:
         return lambda f: kernel(f, inline=inline, parallel=parallel)
-    options: dict[str, Any] = {"error_model": "numpy", "parallel": parallel, "_nrt": parallel}
+    options: dict[str, Any] = {"error_model": "numpy", "nogil": True, "parallel": parallel, "_nrt": parallel}
     options["forceinline"] = inline and not parallel
     configured = numba.config.CACHE_DIR  # type: ignore[attr-defined]
     try:

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from amal.battle.compilation import kernel
 
-CHUNKS = 8  # of battles; fixed, so that sums are the same whatever the number of threads
-
 
 def pair_messages(
     receivers: Tensor, senders: Tensor, pairs: Tensor, weight: Tensor, lives: Tensor
@@ -23,7 +21,7 @@ def pair_messages(
     """Messages m_ij = relu(r_i + s_j + W p_ij) that living units get: their sum over living j, and their maximum.
 
     On the CPU one kernel for all of it, and one for the gradients: an array of all pairs would go through memory some
-    twenty times.
+    twenty times. A kernel has one thread; members of a world model learn side by side.
 
     Args:
         receivers: [M, U, D], r.
@@ -56,7 +54,8 @@ class _PairMessages(torch.autograd.Function):
         summed, largest = torch.zeros_like(receivers), torch.zeros_like(receivers)
         loudest = torch.full(receivers.shape, -1, dtype=torch.int32)
         taken = [x.contiguous() for x in (receivers, senders, pairs, weight.t(), lives)]
-        forward_all(*(x.detach().numpy() for x in (*taken, summed, largest, loudest, _scratch(receivers))))
+        message = receivers.new_empty(receivers.shape[-1])
+        forward_all(*(x.detach().numpy() for x in (*taken, summed, largest, loudest, message)))
         ctx.save_for_backward(*taken, loudest)
         return summed, largest
 
@@ -64,15 +63,11 @@ class _PairMessages(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_summed: Tensor, grad_largest: Tensor) -> tuple[Tensor | None, ...]:
         receivers, senders, pairs, weight, lives, loudest = ctx.saved_tensors
-        gradients = (torch.zeros_like(receivers), torch.zeros_like(senders), weight.new_zeros(CHUNKS, *weight.shape))
+        gradients = (torch.zeros_like(receivers), torch.zeros_like(senders), torch.zeros_like(weight))
         given = (receivers, senders, pairs, weight, lives, loudest, grad_summed.contiguous(), grad_largest.contiguous())
-        backward_all(*(x.detach().numpy() for x in (*given, *gradients, _scratch(receivers))))
-        return gradients[0], gradients[1], None, gradients[2].sum(dim=0).t(), None
-
-
-def _scratch(receivers: Tensor) -> Tensor:
-    """Room for one message per chunk, [CHUNKS, D]."""
-    return receivers.new_empty(CHUNKS, receivers.shape[-1])
+        message = receivers.new_empty(receivers.shape[-1])
+        backward_all(*(x.detach().numpy() for x in (*given, *gradients, message)))
+        return gradients[0], gradients[1], None, gradients[2].t(), None
 
 
 @kernel
@@ -102,14 +97,13 @@ def hear(r, s, p, w, lives, summed, largest, loudest, m, i, message):  # type: i
             loudest[m, i, d] = j if louder else loudest[m, i, d]
 
 
-@kernel(parallel=True)
-def forward_all(r, s, p, w, lives, summed, largest, loudest, messages):  # type: ignore[no-untyped-def]
+@kernel(inline=False)
+def forward_all(r, s, p, w, lives, summed, largest, loudest, message):  # type: ignore[no-untyped-def]
     """Everything that is heard in all battles."""
-    for chunk in numba.prange(CHUNKS):
-        for m in range(chunk * len(r) // CHUNKS, (chunk + 1) * len(r) // CHUNKS):
-            for i in range(r.shape[1]):
-                if lives[m, i]:
-                    hear(r, s, p, w, lives, summed, largest, loudest, m, i, messages[chunk])
+    for m in range(len(r)):
+        for i in range(r.shape[1]):
+            if lives[m, i]:
+                hear(r, s, p, w, lives, summed, largest, loudest, m, i, message)
 
 
 @kernel
@@ -132,26 +126,12 @@ def learn_to_hear(r, s, p, w, lives, loudest, grad_summed, grad_largest, grad_r,
                     grad_w[k, d] += feature * message[d]
 
 
-@kernel(parallel=True)
-def backward_all(r, s, p, w, lives, loudest, grad_summed, grad_largest, grad_r, grad_s, grad_w, messages):  # type: ignore[no-untyped-def]
-    """The gradients of all battles; those of the weight [CHUNKS, P, D] per chunk."""
-    for chunk in numba.prange(CHUNKS):
-        for m in range(chunk * len(r) // CHUNKS, (chunk + 1) * len(r) // CHUNKS):
-            for i in range(r.shape[1]):
-                if lives[m, i]:
-                    learn_to_hear(
-                        r,
-                        s,
-                        p,
-                        w,
-                        lives,
-                        loudest,
-                        grad_summed,
-                        grad_largest,
-                        grad_r,
-                        grad_s,
-                        grad_w[chunk],
-                        m,
-                        i,
-                        messages[chunk],
-                    )
+@kernel(inline=False)
+def backward_all(r, s, p, w, lives, loudest, grad_summed, grad_largest, grad_r, grad_s, grad_w, message):  # type: ignore[no-untyped-def]
+    """The gradients of all battles."""
+    for m in range(len(r)):
+        for i in range(r.shape[1]):
+            if lives[m, i]:
+                learn_to_hear(
+                    r, s, p, w, lives, loudest, grad_summed, grad_largest, grad_r, grad_s, grad_w, m, i, message
+                )

@@ -283,11 +283,6 @@ def play_share(  # type: ignore[no-untyped-def]
                     start_battle(units, battles, scene, lineup, e, views.nowhere, views)
 
 
-# Threads step their shares side by side. Here, for the simulator's hash, by which checkpoints are told apart, is over
-# the file of ``kernel`` too.
-play_share.targetoptions["nogil"] = True
-
-
 # --- from Python ------------------------------------------------------------------------------------------------------
 
 

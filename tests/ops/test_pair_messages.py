@@ -1,6 +1,7 @@
 """Messages of all pairs: the kernel against torch's own operations and a plain loop."""
 
-import numba
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
 from torch import Tensor
 
@@ -47,16 +48,20 @@ def test_gradients_are_those_of_torchs_own_operations() -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_the_number_of_threads_changes_no_bit() -> None:
-    threads = numba.get_num_threads()
-    found = []
-    for number in (1, numba.config.NUMBA_NUM_THREADS):
-        numba.set_num_threads(number)
-        receivers, senders, pairs, weight, lives = given()
-        summed, largest = pair_messages(receivers, senders, pairs, weight, lives)
-        found.append(torch.autograd.grad(summed.sum() + largest.sum(), (receivers, senders, weight)))
-    numba.set_num_threads(threads)
-    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+def test_two_threads_side_by_side_get_what_each_would_get_alone() -> None:
+    def gradients(seed: int) -> list[Tensor]:
+        found = []
+        for _ in range(50):
+            receivers, senders, pairs, weight, lives = given(seed)
+            summed, largest = pair_messages(receivers, senders, pairs, weight, lives)
+            found += torch.autograd.grad(summed.sum() + largest.sum(), (receivers, senders, weight))
+        return found
+
+    alone = [gradients(seed) for seed in (0, 1)]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(gradients, (0, 1)))
+    pairs = zip(sum(alone, []), sum(together, []), strict=True)
+    assert all(torch.equal(one, two) for one, two in pairs)
 
 
 def test_double_precision_is_kept() -> None:
