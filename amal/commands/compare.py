@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from amal.battle.entries import nearest
 from amal.battle.scenario import load_scenario
 from amal.commands.arguments import OneLineParser, add_code_option, algorithm_configs, fail, path_argument
 from amal.commands.protocol import with_protocol
@@ -92,6 +93,9 @@ def _parser() -> argparse.ArgumentParser:
         help="whose win rates the report concludes from: of teams that take the likeliest actions or that sample them "
         "(default %(default)s)",
     )
+    parser.add_argument(
+        "--budgets", nargs="+", default=[], metavar="SCENARIO=N", help="of the runs on some scenarios, instead"
+    )
     parser.add_argument("--names", nargs="+", default=[], metavar="NAME=TEXT", help="what reports call an algorithm")
     parser.add_argument(
         "--colours", nargs="+", default=[], metavar="NAME=#RRGGBB", help="of an algorithm in the figures of reports"
@@ -140,9 +144,26 @@ def grid_of(options: argparse.Namespace) -> Grid:
         options.baseline,
         [load_scenario(name).name for name in options.tuned_on],
         options.acting,
+        budgets_of(options.budgets, [scenario.name for scenario in scenarios]),
         mapping_of("--names", options.names),
         mapping_of("--colours", options.colours),
     )
+
+
+def budgets_of(words: Sequence[str], scenarios: Sequence[str]) -> dict[str, int]:
+    """By scenario, the env steps of SCENARIO=N. Raises StudyError."""
+    found: dict[str, int] = {}
+    for name, text in mapping_of("--budgets", words).items():
+        if name not in scenarios:
+            hint = nearest(name, scenarios)
+            raise StudyError(f"--budgets: {name!r} is not among --scenarios{hint}; there are {', '.join(scenarios)}")
+        try:
+            found[name] = whole_number(text)
+        except (ValueError, OverflowError):
+            raise StudyError(f"--budgets {name}: expected a whole number, got {text!r}") from None
+        if found[name] < 1:
+            raise StudyError(f"--budgets {name} must be at least 1, got {text}")
+    return found
 
 
 def mapping_of(option: str, words: Sequence[str]) -> dict[str, str]:
@@ -228,7 +249,7 @@ def _refuse_repeated(option: str, values: Sequence[object]) -> None:
 def run(grid: Grid, options: argparse.Namespace) -> int:
     """Run all unfinished cells. Returns the exit code."""
     launcher = RayLauncher(options.parallel) if options.launcher == "ray" else LocalLauncher(options.parallel)
-    board = Board(grid.cells(options.out), grid.env_steps, launcher.parallel, Console())
+    board = Board(grid.cells(options.out), launcher.parallel, Console())
     for cell in board.of_state("waiting"):
         if fault := cell.fault():
             print(f"note: {cell} is run again, its folder is set aside: {fault}", file=sys.stderr)

@@ -14,9 +14,9 @@ from amal.study.grid.runs import StudyError
 
 SETTINGS = (
     *("algorithms", "scenarios", "seeds", "env_steps", "overrides"),
-    *("baseline", "tuned_on", "acting", "names", "colours"),
+    *("baseline", "tuned_on", "acting", "budgets", "names", "colours"),
 )
-MAPPINGS = ("names", "colours")  # which are NAME=TEXT as options
+MAPPINGS = ("budgets", "names", "colours")  # which are NAME=TEXT as options
 
 
 def with_protocol(args: Sequence[str]) -> list[str]:

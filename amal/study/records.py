@@ -93,7 +93,7 @@ STUDY = {
     **{"seeds": WHOLES, "history": SESSIONS},
 }
 STUDY_MAY_HAVE = {"baseline": WORD, "tuned_on": WORDS, "scenario_files": FILES, "names": LABELS, "colours": COLOURS}
-STUDY_MAY_HAVE |= {"acting": ONE_ACTING}
+STUDY_MAY_HAVE |= {"acting": ONE_ACTING, "budgets": AMOUNTS}
 
 
 def check_record(path: Path, record: Any, needs: Mapping[str, Kind], may_have: Mapping[str, Kind]) -> dict[str, Any]:

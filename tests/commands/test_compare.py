@@ -60,6 +60,9 @@ def refusal(capsys: pytest.CaptureFixture[str], args: list[str]) -> str:
         (("--overrides", "data.env_steps=5"), "data.env_steps is set by the study itself"),
         (("--baseline", "mapo"), "--baseline: 'mapo' is not among --algorithms (did you mean mappo?)"),
         (("--tuned_on", "2s3x"), "unknown scenario '2s3x' (did you mean 2s3z?)"),
+        (("--budgets", "3n=5"), "--budgets: '3n' is not among --scenarios; there are 3m"),
+        (("--budgets", "3m=many"), "--budgets 3m: expected a whole number, got 'many'"),
+        (("--budgets", "3m=0"), "--budgets 3m must be at least 1, got 0"),
         (("--names", "mapo=x"), "--names: 'mapo' is not among --algorithms (did you mean mappo?)"),
         (("--names", "mappo"), "--names: 'mappo' is no NAME=TEXT"),
         (("--colours", "mappo=red"), "--colours: must be a mapping to colours like '#0072B2', got {'mappo': 'red'}"),
@@ -106,6 +109,7 @@ def test_a_protocol_sets_what_the_options_would(tmp_path: Path) -> None:
         "overrides": [],
         "baseline": "tuned",
         "acting": "sampled",
+        "budgets": {"8m": 2000},
         "tuned_on": ["3m"],
         "names": {"tuned": "MAPPO, tuned"},
         "colours": {"tuned": "#0072B2", "mappo": "#000000"},
@@ -114,7 +118,9 @@ def test_a_protocol_sets_what_the_options_would(tmp_path: Path) -> None:
     grid = grid_of(read_options(["--out", "runs/x", "--protocol", str(protocol)]))
     tuned = {"mappo": [Path("configs/mappo.yaml")], "tuned": [Path("configs/mappo_tuned.yaml")]}
     looks = {look: settings[look] for look in ("names", "colours")}
-    assert grid == Grid(tuned, ["3m", "8m"], [0, 1, 2], 1000, [], [], "tuned", ["3m"], "sampled", **looks)
+    assert grid == Grid(tuned, ["3m", "8m"], [0, 1, 2], 1000, [], [], "tuned", ["3m"], "sampled", {"8m": 2000}, **looks)
+    assert [cell.env_steps for cell in grid.cells(tmp_path)[:4]] == [1000, 1000, 2000, 2000]
+    assert "--data.env_steps=2000" in grid.cells(tmp_path)[2].fit_arguments
     record = grid.join(tmp_path / "new")
     assert record["tuned_on"] == ["3m"] and record | looks == record
     # stated before the first run: tests of the final win rate and of the steps, of mappo on 8m

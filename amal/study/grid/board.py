@@ -27,14 +27,13 @@ class Board:
     """The states of all cells and the progress of their runs, read from their folders.
 
     Args:
-        env_steps: budget of each cell.
         parallel: cells that run at a time.
     """
 
-    def __init__(self, cells: Sequence[Cell], env_steps: int, parallel: int, console: Console) -> None:
+    def __init__(self, cells: Sequence[Cell], parallel: int, console: Console) -> None:
         self.states: dict[Cell, State] = {cell: "finished" if cell.is_finished() else "waiting" for cell in cells}
         self.failures: dict[Cell, str] = {}
-        self.env_steps, self.parallel = env_steps, parallel
+        self.parallel = parallel
         self._training = {cell: last_row(cell.folder / "metrics.csv") for cell in cells}
         self._evaluation = {cell: last_row(cell.folder / "evaluations.csv") for cell in cells}
         self._console, self._live = (
@@ -100,7 +99,7 @@ class Board:
             steps = sum(self._training[cell].get("env_steps", 0) for cell in cells)
             rates = [row["win_rate"] for row in map(self._evaluation.__getitem__, cells) if "win_rate" in row]
             speed = sum(self._speed(cell) for cell in cells if self.states[cell] == "running")
-            trained = min(1.0, steps / (self.env_steps * len(cells)))  # the last updates go beyond the budget
+            trained = min(1.0, steps / sum(cell.env_steps for cell in cells))  # the last updates go beyond the budget
             figures = (f"{trained:.0%}", f"{fmean(rates):.0%}" if rates else "", f"{speed:,.0f}" if speed else "")
             finished = f"{counts['finished']} of {len(cells)}"
             table.add_row(algorithm, scenario, finished, *(str(counts[state] or "") for state in states), *figures)
@@ -127,7 +126,7 @@ class Board:
             for cell in cells:
                 if self.states[cell] in ("running", "waiting"):
                     done = self._training[cell].get("env_steps", 0)
-                    seconds.append(max(0.0, self.env_steps - done) / speed)
+                    seconds.append(max(0.0, cell.env_steps - done) / speed)
         return max(sum(seconds) / self.parallel, max(seconds, default=0.0))
 
     def summary(self, study: Path, signals: Sequence[int] = ()) -> int:

@@ -24,7 +24,14 @@ from amal.study.records import GREEDY, STUDY, STUDY_MAY_HAVE, check_record
 
 START_MARK = "=== "  # begins the line of a log that says when and how a session of its cell was started
 BASELINE = "mappo"  # where a study names none
-SETTINGS = ("env_steps", "overrides", "baseline", "tuned_on", "acting")  # of a study, the same for all its runs
+SETTINGS = (
+    "env_steps",
+    "overrides",
+    "baseline",
+    "tuned_on",
+    "acting",
+    "budgets",
+)  # of a study, the same for all its runs
 _TAIL_BYTES = 16384
 _ERROR_LINE = re.compile(r"(error:|fatal\b|[\w.]+(Error|Exception)\b)", re.IGNORECASE)
 
@@ -39,6 +46,7 @@ class Cell:
 
     Attributes:
         study: folder of the study, absolute.
+        env_steps: its budget.
         fit_arguments: arguments of ``fit`` that begin the run, apart from seed and folder.
         allowed_code: foreign code that its configuration may name, see ``amal.runtime.trusted_code``.
     """
@@ -47,6 +55,7 @@ class Cell:
     algorithm: str
     scenario: str
     seed: int
+    env_steps: int = 0
     fit_arguments: tuple[str, ...] = ()
     allowed_code: tuple[str, ...] = ()
 
@@ -116,12 +125,13 @@ class Grid:
         algorithms: config files by label, later ones over earlier ones.
         scenarios: names, or paths of files.
         seeds: of the runs of each algorithm on each scenario.
-        env_steps: budget of each run.
+        env_steps: budget of each run, where ``budgets`` has no other.
         overrides: further arguments of every ``fit``, KEY=VALUE.
         allowed_code: see ``Cell``; it is not recorded, so that every ``compare`` has to allow it again.
         baseline: the algorithm that the report compares the others with.
         tuned_on: scenarios that the report draws no conclusions from.
         acting: whose win rates the report concludes from, of "greedy" or of "sampled" actions.
+        budgets: env steps of the runs on some scenarios, by name.
         names: of algorithms in reports, by label.
         colours: of algorithms in reports, by label, like #0072B2.
     """
@@ -135,6 +145,7 @@ class Grid:
     baseline: str | None = None
     tuned_on: Sequence[str] = ()
     acting: str = GREEDY
+    budgets: Mapping[str, int] = field(default_factory=dict)
     names: Mapping[str, str] = field(default_factory=dict)
     colours: Mapping[str, str] = field(default_factory=dict)
 
@@ -146,6 +157,7 @@ class Grid:
                 algorithm,
                 name_of(scenario),
                 seed,
+                self.budget(scenario),
                 self._fit_arguments(configs, scenario),
                 tuple(self.allowed_code),
             )
@@ -154,6 +166,10 @@ class Grid:
             for algorithm, configs in self.algorithms.items()
         ]
 
+    def budget(self, scenario: str) -> int:
+        """Env steps of each run on it."""
+        return self.budgets.get(name_of(scenario), self.env_steps)
+
     def _fit_arguments(self, configs: Sequence[Path], scenario: str) -> tuple[str, ...]:
         return (
             *(f"--config={path.resolve()}" for path in configs),
@@ -161,7 +177,7 @@ class Grid:
             "--trainer.callbacks+=callbacks.FinalTest",
             *(f"--{override}" for override in self.overrides),  # one word each: a value may begin with a dash
             f"--data.scenario={scenario}",
-            f"--data.env_steps={self.env_steps}",
+            f"--data.env_steps={self.budget(scenario)}",
         )
 
     def record(self) -> dict[str, Any]:
@@ -176,6 +192,7 @@ class Grid:
             "baseline": self.baseline,
             "tuned_on": list(self.tuned_on),
             "acting": self.acting,
+            "budgets": dict(self.budgets),
             "names": dict(self.names),
             "colours": dict(self.colours),
         }
@@ -252,12 +269,18 @@ def write_record(study: Path, record: Mapping[str, Any]) -> None:
 
 def _check_same(study: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     for key in SETTINGS:
-        was, now = (" ".join(v) if isinstance(v, list) else v for v in (old.get(key), new[key]))
+        was, now = map(_in_words, (old.get(key), new[key]))
         if (was or None) != (now or None):
             was, now = was or "none", now or "none"
             raise StudyError(f"{study} was begun with --{key} {was}, not {now}; choose another --out")
     _check_same_files(study, old["algorithms"], new["algorithms"])
     _check_same_files(study, old.get("scenario_files", {}), new["scenario_files"])
+
+
+def _in_words(setting: Any) -> Any:
+    if isinstance(setting, dict):
+        setting = [f"{name}={value}" for name, value in setting.items()]
+    return " ".join(setting) if isinstance(setting, list) else setting
 
 
 def _check_same_files(study: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

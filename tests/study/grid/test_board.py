@@ -14,13 +14,13 @@ from amal.study.grid.runs import Cell
 
 def test_no_figure_is_cut_off_in_80_columns(tmp_path: Path) -> None:
     names = ("mappo_episodes_4", "amal_tuned")
-    cells = [Cell(tmp_path, name, "protoss_10_vs_10", seed) for name in names for seed in range(10)]
+    cells = [Cell(tmp_path, name, "protoss_10_vs_10", seed, 2_000_000) for name in names for seed in range(10)]
     for cell in cells[:3]:
         cell.folder.mkdir(parents=True)
         (cell.folder / "metrics.csv").write_text("env_steps,env_steps_per_second\n1000000,1234.5\n")
         (cell.folder / "evaluations.csv").write_text("env_steps,win_rate\n990000,1.0\n")
     console = Console(file=io.StringIO(), width=80, force_terminal=False)
-    board = Board(cells, env_steps=2_000_000, parallel=2, console=console)
+    board = Board(cells, parallel=2, console=console)
     for cell in cells[:2]:
         board.begin(cell)
     board.begin(cells[2])
