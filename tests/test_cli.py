@@ -52,7 +52,7 @@ def test_amal_with_its_parts_switched_off_is_mappo(cli: Cli, tmp_path: Path) -> 
 
 def test_mappo_learns_to_win_3m(cli: Cli, tmp_path: Path) -> None:
     start = ("fit", "--config", "mappo", "--data.scenario", "3m", "--trainer.callbacks+=callbacks.Pictures")
-    cli(*start, "--data.env_steps", "60000", "--seed_everything", "2", "--out", tmp_path / "run")
+    cli(*start, "--data.env_steps", "40000", "--seed_everything", "2", "--out", tmp_path / "run")
     rows = pd.read_csv(tmp_path / "run" / "evaluations.csv")
     assert rows["win_rate"].tail(5).mean() >= 0.9
     assert (tmp_path / "run" / "win_rate.png").stat().st_size > 5000
