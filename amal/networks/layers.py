@@ -4,17 +4,20 @@ Letters: N agents, F features, R rows.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import compress, pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from amal.ops.dense import broadcast_sum, can_multiply, dense, padded_size
 from amal.ops.layer_norm import layer_norm
 from amal.runtime.machine import one_thread
 
 RELU_GAIN = math.sqrt(2.0)
+MANY_ROWS = 256  # for fewer the quicker products of amal.ops.dense save less than what is around them costs
 
 
 def orthogonal_(weight: Tensor, gain: float = 1.0) -> None:
@@ -142,6 +145,42 @@ class AgentLinear(nn.Module):
             output = output.index_select(0, rows // self.n_agents)
         return torch.addmm(output, torch.cat(own, dim=1), own_weight.t()).view(shape)
 
+    def features_first(self, parts: Sequence[Tensor], rows: Tensor | None) -> Tensor:
+        """``forward`` and a ReLU by ``amal.ops.dense``.
+
+        Args:
+            parts: [M, N, F_i] each, or [M, 1, F_i] where the agents share it.
+            rows: as of ``forward``; then the agents share nothing.
+
+        Returns:
+            [N · M, out], all steps of the first agent first, as sums over agents are quickest then; or [R, out].
+        """
+        weight: Tensor = self.weight
+        bias: Tensor = self.bias
+        if self.feature_norm is not None:
+            normalized, weight, bias = self._normalized(self.feature_norm, tuple(parts))
+            parts = (normalized,)
+        if rows is not None:
+            own = [part.flatten(0, 1).index_select(0, rows) for part in parts]
+            own.append(self.ids.index_select(0, rows % self.n_agents))
+            return dense(torch.cat(own, dim=1), weight, bias, relu=True)
+        n_steps = len(parts[0])
+        is_own = [part.shape[1] == self.n_agents for part in parts]
+        is_shared = [not mine for mine in is_own]
+        by_agent = [part.transpose(0, 1) for part in parts]
+        own = [*compress(by_agent, is_own), self.ids.unsqueeze(1).expand(-1, n_steps, -1)]
+        if all(is_own):
+            return dense(torch.cat(own, dim=2).flatten(0, 1), weight, bias, relu=True)
+        *weights, id_weight = weight.split([*(part.shape[2] for part in parts), self.n_agents], dim=1)
+        shared, shared_weight = (torch.cat(list(compress(each, is_shared)), dim=-1) for each in (by_agent, weights))
+        of_steps = dense(shared.flatten(0, 1), shared_weight)
+        if any(is_own):
+            own_weight = torch.cat([*compress(weights, is_own), id_weight], dim=1)
+            of_agents = dense(torch.cat(own, dim=2).flatten(0, 1), own_weight, bias).unflatten(0, (-1, n_steps))
+        else:
+            of_agents = (id_weight.t() + bias).unsqueeze(1)
+        return broadcast_sum(of_steps, of_agents).flatten(0, 1)
+
     def _normalized(self, norm: LayerNorm, parts: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
         """All parts as one, normalised, [..., N, F] or [..., 1, F], and the weight and bias to go with it.
 
@@ -192,9 +231,33 @@ class AgentMLP(nn.Module):
 
     def forward(self, *parts: Tensor, rows: Tensor | None = None) -> Tensor:
         """[..., N, F_i] or [..., 1, F_i] each → [..., N, out]; [R, out] of ``rows``, as of ``AgentLinear``."""
+        n_rows = math.prod(parts[0].shape[:-2]) * self.first.n_agents if rows is None else len(rows)
+        is_shared = any(part.shape[-2] != self.first.n_agents for part in parts)
+        if n_rows >= MANY_ROWS and can_multiply(self.last.weight, *parts) and not (is_shared and rows is not None):
+            return self._features_first(parts, rows)
         first = self.first(*parts, rows=rows)
         after_first, *norms = self.norms
         hidden = after_first(F.relu(first.flatten(0, -2), inplace=True))
         for layer, norm in zip(self.middle, norms, strict=True):
             hidden = norm(F.relu(layer(hidden), inplace=True))
         return few_outputs(self.last, hidden).view(*first.shape[:-1], self.last.out_features)
+
+    def _features_first(self, parts: Sequence[Tensor], rows: Tensor | None) -> Tensor:
+        """``forward`` by ``amal.ops.dense``, the rows padded to one of its sizes."""
+        leading = parts[0].shape[:-2]
+        parts = [part.reshape(-1, *part.shape[-2:]) for part in parts]
+        n = len(parts[0]) if rows is None else len(rows)
+        padding = padded_size(n) - n
+        if rows is None:
+            parts = [F.pad(part, (0, 0, 0, 0, 0, padding)) for part in parts]
+        else:
+            rows = F.pad(rows, (0, padding))
+        after_first, *norms = self.norms
+        hidden = after_first(self.first.features_first(parts, rows))
+        for layer, norm in zip(cast(Iterable[nn.Linear], self.middle), norms, strict=True):
+            hidden = norm(dense(hidden, layer.weight, layer.bias, relu=True))
+        outputs = dense(hidden, self.last.weight, self.last.bias)
+        if rows is not None:
+            return outputs[:n]
+        by_agent = outputs.unflatten(0, (-1, n + padding))[:, :n]
+        return by_agent.transpose(0, 1).reshape(*leading, *by_agent.shape[::2])
