@@ -10,7 +10,7 @@ from torch import Tensor
 
 from amal.runtime.machine import one_thread
 
-SERIAL_ROWS = 2**13  # in one product; from twice as many on, oneDNN shares single sums out among its threads
+SERIAL_ROWS = 2**13  # from twice as many on, oneDNN shares single sums out among its threads
 
 # what torch.compile calls; without it, in another build of torch, nothing here is used
 ONEDNN_PRODUCT = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
@@ -68,7 +68,7 @@ def broadcast_sum(of_steps: Tensor, of_agents: Tensor) -> Tensor:
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """A Bᵀ by oneDNN, rounded in the same way on any number of threads.
+    """A Bᵀ by oneDNN, long sums by torch, rounded in the same way on any number of threads.
 
     Args:
         a: [P, K]; copied if its rows are not side by side.
@@ -78,13 +78,9 @@ def product(a: Tensor, b: Tensor) -> Tensor:
         [P, Q].
     """
     assert ONEDNN_PRODUCT is not None
-    if a.shape[1] <= SERIAL_ROWS:
-        return cast(Tensor, ONEDNN_PRODUCT(a, b, None, "none", [], ""))
-    parts = zip(a.split(SERIAL_ROWS, dim=1), b.split(SERIAL_ROWS, dim=1), strict=True)
-    first, *others = (product(*part) for part in parts)
-    for other in others:
-        first += other
-    return first
+    if a.shape[1] > SERIAL_ROWS:  # parts of the rows, which are not side by side, take oneDNN a hundred times as long
+        return a @ b.t()
+    return cast(Tensor, ONEDNN_PRODUCT(a, b, None, "none", [], ""))
 
 
 class _Dense(torch.autograd.Function):
