@@ -78,7 +78,7 @@ def product(a: Tensor, b: Tensor) -> Tensor:
         [P, Q].
     """
     assert ONEDNN_PRODUCT is not None
-    if a.shape[1] > SERIAL_ROWS:  # parts of the rows, which are not side by side, take oneDNN a hundred times as long
+    if a.shape[1] > SERIAL_ROWS:  # not in parts by oneDNN: it is very slow where rows are not side by side
         return a @ b.t()
     return cast(Tensor, ONEDNN_PRODUCT(a, b, None, "none", [], ""))
 
