@@ -14,9 +14,9 @@ from torch import Generator, Tensor, nn
 
 from amal.battle.battlefield import FIELD_SIZE, MOVE_ACTIONS, Scenario
 from amal.battle.observer import TARGET_DISTANCE
-from amal.networks.layers import logistic
+from amal.networks.layers import beside, linear, logistic
 from amal.networks.unit_views import COOLDOWN, HP, SHIELD, TYPES, UnitViews, X, Y
-from amal.ops.pair_messages import pair_messages
+from amal.ops.pair_messages import PAIR_FEATURES, pair_messages
 from amal.ops.recurrence import gated_recurrence
 from amal.replay import RealSequences
 from amal.runtime.argument_checks import check_at_least
@@ -24,7 +24,6 @@ from amal.runtime.distributed import summed
 
 ORDERS = MOVE_ACTIONS + 1  # no-op, stop, four moves, any target
 OUTPUTS = 6  # changes of hp, shield, x, y; next cooldown; whether it dies
-PAIR_FEATURES = 9
 HP_SCALE = 5.0  # of changes, so that a typical one is about 1
 LEAST_HP = 0.01  # of a unit that is not expected to die
 RIDGE = 1e-3
@@ -67,8 +66,7 @@ class EntityWorldModel(nn.Module):
         self.n_agents, self.past, self.n_memory = n_agents, past, memory
         features = self.views.n_features + 5 + 2 + ORDERS  # of now, changes, side and alive, order
         self.first = nn.Linear(features, width)
-        self.receivers = nn.ModuleList(nn.Linear(width, width) for _ in range(rounds))
-        self.senders = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(rounds))
+        self.speakers = nn.ModuleList(nn.Linear(width, 2 * width) for _ in range(rounds))
         self.pairs = nn.ModuleList(nn.Linear(PAIR_FEATURES, width, bias=False) for _ in range(rounds))
         self.updates = nn.ModuleList(nn.Linear(3 * width, width) for _ in range(rounds))
         self.to_remember = nn.Linear(width, 3 * memory)
@@ -90,31 +88,29 @@ class EntityWorldModel(nn.Module):
     def forward(self, before: Tensor, now: Tensor, actions: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Units [M, U, F] one step ago and now, actions [M, N], memory [M, U, H] → outputs [M, U, 6], next memory."""
         x, pairs = self._hear(before, now, actions)
-        told, remembered = self.to_remember(x.flatten(0, 1)), memory.flatten(0, 1)
+        told, remembered = linear(self.to_remember, x).contiguous(), memory.flatten(0, 1)
         remembered = gated_recurrence(told, remembered, self.recurrent.weight, self.recurrent.bias, [len(told)])
-        memory = remembered.view_as(memory)
-        return self._expect(x, memory, pairs, now[..., HP] > 0), memory
+        return self._expect(x, remembered, pairs, now[..., HP] > 0), remembered.view_as(memory)
 
     def _hear(self, before: Tensor, now: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Units [M, U, D] after the first round of messages, and the pairs' features."""
+        """Units [M · U, D] after the first round of messages, and the pairs' features."""
         lives = now[..., HP] > 0
         units, pairs = self._inputs(before, now, actions, lives)
-        return self._exchange(0, F.relu(self.first(units)), pairs, lives), pairs
+        return self._exchange(0, linear(self.first, units.flatten(0, 1), relu=True), pairs, lives), pairs
 
     def _expect(self, x: Tensor, memory: Tensor, pairs: Tensor, lives: Tensor) -> Tensor:
-        """Outputs [M, U, 6] from what units heard and remember."""
-        x = x + F.relu(self.from_memory(torch.cat([x, memory], dim=-1)))
+        """Outputs [M, U, 6] from what units heard [M · U, D] and remember [M · U, H]."""
+        x = x + linear(self.from_memory, beside(x, memory), relu=True)
         for i in range(1, len(self.updates)):
             x = self._exchange(i, x, pairs, lives)
-        outputs: Tensor = self.head(F.relu(self.hidden(x)))
-        return outputs
+        return linear(self.head, linear(self.hidden, x, relu=True)).unflatten(0, lives.shape)
 
     def _exchange(self, i: int, x: Tensor, pairs: Tensor, lives: Tensor) -> Tensor:
         """One round of messages."""
-        summed, largest = pair_messages(
-            self.receivers[i](x), self.senders[i](x), pairs, cast(Tensor, self.pairs[i].weight), lives
-        )
-        return x + F.relu(self.updates[i](torch.cat([x, 0.3 * summed, largest], dim=-1)))
+        speaker, pair, update = (cast(nn.Linear, layers[i]) for layers in (self.speakers, self.pairs, self.updates))
+        spoken = linear(speaker, x).unflatten(0, lives.shape)
+        summed, largest = (heard.flatten(0, 1) for heard in pair_messages(spoken, pairs, pair.weight, lives))
+        return x + linear(update, beside(x, 0.3 * summed, largest), relu=True)
 
     def _inputs(self, before: Tensor, now: Tensor, actions: Tensor, lives: Tensor) -> tuple[Tensor, Tensor]:
         """Of units [M, U, ...] and of pairs [M, U, U, 9], receiver first."""
@@ -165,7 +161,7 @@ class EntityWorldModel(nn.Module):
         units = self.views.units(sequences.states)
         x, pairs, memory = self.remember(units[:, :-1], sequences.actions, sequences.happened)
         lives = units[:, :-1, :, HP] > 0
-        outputs = self._expect(x, memory.flatten(0, 1), pairs, lives.flatten(0, 1))
+        outputs = self._expect(x, memory.flatten(0, 2), pairs, lives.flatten(0, 1))
         return units, outputs.unflatten(0, lives.shape[:2])
 
     def remember(self, units: Tensor, actions: Tensor, happened: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -173,13 +169,13 @@ class EntityWorldModel(nn.Module):
         number, length, n_units = units.shape[:3]
         before = torch.stack([_one_step_before(units, happened, t) for t in range(length)], dim=1)
         x, pairs = self._hear(before.flatten(0, 1), units.flatten(0, 1), actions.flatten(0, 1))
-        told = self.to_remember(x).view(number, length, n_units, 3 * self.n_memory)
+        told = linear(self.to_remember, x).reshape(number, length, n_units, 3 * self.n_memory)
         kept = told.new_tensor([0.0, KEEP, 0.0]).repeat_interleave(self.n_memory)
         told = torch.where(happened[:, :, None, None], told, kept).transpose(0, 1).flatten(0, 2)
         first = self.initial_memory(number).flatten(0, 1)
         weights = (self.recurrent.weight, self.recurrent.bias)
         memory = gated_recurrence(told, first, *weights, [len(first)] * length)
-        return x, pairs, memory.view(length, number, n_units, -1).transpose(0, 1)
+        return x, pairs, memory.view(length, number, n_units, self.n_memory).transpose(0, 1)
 
     def losses(self, sequences: RealSequences) -> dict[str, Tensor]:
         """Losses by part, of real stretches: squared errors of "health" and "motion", cross-entropy of "death"."""

@@ -45,6 +45,19 @@ def few_outputs(layer: nn.Linear, inputs: Tensor) -> Tensor:
     return torch.addmm(layer.bias.unsqueeze(-1), layer.weight, inputs.t()).t()
 
 
+def linear(layer: nn.Linear, x: Tensor, relu: bool = False) -> Tensor:
+    """A layer on its inputs [R, F] → [R, out], and a ReLU on request; by ``amal.ops.dense`` where that can."""
+    if len(x) >= MANY_ROWS and can_multiply(x, layer.weight):
+        return dense(x, layer.weight, layer.bias, relu)
+    y = cast(Tensor, layer(x))
+    return F.relu(y) if relu else y
+
+
+def beside(*parts: Tensor) -> Tensor:
+    """[R, F_i] each → [R, Σ F_i], each feature's rows side by side in memory, as ``amal.ops.dense`` likes them."""
+    return torch.cat([part.t() for part in parts]).t()
+
+
 def logistic(x: Tensor) -> Tensor:
     """σ(x) = ½ + ½ tanh ½x; [...] → [...]. torch's own sigmoid rounds by number of threads."""
     return torch.tanh(0.5 * x).mul(0.5).add_(0.5)

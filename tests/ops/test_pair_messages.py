@@ -5,26 +5,27 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from amal.ops.pair_messages import messages_of_all_pairs, pair_messages
+from amal.ops.pair_messages import PAIR_FEATURES, messages_of_all_pairs, pair_messages
 
-M, U, P, D = 11, 4, 3, 5
+M, U, D = 11, 4, 5
 
 
-def given(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def given(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     g = torch.Generator().manual_seed(seed)
-    receivers, senders, weight = (
-        torch.randn(*shape, generator=g, requires_grad=True) for shape in ((M, U, D), (M, U, D), (D, P))
+    spoken, weight = (
+        torch.randn(*shape, generator=g, requires_grad=True) for shape in ((M, U, 2 * D), (D, PAIR_FEATURES))
     )
-    pairs = torch.randn(M, U, U, P, generator=g)
+    pairs = torch.randn(M, U, U, PAIR_FEATURES, generator=g)
     pairs[torch.rand(pairs.shape, generator=g) < 0.3] = 0.0
     lives = torch.rand(M, U, generator=g) < 0.7
     lives[0] = False  # nobody hears anything
-    return receivers, senders, pairs, weight, lives
+    return spoken, pairs, weight, lives
 
 
 def test_units_hear_the_living_and_the_dead_hear_nothing() -> None:
-    receivers, senders, pairs, weight, lives = given()
-    summed, largest = pair_messages(receivers, senders, pairs, weight, lives)
+    spoken, pairs, weight, lives = given()
+    summed, largest = pair_messages(spoken, pairs, weight, lives)
+    receivers, senders = spoken.chunk(2, dim=-1)
     for m in range(M):
         for i in range(U):
             heard = [
@@ -40,10 +41,10 @@ def test_units_hear_the_living_and_the_dead_hear_nothing() -> None:
 def test_gradients_are_those_of_torchs_own_operations() -> None:
     found = {}
     for function in (pair_messages, messages_of_all_pairs):
-        receivers, senders, pairs, weight, lives = given()
-        summed, largest = function(receivers, senders, pairs, weight, lives)
+        spoken, pairs, weight, lives = given()
+        summed, largest = function(spoken, pairs, weight, lives)
         loss = (summed * torch.arange(1.0, D + 1)).sum() + largest.square().sum()
-        found[function] = torch.autograd.grad(loss, (receivers, senders, weight))
+        found[function] = torch.autograd.grad(loss, (spoken, weight))
     for ours, theirs in zip(*found.values(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
@@ -52,9 +53,9 @@ def test_two_threads_side_by_side_get_what_each_would_get_alone() -> None:
     def gradients(seed: int) -> list[Tensor]:
         found = []
         for _ in range(50):
-            receivers, senders, pairs, weight, lives = given(seed)
-            summed, largest = pair_messages(receivers, senders, pairs, weight, lives)
-            found += torch.autograd.grad(summed.sum() + largest.sum(), (receivers, senders, weight))
+            spoken, pairs, weight, lives = given(seed)
+            summed, largest = pair_messages(spoken, pairs, weight, lives)
+            found += torch.autograd.grad(summed.sum() + largest.sum(), (spoken, weight))
         return found
 
     alone = [gradients(seed) for seed in (0, 1)]
@@ -65,6 +66,6 @@ def test_two_threads_side_by_side_get_what_each_would_get_alone() -> None:
 
 
 def test_double_precision_is_kept() -> None:
-    receivers, senders, pairs, weight, lives = given()
-    summed, _ = pair_messages(receivers.double(), senders.double(), pairs.double(), weight.double(), lives)
+    spoken, pairs, weight, lives = given()
+    summed, _ = pair_messages(spoken.double(), pairs.double(), weight.double(), lives)
     assert summed.dtype == torch.float64

@@ -95,7 +95,8 @@ def _endless(scenario: Scenario, num_battles: int) -> VectorBattle:
 
 
 class EntityBattles:
-    """Battles in entity-wise world models; each goes on in one of the ensemble's members.
+    """Battles in entity-wise world models; each goes on in one of the ensemble's members, and the others follow it only
+    where it is doubted.
 
     Args:
         world_model: the ensemble.
@@ -109,35 +110,44 @@ class EntityBattles:
         self.past = world_model.past
 
     def reset(self, moments: RealSequences, generator: Generator) -> Views:
-        shares = torch.arange(len(moments.last), device=moments.states.device).tensor_split(len(self.members))
-        self.rows = list(zip(self.members, shares, strict=True))
-        recalled = [member.recall(moments) for member in self.members]
-        self.units, self.memories = recalled[0][0], [memory for _, memory in recalled]
+        number, n_members = len(moments.last), len(self.members)
+        everything = torch.arange(number, device=moments.states.device)
+        self.own = [everything[k::n_members] for k in range(n_members)]  # in turns: neighbours are often alike
+        self.places = torch.cat(self.own).argsort()
+        self.followed = self.own if self.doubt is None else [everything] * n_members
+        recalled = [member.recall(moments[rows]) for member, rows in zip(self.members, self.followed, strict=True)]
+        self.memories = [memory for _, memory in recalled]
+        self.units = self._joined([units for units, _ in recalled])
         self.usual: Tensor | None = None
         return Views(moments.last.obs, moments.last.state, moments.last.available_actions)
 
+    def _joined(self, parts: list[Tensor]) -> Tensor:
+        """Of all battles [M, ...], what each member says [M_i, ...] of those that it follows."""
+        if self.doubt is not None:
+            parts = [part[rows] for part, rows in zip(parts, self.own, strict=True)]
+        return torch.cat(parts)[self.places]
+
     def step(self, actions: Tensor, generator: Generator) -> Outcome:
         before, now = self.units.unbind(dim=1)
-        expected = [
-            member(before, now, actions, memory) for member, memory in zip(self.members, self.memories, strict=True)
-        ]
+        following = zip(self.members, self.followed, self.memories, strict=True)
+        expected = [member(before[rows], now[rows], actions[rows], memory) for member, rows, memory in following]
         outputs, self.memories = [output for output, _ in expected], [memory for _, memory in expected]
         first = self.members[0]
-        own = torch.cat([output[rows] for output, (_, rows) in zip(outputs, self.rows, strict=True)])
-        after = first.outcome(now, own, generator)
-        rewards = torch.cat([member.rewards(now[rows], after[rows]) for member, rows in self.rows])
+        after = first.outcome(now, self._joined(outputs), generator)
+        own = zip(self.members, self.own, strict=True)
+        rewards = torch.cat([member.rewards(now[rows], after[rows]) for member, rows in own])[self.places]
         self.units = torch.stack([now, after], dim=1)
         lives = after[..., HP] > 0
         ended = ~lives[:, : first.n_agents].any(dim=1) | ~lives[:, first.n_agents :].any(dim=1)
         last_actions = F.one_hot(actions, first.views.n_actions).to(after.dtype)
         views = Views(*first.views.see(after, last_actions))
-        return Outcome(views, rewards, ended, self._doubted(torch.stack(outputs), now[..., HP] > 0))
+        return Outcome(views, rewards, ended, self._doubted(outputs, now[..., HP] > 0))
 
-    def _doubted(self, outputs: Tensor, lives: Tensor) -> Tensor | None:
+    def _doubted(self, outputs: list[Tensor], lives: Tensor) -> Tensor | None:
         """[M] bool, or None where nothing is ever doubted. In the first step the moments are real."""
         if self.doubt is None:
             return None
-        apart = disagreement(outputs, lives)
+        apart = disagreement(torch.stack(outputs), lives)
         if self.usual is None:
             self.usual = apart.mean()
         return apart > self.doubt * self.usual

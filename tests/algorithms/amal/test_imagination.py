@@ -14,8 +14,10 @@ from amal.algorithms.amal import AMAL, Auxiliaries, Imagination, LogitAuxiliarie
 from amal.algorithms.amal.imagination import imagine
 from amal.algorithms.amal.imagined_battles import EntityBattles, Outcome, SimulatedBattles, Views
 from amal.battle import VectorBattle
+from amal.battle.battlefield import FIELD_SIZE
 from amal.networks.entity_model import EntityWorldModel
-from amal.networks.world_models import WorldModel
+from amal.networks.unit_views import X
+from amal.networks.world_models import WorldModel, WorldModelEnsemble
 from amal.ops.returns import generalized_advantages
 from amal.replay import AsymmetricReplayBuffer, RealSequences
 from amal.rollout.collector import EpisodeRecorder
@@ -114,7 +116,35 @@ def test_a_doubted_battle_is_cut_and_bootstrapped_there() -> None:
     assert episodes.terminated.nonzero().tolist() == [[0, 1], [2, 0]]
 
 
+def lived(ensemble: WorldModelEnsemble, doubt: float | None, moments: RealSequences) -> EpisodeBatch:
+    return imagine(EntityBattles(ensemble, doubt), RandomActor(), moments, 3, Generator().manual_seed(0), 0.0)
+
+
 def test_members_that_disagree_raise_doubt() -> None:
+    moments, ensemble = real_moments(32)
+    none, some, impossible = (
+        int(lived(ensemble, doubt, moments).truncated[:, :-1].sum()) for doubt in (None, 0.5, 1e6)
+    )
+    assert none == 0 and some > 0 and impossible == 0
+
+
+def test_each_battle_goes_on_in_a_member_of_its_own_whether_or_not_the_others_follow() -> None:
+    moments, ensemble = real_moments(5)
+    with torch.no_grad():
+        for shift, member in enumerate(ensemble.members):
+            member.head.bias.copy_(torch.tensor([0.0, 0.0, 0.0, 1.0 + shift, 0.0, -9.0]))  # member 1 moves twice as far
+    alone, followed = (lived(ensemble, doubt, moments) for doubt in (None, 1e6))
+    torch.testing.assert_close(alone.obs, followed.obs, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(alone.rewards, followed.rewards, rtol=1e-5, atol=1e-5)
+    x = ensemble.members[0].views.units(alone.state)[..., :N_AGENTS, X] * FIELD_SIZE
+    moved = (x[:, 1] - x[:, 0]).amax(dim=-1)  # the dead stay at 0
+    assert moved.round().tolist() == [1.0, 2.0, 1.0, 2.0, 1.0]
+    one = lived(ensemble, None, moments[torch.tensor([1])])  # fewer battles than members
+    torch.testing.assert_close(one.state[0, 0], alone.state[1, 0])
+
+
+def real_moments(number: int) -> tuple[RealSequences, WorldModelEnsemble]:
+    """Of random battles, and two members that have not learned."""
     battle = VectorBattle("3m", 4, seed=0, auto_reset=False)
     batch = EpisodeRecorder(battle, 8).play(RandomActor(), 8, Generator().manual_seed(0))
     sizes = {name: getattr(battle.spec, name) for name in SIZES}
@@ -122,13 +152,7 @@ def test_members_that_disagree_raise_doubt() -> None:
     buffer.add_primary_episodes(batch)
     torch.manual_seed(0)
     ensemble = WorldModelLearning(EntityWorldModel, ensemble_size=2).build(**sizes, scenario=battle.scenario)
-    moments = buffer.sample_sequences(32, ensemble.past + 1)
-    doubted = []
-    for doubt in (None, 0.5, 1e6):
-        battles = EntityBattles(ensemble, doubt)
-        episodes = imagine(battles, RandomActor(), moments, 3, Generator().manual_seed(0), 0.0)
-        doubted.append(int(episodes.truncated[:, :-1].sum()))
-    assert doubted[0] == 0 and doubted[1] > 0 and doubted[2] == 0
+    return buffer.sample_sequences(number, ensemble.past + 1), ensemble
 
 
 def test_the_simulator_goes_on_from_real_moments() -> None:
