@@ -78,7 +78,7 @@ def compare(checkpoint: Path, axes: Axes) -> pd.DataFrame:
     team, scenario = load_player(checkpoint)
     if not isinstance(team, AMAL) or team.world_model is None or team.world_model.is_flat:
         raise SystemExit(f"error: {checkpoint} is not of AMAL with an entity-wise world model")
-    team.entropy_coef = 0.0
+    team.entropy_coef = team.entropy_floor = 0.0
     buffer, rows = fresh_moments(team, scenario), []
     for horizon in HORIZONS:
         kinds = (SimulatedBattles(scenario), SimulatedBattles(scenario), modelled_battles(team.world_model, None))

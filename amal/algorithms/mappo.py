@@ -21,6 +21,7 @@ from amal.ops.losses import (
     clip_fraction,
     clipped_surrogate,
     clipped_value_loss,
+    entropy_shortfall,
     masked_log_softmax,
     masked_moments,
     mean,
@@ -74,6 +75,8 @@ class MAPPO(Algorithm):
         value_loss: squared or Huber error of the values.
         huber_delta: where Huber's error turns linear, in normalised units.
         entropy_coef: weight of the entropy bonus.
+        entropy_floor: nats of entropy under which it also costs half of the square of what lacks, falling linearly to 0
+            at the end of the budget.
         max_grad_norm: gradients are scaled down to this norm, policy and critic each on its own.
         n_epochs: passes over each batch of episodes.
         n_minibatch: minibatches per pass, at most one per episode.
@@ -100,6 +103,7 @@ class MAPPO(Algorithm):
         value_loss: Literal["mse", "huber"] = "mse",
         huber_delta: float = 10.0,
         entropy_coef: float = 0.01,
+        entropy_floor: float = 0.0,
         max_grad_norm: float = 10.0,
         n_epochs: int = 4,
         n_minibatch: int = 4,
@@ -108,7 +112,7 @@ class MAPPO(Algorithm):
     ) -> None:
         super().__init__(n_agents, n_actions, obs_dim, state_dim)
         check_at_least(1, n_epochs=n_epochs, n_minibatch=n_minibatch)
-        check_at_least(0.0, entropy_coef=entropy_coef)
+        check_at_least(0.0, entropy_coef=entropy_coef, entropy_floor=entropy_floor)
         check_share(gamma=gamma, gae_lambda=gae_lambda)
         check_positive(lr=lr, value_clip=value_clip, huber_delta=huber_delta, max_grad_norm=max_grad_norm)
         if not 0.0 < clip_param < 1.0:
@@ -122,7 +126,8 @@ class MAPPO(Algorithm):
         self.clip_param, self.value_clip = clip_param, value_clip
         self.value_loss: Literal["mse", "huber"] = value_loss
         self.huber_delta = huber_delta
-        self.entropy_coef, self.max_grad_norm = entropy_coef, max_grad_norm
+        self.entropy_coef, self.entropy_floor, self.max_grad_norm = entropy_coef, entropy_floor, max_grad_norm
+        self.remaining = 1.0  # share of the budget, as of the last update's start
         self.n_epochs, self.n_minibatch = n_epochs, n_minibatch
 
         if share_parameters:
@@ -171,7 +176,7 @@ class MAPPO(Algorithm):
 
     def learn(self, batch: EpisodeBatch, progress: float) -> dict[str, Tensor]:
         """One update: returns once, then epochs × minibatches of clipped policy and value losses."""
-        lr = self.set_learning_rate(progress)
+        lr = self.set_schedules(progress)
         transitions, critic_fit = self.estimate_advantages(batch)
         metrics = self.take_steps(transitions, self.minibatches(batch, transitions))
         return metrics | {"train/explained_variance": critic_fit, "train/lr": lr}
@@ -297,7 +302,7 @@ class MAPPO(Algorithm):
         return [minibatch for _ in range(n_epochs or self.n_epochs) for minibatch in shuffled()]
 
     def policy_loss(self, logits: Tensor, lived: AgentSteps) -> tuple[Tensor, dict[str, Tensor]]:
-        """Clipped surrogate and entropy bonus; the loss to minimise, and its metrics.
+        """Clipped surrogate, entropy bonus and floor; the loss to minimise, and its metrics.
 
         Args:
             logits: [R, A].
@@ -314,7 +319,8 @@ class MAPPO(Algorithm):
                 "train/approx_kl": mean(approx_kl(log_ratio)),
                 "train/clip_fraction": mean(clip_fraction(log_ratio, self.clip_param)),
             }
-        return -surrogate - self.entropy_coef * entropy, metrics
+        shortfall = entropy_shortfall(entropy, self.entropy_floor * self.remaining)
+        return -surrogate - self.entropy_coef * entropy + shortfall, metrics
 
     def critic_loss(self, transitions: Transitions, minibatch: Minibatch) -> Tensor:
         """Clipped value loss over a minibatch's steps, of all agents: the last step of a living agent is judged by its
@@ -326,9 +332,11 @@ class MAPPO(Algorithm):
         )
         return mean(loss)
 
-    def set_learning_rate(self, progress: float) -> Tensor:
-        """Set the rate of policy and critic, which falls linearly to 0 over the budget; returns it."""
-        lr = self.lr * (1.0 - progress)
+    def set_schedules(self, progress: float) -> Tensor:
+        """Set what falls linearly to 0 over the budget: the entropy's floor and the rate of policy and critic, which it
+        returns."""
+        self.remaining = 1.0 - progress
+        lr = self.lr * self.remaining
         for index in (POLICY, CRITIC):
             for group in self.all_optimizers()[index].param_groups:
                 group["lr"] = lr

@@ -137,6 +137,21 @@ def categorical_entropy(log_probs: Tensor) -> Tensor:
     return -(probabilities(log_probs) * log_probs).sum(dim=-1)
 
 
+def entropy_shortfall(entropy: Tensor, floor: float) -> Tensor:
+    """What too little entropy costs, ½ max(0, H₀ − H)².
+
+    Its gradient is that of an entropy bonus with weight H₀ − H: none above the floor, the stronger the deeper below it.
+
+    Args:
+        entropy: H in nats, a scalar.
+        floor: H₀.
+
+    Returns:
+        A scalar, to be minimised.
+    """
+    return 0.5 * (floor - entropy).clamp_min(0.0).square()
+
+
 def clipped_surrogate(log_ratio: Tensor, advantages: Tensor, clip_param: float) -> Tensor:
     """Clipped surrogate objective, to be maximised (PPO, Schulman et al. 2017, arXiv:1707.06347, eq. 7).
 

@@ -183,7 +183,8 @@ class PlainMAPPO:
         log_ratio = log_probs[range(len(rows)), batch.actions[at(rows)]] - batch.log_probs[at(rows)]
         gain = surrogate(log_ratio, advantages[at(rows)].float(), o.clip_param)
         entropy = -(log_probs.exp() * log_probs).nan_to_num().sum(dim=-1).mean()
-        losses = [-gain, -o.entropy_coef * entropy, *further]
+        lacking = max(0.0, o.entropy_floor * (1.0 - batch.progress) - entropy.item())
+        losses = [-gain, -(o.entropy_coef + lacking) * entropy, *further]
         norm = descend(self.policy, self.adams[0], losses, o.max_grad_norm)
         ratio = log_ratio.detach().double().exp()
         return {

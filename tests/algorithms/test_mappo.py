@@ -411,6 +411,7 @@ def test_a_diverged_update_says_so_and_logs_nothing() -> None:
         ("lr", float("nan"), "greater than 0"),
         ("clip_param", 1.0, "in (0, 1)"),
         ("entropy_coef", -1.0, "at least 0"),
+        ("entropy_floor", -1.0, "at least 0"),
         ("n_step_returns", 0, "at least 1"),
         ("target_critic_tau", 0.0, "in (0, 1]"),
         ("value_loss", "l1", "'mse' or 'huber'"),

@@ -33,6 +33,7 @@ MAPPO_OPTIONS: dict[str, tuple[Any, Any]] = {
     "value_loss": ("huber", "mse"),
     "huber_delta": (0.3, 0.6),
     "entropy_coef": (0.2, 0.1),
+    "entropy_floor": (1.5, 3.0),
     "max_grad_norm": (0.05, 0.1),
     "n_epochs": (2, 3),
     "n_minibatch": (3, 2),

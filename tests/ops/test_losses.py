@@ -13,6 +13,7 @@ from amal.ops.losses import (
     clipped_surrogate,
     clipped_value_loss,
     effective_sample_share,
+    entropy_shortfall,
     masked_log_softmax,
     masked_mean,
     masked_moments,
@@ -128,6 +129,14 @@ def test_entropy_of_a_uniform_policy() -> None:
     available = torch.tensor([True, False, True, True])
     entropy = categorical_entropy(masked_log_softmax(torch.full((4,), 2.0), available))
     torch.testing.assert_close(entropy, torch.tensor(math.log(3)))
+
+
+@pytest.mark.parametrize(("entropy", "loss", "weight"), [(0.1, 0.02, 0.2), (0.3, 0.0, 0.0), (0.9, 0.0, 0.0)])
+def test_entropy_below_the_floor_costs_more_the_more_lacks(entropy: float, loss: float, weight: float) -> None:
+    h = torch.tensor(entropy, requires_grad=True)
+    found = entropy_shortfall(h, 0.3)
+    (slope,) = torch.autograd.grad(found, h)
+    torch.testing.assert_close(torch.stack([found.detach(), -slope]), torch.tensor([loss, weight]))
 
 
 @pytest.mark.parametrize(

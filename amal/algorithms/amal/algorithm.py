@@ -176,7 +176,7 @@ class AMAL(MAPPO):
         if self.evolved is not None and not self.evolution_metrics:
             raise RuntimeError("AMAL's auxiliary agents were never evolved: the trainer needs callbacks.Evolution()")
         profile = self.trainer.profiler.profile  # type: ignore[attr-defined]
-        metrics = {"train/lr": self.set_learning_rate(progress)}
+        metrics = {"train/lr": self.set_schedules(progress)}
         with profile("world_model"):
             metrics |= self.learn_world_model(batch)
         bonus: Tensor | None = None
