@@ -81,7 +81,7 @@ def of_parts(metrics: Mapping[str, Any]) -> str:
     error = value["model_obs_error_1"] / trivial if trivial else math.nan
     if math.isnan(error):
         error = value["model_health_error_1"]  # of the entity-wise model, a share already
-    imagined = value["imagination_policy_steps"] / (value["policy_steps"] + value["imagination_policy_steps"])
+    imagined = value["imagination_policy_steps"] / value["policy_steps"]
     shares = {
         "model error {:.0%} of trivial": error,
         "imagined {:.0%}": value["replay_imagined_share"] if math.isnan(imagined) else imagined,

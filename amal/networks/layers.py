@@ -264,7 +264,7 @@ class AgentMLP(nn.Module):
         if rows is None:
             parts = [F.pad(part, (0, 0, 0, 0, 0, padding)) for part in parts]
         else:
-            rows = F.pad(rows, (0, padding))
+            rows = torch.cat([rows, rows[:1].expand(padding)])
         after_first, *norms = self.norms
         hidden = after_first(self.first.features_first(parts, rows))
         for layer, norm in zip(cast(Iterable[nn.Linear], self.middle), norms, strict=True):

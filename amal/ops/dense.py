@@ -78,8 +78,9 @@ def product(a: Tensor, b: Tensor) -> Tensor:
         [P, Q].
     """
     assert ONEDNN_PRODUCT is not None
-    if a.shape[1] > SERIAL_ROWS:  # not in parts by oneDNN: it is very slow where rows are not side by side
-        return a @ b.t()
+    if len(a) == 1 or a.shape[1] > SERIAL_ROWS:
+        with one_thread():  # on several, oneDNN shares out long sums and those of a single output, MKL some long ones
+            return a @ b.t()
     return cast(Tensor, ONEDNN_PRODUCT(a, b, None, "none", [], ""))
 
 

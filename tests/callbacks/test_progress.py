@@ -69,7 +69,7 @@ def test_amal_has_a_second_line_on_its_world_model_replay_and_bonus(
 
 
 def test_the_second_design_tells_how_much_of_the_policys_learning_is_imagined() -> None:
-    metrics = {"model_health_error_1": 0.18, "policy_steps": 16.0, "imagination_policy_steps": 48.0}
+    metrics = {"model_health_error_1": 0.18, "policy_steps": 64.0, "imagination_policy_steps": 48.0}
     assert of_parts({f"train/{name}": value for name, value in metrics.items()}) == (
         "model error 18% of trivial · imagined 75%"
     )

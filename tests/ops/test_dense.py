@@ -59,9 +59,13 @@ def outputs_and_gradients(network: AgentMLP, parts: list[Tensor], rows: Tensor |
     return [outputs.detach(), *torch.autograd.grad(outputs, list(network.parameters()), direction)]
 
 
-def test_a_sum_over_many_rows_does_not_depend_on_the_threads() -> None:
-    """oneDNN itself would share it out."""
-    a, b = torch.randn(16, 5 * SERIAL_ROWS + 3), torch.randn(8, 5 * SERIAL_ROWS + 3)
+@pytest.mark.parametrize("outputs", [1, 16])
+@pytest.mark.parametrize("rows", [SERIAL_ROWS // 2, 5 * SERIAL_ROWS + 3])
+@pytest.mark.parametrize("rows_first", [True, False])
+def test_a_sum_over_many_rows_does_not_depend_on_the_threads(outputs: int, rows: int, rows_first: bool) -> None:
+    """oneDNN itself would share out some of them."""
+    a, b = torch.randn(outputs, rows), torch.randn(64, rows)
+    b = b.t().contiguous().t() if rows_first else b
     threads, found = torch.get_num_threads(), []
     try:
         for number in (1, 2, 3, 8):

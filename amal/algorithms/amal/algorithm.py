@@ -200,7 +200,9 @@ class AMAL(MAPPO):
         if self.imagination is not None:
             with profile("imagination"):
                 inside = (self.imagined_battles, self.replay_buffer, self.population, self.imagination_generator)
-                metrics |= self.imagination.learn(self, *inside, progress)
+                told = self.imagination.learn(self, *inside, progress)
+            metrics |= told
+            metrics["train/policy_steps"] += told.get("train/imagination_policy_steps", 0.0)
         return metrics | {"train/explained_variance": critic_fit} | self.evolution_metrics
 
     def learn_world_model(self, batch: EpisodeBatch) -> dict[str, Tensor]:

@@ -90,7 +90,7 @@ class Imagination:
             progress: share of the training budget that is used.
 
         Returns:
-            Averages over the rounds, as "train/imagination_…".
+            Averages over the rounds, as "train/imagination_…", and the number of all their gradient steps.
         """
         if not self.is_due(replay_buffer):
             return {}
@@ -112,9 +112,12 @@ class Imagination:
             if self.auxiliaries is not None:
                 told["train/auxiliary_advantage"] = self.auxiliaries.gain(learner, episodes)
             rounds.append(metrics | told)
-        return {
+        told = {
             name.replace("train/", "train/imagination_"): torch.stack([r[name] for r in rounds]).mean()
             for name in rounds[0]
+        }
+        return told | {
+            "train/imagination_policy_steps": sum((r["train/policy_steps"] for r in rounds), torch.zeros(()))
         }
 
     @torch.no_grad()

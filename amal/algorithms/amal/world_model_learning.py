@@ -97,7 +97,7 @@ class WorldModelLearning:
             optimizer.zero_grad()
             taught = [(member, draw(self.batch_size, member.past + 1).to(device)) for member in members]
             some, others = (partial(_gradients, pairs) for pairs in (taught[:half], taught[half:]))
-            for parts in side_by_side(some, others):  # members share no parameters
+            for parts in side_by_side(some, others) if len(members) > 1 else [some()]:  # they share no parameters
                 losses += parts
             average_gradients(world_model)
             nn.utils.clip_grad_norm_(world_model.parameters(), max_grad_norm)

@@ -207,6 +207,14 @@ def test_it_moves_policy_and_critic_but_neither_the_world_model_nor_running_stat
         assert torch.equal(buffer, dict(without.value_normalizer.named_buffers())[name])
 
 
+def test_the_policys_gradient_steps_are_those_on_real_and_on_imagined_episodes() -> None:
+    module = built({"warm_up": 0})
+    metrics = train(module, batch_of, n_batches=1).callback_metrics
+    rounds, epochs, minibatches = (OPTIONS[name][0] for name in ("rounds", "n_epochs", "n_minibatch"))
+    assert metrics["train/imagination_policy_steps"] == rounds * epochs * minibatches
+    assert metrics["train/policy_steps"] == module.n_epochs * module.n_minibatch + rounds * epochs * minibatches
+
+
 def test_world_models_learn_the_same_whatever_is_imagined() -> None:
     """Isolation, over several updates on the same real episodes."""
     one, other = built({"rounds": 1, "horizon": 1}), built({"rounds": 3, "starts": 9, "warm_up": 0})
