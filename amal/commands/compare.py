@@ -94,7 +94,11 @@ def _parser() -> argparse.ArgumentParser:
         "(default %(default)s)",
     )
     parser.add_argument(
-        "--budgets", nargs="+", default=[], metavar="SCENARIO=N", help="of the runs on some scenarios, instead"
+        "--budgets",
+        nargs="+",
+        default=[],
+        metavar="SCENARIO=N",
+        help="env steps of the runs on these scenarios, instead of --env_steps",
     )
     parser.add_argument("--names", nargs="+", default=[], metavar="NAME=TEXT", help="what reports call an algorithm")
     parser.add_argument(

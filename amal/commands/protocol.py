@@ -39,6 +39,8 @@ def with_protocol(args: Sequence[str]) -> list[str]:
         if name in MAPPINGS and isinstance(value, dict):
             value = [f"{algorithm}={text}" for algorithm, text in value.items()]
         values = value if isinstance(value, list) else [value]
+        if name == "seeds" and isinstance(value, list) and len(value) == 1:  # as an option it is a number of seeds
+            raise StudyError(f"{options.protocol}: seeds: {value} must be two or more, or how many (1 is seed 0)")
         if not all(isinstance(each, str | int | float) for each in values):
             raise StudyError(f"{options.protocol}: {name} must be a word, a number or a list of them, got {value!r}")
         option = next((each for each in values if str(each).startswith("-")), None)

@@ -143,6 +143,7 @@ def test_a_protocol_sets_what_the_options_would(tmp_path: Path) -> None:
         ("tuned_on", ["-h"], "tuned_on: a value must not begin with a dash"),
         ("names", {"--allow_code": "/x/evil.py"}, "names: a value must not begin with a dash"),
         ("seeds", -1, "seeds: a value must not begin with a dash"),
+        ("seeds", [1000], "seeds: [1000] must be two or more, or how many (1 is seed 0)"),
         ("baseline", "--launcher=ray", "baseline: a value must not begin with a dash"),
         ("allow_code", "/x/evil.py", "unknown setting 'allow_code'"),
         ("launcher", "ray", "unknown setting 'launcher'"),
@@ -171,6 +172,7 @@ def test_the_shipped_protocols_describe_a_grid() -> None:
         assert (grid.baseline or "mappo") in grid.algorithms and set(grid.tuned_on) != set(grid.scenarios)
         assert grid.names.keys() == grid.colours.keys() == grid.algorithms.keys()
         assert len(set(grid.colours.values())) == len(grid.algorithms)
+        assert len(grid.cells(Path("runs/x"))) <= 200
 
 
 def test_an_algorithm_has_one_colour_in_all_shipped_protocols() -> None:

@@ -195,4 +195,4 @@ def test_runs_that_a_callback_stopped_count_if_the_user_says_so(
     cli("report", tmp_path, "--out", tmp_path / "b", "--resamples", 50, "--count_stopped")
     assert "one seed allows no test" in capsys.readouterr().out
     assert len(pd.read_csv(tmp_path / "b" / "runs.csv")["final_win_rate"].dropna()) == 2
-    assert Cell(tmp_path, "mappo", "3m", 0).is_finished()
+    assert Cell(tmp_path, "mappo", "3m", 0, 100).is_finished()

@@ -24,14 +24,7 @@ from amal.study.records import GREEDY, STUDY, STUDY_MAY_HAVE, check_record
 
 START_MARK = "=== "  # begins the line of a log that says when and how a session of its cell was started
 BASELINE = "mappo"  # where a study names none
-SETTINGS = (
-    "env_steps",
-    "overrides",
-    "baseline",
-    "tuned_on",
-    "acting",
-    "budgets",
-)  # of a study, the same for all its runs
+SETTINGS = ("env_steps", "overrides", "baseline", "tuned_on", "acting")  # of a study, the same for all its runs
 _TAIL_BYTES = 16384
 _ERROR_LINE = re.compile(r"(error:|fatal\b|[\w.]+(Error|Exception)\b)", re.IGNORECASE)
 
@@ -55,7 +48,7 @@ class Cell:
     algorithm: str
     scenario: str
     seed: int
-    env_steps: int = 0
+    env_steps: int
     fit_arguments: tuple[str, ...] = ()
     allowed_code: tuple[str, ...] = ()
 
@@ -209,7 +202,8 @@ class Grid:
             empty: dict[str, Any] = {"algorithms": {}, "scenarios": [], "scenario_files": {}, "seeds": []}
             old = {"created": _now(), **new, **empty, "history": []}
         if not any(study.glob("*/*/seed_*/*")):
-            old |= {key: new[key] for key in SETTINGS}  # no run has begun with the old ones, which may have had a typo
+            # no run has begun with the old ones, which may have had a typo
+            old |= {key: new[key] for key in (*SETTINGS, "budgets")}
         _check_same(study, old, new)
         added = {axis: [x for x in new[axis] if x not in old[axis]] for axis in ("algorithms", "scenarios", "seeds")}
         code = code_version()
@@ -227,6 +221,7 @@ class Grid:
                 raise StudyError(f"--{look}: {unknown!r} is not among --algorithms{hint}")
             if not (kind := STUDY_MAY_HAVE[look]).accepts(old[look]):
                 raise StudyError(f"--{look}: must be {kind.words}, got {old[look]}")
+        old["budgets"] = {**old.get("budgets", {}), **new["budgets"]}
         old["scenario_files"] = {**new["scenario_files"], **old.get("scenario_files", {})}
         old["scenarios"] += added.get("scenarios", [])
         old["seeds"] = sorted({*old["seeds"], *new["seeds"]})
@@ -273,13 +268,15 @@ def _check_same(study: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> 
         if (was or None) != (now or None):
             was, now = was or "none", now or "none"
             raise StudyError(f"{study} was begun with --{key} {was}, not {now}; choose another --out")
+    for name in set(old["scenarios"]) & set(new["scenarios"]):
+        was, now = (record.get("budgets", {}).get(name, record["env_steps"]) for record in (old, new))
+        if was != now:
+            raise StudyError(f"{study} was begun with {was} env steps on {name}, not {now}; choose another --out")
     _check_same_files(study, old["algorithms"], new["algorithms"])
     _check_same_files(study, old.get("scenario_files", {}), new["scenario_files"])
 
 
 def _in_words(setting: Any) -> Any:
-    if isinstance(setting, dict):
-        setting = [f"{name}={value}" for name, value in setting.items()]
     return " ".join(setting) if isinstance(setting, list) else setting
 
 

@@ -86,6 +86,21 @@ def test_a_study_grows_but_its_settings_stay(tmp_path: Path) -> None:
         begun.join(study)
 
 
+def test_a_study_grows_by_scenarios_with_budgets_of_their_own(tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("model: {}\n")
+    study, mine = tmp_path / "study", {"mine": [config]}
+    begun = Grid(mine, ["3m", "8m"], [0], 1000, budgets={"3m": 500, "8m": 2000})
+    write_record(study, begun.join(study))
+    fake(begun.cells(study)[0], "interrupted")
+    assert Grid(mine, ["8m"], [1], 1000, budgets={"8m": 2000}).join(study)["budgets"] == begun.budgets
+    more = Grid(mine, ["3m", "2s3z"], [0], 1000, budgets={"2s3z": 3000, "3m": 500})
+    assert more.join(study)["budgets"] == begun.budgets | {"2s3z": 3000}
+    for budgets, words in (({}, "2000 env steps on 8m, not 1000"), ({"8m": 1}, "2000 env steps on 8m, not 1")):
+        with pytest.raises(StudyError, match=words):
+            Grid(mine, ["8m"], [0], 1000, budgets=budgets).join(study)
+
+
 def test_runs_of_unknown_origin_are_refused(tmp_path: Path) -> None:
     fake(GRID.cells(tmp_path)[5], "finished")
     with pytest.raises(StudyError, match="tells how it was made"):
