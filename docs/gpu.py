@@ -1,4 +1,4 @@
-"""Does a GPU help? The same losses on both devices, and env-steps/s of short trainings on either.
+"""Does a GPU help? The same gradients on both devices, and env-steps/s of short trainings on either.
 
 Usage: python docs/gpu.py [--seconds 10] [--accelerators cpu gpu]. Takes some ten minutes on a machine with a GPU;
 without one it does the processor's part. Every training is the shipped ``fit`` in a process of its own, stopped after
@@ -30,7 +30,7 @@ from amal.types import EpisodeBatch
 
 SCENARIOS = ("2s3z", "27m_vs_30m")
 BATTLES = (32, 256, 1024)
-TOLERANCE = {"32-true": 1e-3, "bf16-mixed": 5e-2}  # of a loss, relative
+TOLERANCE = {"32-true": 1e-3, "bf16-mixed": 5e-2}  # of a gradient's norm, relative
 PARTS = {"playing": "train_dataloader_next", "update": "run_training_batch", "transfer": "batch_to_device"}
 
 
@@ -46,7 +46,7 @@ class Training(NamedTuple):
 
 
 def trainings(accelerators: list[str]) -> list[Training]:
-    """All that are timed: MAPPO over numbers of battles and precisions, the others as they are shipped."""
+    """All that are timed: MAPPO over numbers of battles and precisions, the others with the fewest battles."""
     found = []
     for scenario, battles, accelerator in product(SCENARIOS, BATTLES, accelerators):
         precisions = ("32-true", "bf16-mixed") if accelerator == "gpu" else ("32-true",)
@@ -92,7 +92,7 @@ def share(profile: str, action: str) -> str:
     return f"{float(found[1]):.0f} %" if found else ""
 
 
-def losses(module: MAPPO, batch: EpisodeBatch, device: str, precision: str) -> dict[str, float]:
+def losses_and_gradients(module: MAPPO, batch: EpisodeBatch, device: str, precision: str) -> dict[str, float]:
     """Of the policy and the critic on a whole batch at once, and the sizes of their gradients."""
     module, batch = copy.deepcopy(module).to(device), batch.to(device)
     found = {}
@@ -117,9 +117,9 @@ def compare_losses(devices: list[str]) -> pd.DataFrame:
     module = MAPPO(*(getattr(battle.spec, name) for name in ("n_agents", "n_actions", "obs_dim", "state_dim")))
     batch = EpisodeRecorder(battle, 32).play(module, 32, Generator().manual_seed(0))
     rows: list[dict[str, object]] = []
-    reference = losses(module, batch, "cpu", "32-true")
+    reference = losses_and_gradients(module, batch, "cpu", "32-true")
     for device, precision in product(devices, TOLERANCE):
-        found = losses(module, batch, device, precision)
+        found = losses_and_gradients(module, batch, device, precision)
         apart = max(abs(found[name] / reference[name] - 1) for name in found if "gradient" in name)
         verdict = "equal" if apart < TOLERANCE[precision] else f"APART by {apart:.1%}"
         rows.append({"device": device, "precision": precision, **found, "": verdict})

@@ -30,13 +30,21 @@ def learning_curves(comparison: Comparison, scenario: str, bootstrap: Bootstrap)
     return lines
 
 
-def aggregate_curves(comparison: Comparison, bootstrap: Bootstrap) -> dict[str, Line]:
-    """By algorithm, the interquartile mean of the win rate over counted scenarios and seeds, against env steps."""
+def aggregate_curves(comparison: Comparison, bootstrap: Bootstrap) -> tuple[dict[str, Line], str]:
+    """By algorithm, the interquartile mean of the win rate over counted scenarios and seeds, against env steps, or
+    against the share of a scenario's budget where budgets differ; and the name of that axis."""
     cells = {algorithm: comparison.counted_runs(algorithm) for algorithm in comparison.algorithms}
-    grid = common_grid([run for scenarios in cells.values() for runs in scenarios.values() for run in runs])
+    every = {name: [run for scenarios in cells.values() for run in scenarios[name]] for name in comparison.counted}
+    budgets = (comparison.record or {}).get("budgets") or {}
+    if any(name in budgets for name in comparison.counted):
+        grids = {name: common_grid(runs) for name, runs in every.items()}
+        grid, axis = np.linspace(0.0, 1.0, len(next(iter(grids.values())))), "share of the scenario's budget"
+    else:
+        grid, axis = common_grid([run for runs in every.values() for run in runs]), "environment steps"
+        grids = dict.fromkeys(every, grid)
     lines = {}
     for algorithm, scenarios in cells.items():
-        values = np.stack([curve(runs, "win_rate", grid) for runs in scenarios.values()], axis=1)
+        values = np.stack([curve(runs, "win_rate", grids[name]) for name, runs in scenarios.items()], axis=1)
         intervals = [
             statistics.stratified_bootstrap_interval(
                 at_point,
@@ -49,7 +57,7 @@ def aggregate_curves(comparison: Comparison, bootstrap: Bootstrap) -> dict[str, 
         ]
         middle = statistics.interquartile_mean(np.moveaxis(values, -1, 0))
         lines[algorithm] = Line(grid, middle, *np.array(intervals).T)
-    return lines
+    return lines, axis
 
 
 def profiles(comparison: Comparison, bootstrap: Bootstrap) -> dict[str, Line]:

@@ -111,14 +111,8 @@ def draw_figures(
     style = {name: by_folder[folder] for name, folder in folders.items()}
     steps, sections = "environment steps", {}
     if comparison.counted:
-        plot_lines(
-            curves.aggregate_curves(comparison, bootstrap),
-            style,
-            out / "aggregate",
-            _over(comparison),
-            steps,
-            "win rate, IQM",
-        )
+        lines, axis = curves.aggregate_curves(comparison, bootstrap)
+        plot_lines(lines, style, out / "aggregate", _over(comparison), axis, "win rate, IQM")
         profiles = curves.profiles(comparison, bootstrap)
         labels = "Performance profile", "final win rate τ", "runs above τ"
         plot_lines(profiles, style, out / "profile", *labels, named_at_ends=False)
