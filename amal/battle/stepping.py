@@ -87,9 +87,10 @@ def step_chunk(units, battles, scene, lineup, chunk, chunks, actions, shuffle, a
 
 @kernel(parallel=True)
 def step_all(units, battles, scene, lineup, actions, shuffle, auto_reset, views, scratch):  # type: ignore[no-untyped-def]
-    """Steps all battles on all threads."""
-    for chunk in numba.prange(CHUNKS):
-        step_chunk(units, battles, scene, lineup, chunk, CHUNKS, actions, shuffle, auto_reset, views, scratch)
+    """Steps all battles on all threads. The types are those of a call from Python, or everything is compiled again."""
+    chunks = len(scratch.places)
+    for chunk in numba.prange(chunks):
+        step_chunk(units, battles, scene, lineup, np.int64(chunk), chunks, actions, shuffle, auto_reset, views, scratch)
 
 
 @kernel
