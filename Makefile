@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ORIGINALS ?= originals
 
-.PHONY: train test slow mutants originals docs docs-serve format clean
+.PHONY: train test checks kernels slow mutants originals docs docs-serve format clean
 
 train: $(VENV)/installed
 	$(BIN)/amal fit --config quickstart
@@ -16,12 +16,20 @@ train: $(VENV)/installed
 	echo "learning curve: $${run}win_rate.png   battle: $${run}battle.gif" && \
 	echo "before the next command: source .venv/bin/activate"
 
-test: docs
+test: $(VENV)/installed
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync checks kernels
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow and not originals" -n auto --maxprocesses 8 --dist worksteal
+
+checks: docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow and not originals" -n auto --maxprocesses 8 --dist loadfile
+
+# Compiled once, beside the checks, and not by several tests at the same time.
+kernels: $(VENV)/installed
+	rm -rf build/kernels
+	$(BIN)/amal fit --config mappo --data.scenario 3m --data.env_steps 1 --out build/kernels
 
 slow: $(VENV)/installed
 	$(BIN)/pytest -m slow
@@ -44,7 +52,8 @@ format: $(VENV)/installed
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --requirement requirements.lock
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # some are for other versions of Python
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
