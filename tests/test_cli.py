@@ -59,6 +59,7 @@ def test_mappo_learns_to_win_3m(cli: Cli, tmp_path: Path) -> None:
     assert (tmp_path / "run" / "battle.gif").read_bytes()[:4] == b"GIF8"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "env_steps"), [("vdn", "30000"), ("qmix", "30000"), ("happo", "25000")])
 def test_the_other_baselines_learn_to_win_3m(cli: Cli, tmp_path: Path, name: str, env_steps: str) -> None:
     cli("fit", "--config", f"configs/{name}.yaml", "--data.env_steps", env_steps, "--out", tmp_path / "run")

@@ -8,7 +8,7 @@ import torch
 from lightning import Trainer
 from torch.utils.data import DataLoader, IterableDataset
 
-from amal.algorithms.mappo import MAPPO
+from amal.algorithms.base import Algorithm
 from amal.networks.critics import MAPPOCritic
 from amal.networks.policies import MLPPolicy
 from amal.types import EpisodeBatch
@@ -34,7 +34,7 @@ class Batches(IterableDataset[EpisodeBatch]):
 
 
 def train(
-    module: MAPPO, make: Callable[[int], EpisodeBatch], n_batches: int, trainer: dict[str, Any] | None = None
+    module: Algorithm, make: Callable[[int], EpisodeBatch], n_batches: int, trainer: dict[str, Any] | None = None
 ) -> Trainer:
     training = Trainer(
         max_epochs=1,
@@ -77,7 +77,7 @@ def random_batch(seed: int, lengths: tuple[int, ...] = (4, 1, 6, 3, 6)) -> Episo
     )
 
 
-def parameters(module: MAPPO) -> dict[str, torch.Tensor]:
+def parameters(module: Algorithm) -> dict[str, torch.Tensor]:
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
 
@@ -87,7 +87,7 @@ def assert_identical(first: dict[str, torch.Tensor], second: dict[str, torch.Ten
 
 
 def matching_game(
-    module: MAPPO, generator: torch.Generator, n_updates: int, scores: list[float], index: int
+    module: Algorithm, generator: torch.Generator, n_updates: int, scores: list[float], index: int
 ) -> EpisodeBatch:
     """32 one-step battles: all agents see the same sign, and the team scores the share of them that answer with its
     action, so each has to find its own part in a reward that the others' choices blur."""
@@ -97,7 +97,7 @@ def matching_game(
     state = torch.nn.functional.one_hot(sign, STATE_DIM).float()[:, None].expand(-1, 2, -1).contiguous()
     available = torch.ones(n_episodes, 2, N_AGENTS, N_ACTIONS, dtype=torch.bool)
     available[..., 0] = False
-    hidden = module.policy.initial_hidden(n_episodes)
+    hidden = module.initial_hidden(n_episodes)
     with torch.inference_mode():
         actions, log_probs, _ = module.act(obs[:, 0], available[:, 0], hidden, generator, index / n_updates)
     rewards = (actions == sign.unsqueeze(-1)).float().mean(dim=-1, keepdim=True)
@@ -109,7 +109,7 @@ def matching_game(
         state=state,
         available_actions=available,
         actions=actions.clone().unsqueeze(1),
-        log_probs=log_probs.clone().unsqueeze(1),
+        log_probs=torch.zeros(actions.shape).unsqueeze(1) if log_probs is None else log_probs.clone().unsqueeze(1),
         rewards=rewards,
         terminated=ones,
         truncated=~ones,

@@ -111,6 +111,7 @@ def test_the_number_of_threads_changes_nothing(tmp_path: Path) -> None:
             "amal",
             (
                 *("--model.imagination.warm_up", "0", "--model.imagination.starts", "32"),
+                *("--model.imagination.n_epochs", "1"),
                 *("--model.world_model.steps", "2", "--model.imagination.auxiliaries.starts", "1"),
                 *("--model.imagination.auxiliaries.evolution_frequency", "3"),
             ),
@@ -121,7 +122,7 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint_as_if_nothing_had_happen
     cli: Cli, tmp_path: Path, config: str, less: tuple[str, ...]
 ) -> None:
     """It had come an update further than its last checkpoint."""
-    budget = ("--data.env_steps", "3500", "--data.episodes_per_update", "8", "--evaluation.every_n_episodes", "40")
+    budget = ("--data.env_steps", "2000", "--data.episodes_per_update", "8", "--evaluation.every_n_episodes", "40")
     shipped = f"configs/{config}.yaml"
     whole, part = fit(cli, tmp_path / "whole", *budget, *less, config=shipped), tmp_path / "part"
     with power_cut(after=48):

@@ -24,6 +24,7 @@ SETTINGS = (*TWO, *SHORT, "--evaluation.every_n_episodes", "16", "--checkpoint.e
 WATCHED = ("--trainer.callbacks+=tests.runtime.fingerprints.Fingerprints", "--allow_code", "tests.runtime.fingerprints")
 LITTLE_IMAGINATION = (
     *("--model.imagination.warm_up", "0", "--model.imagination.starts", "8", "--model.world_model.steps", "1"),
+    *("--model.imagination.n_epochs", "1"),
     *("--model.imagination.auxiliaries.evolution_frequency", "3", "--model.imagination.auxiliaries.starts", "1"),
 )
 LITTLE_WORK = (

@@ -17,8 +17,8 @@ NORMS = ("norms/feature_norm", "norms/layer_norm", "norms/death_mask")
 THREADS = 3  # divides few sizes, so that a thread's share ends somewhere in a vector register
 # a replay buffer would be compared as a whole, whenever something is drawn from it
 LESS_OF_IMAGINATION = (
-    *("--model.imagination.warm_up", "0", "--model.imagination.starts", "64", "--model.world_model.steps", "2"),
-    *("--model.imagination.auxiliaries.starts", "1"),
+    *("--model.imagination.warm_up", "0", "--model.imagination.starts", "64", "--model.world_model.steps", "1"),
+    *("--model.imagination.auxiliaries.starts", "1", "--model.imagination.n_epochs", "1"),
 )
 LESS_OF_AMAL = (
     "--model.world_model.buffer_size",
@@ -26,7 +26,7 @@ LESS_OF_AMAL = (
     "--model.auxiliaries.auxiliary_buffer_size",
     "100",
     "--model.world_model.steps",
-    "2",
+    "1",
 )
 
 
