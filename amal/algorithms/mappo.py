@@ -236,17 +236,22 @@ class MAPPO(Algorithm):
 
     @torch.no_grad()
     def estimate_advantages(
-        self, batch: EpisodeBatch, bonus: Tensor | None = None, is_real: bool = True
+        self,
+        batch: EpisodeBatch,
+        bonus: Tensor | None = None,
+        is_real: bool = True,
+        importance: Tensor | None = None,
     ) -> tuple[Transitions, Tensor]:
         """The steps of a batch with standardised advantages and value targets, and the critic's explained variance.
 
         Once per update for real episodes, for the running statistics and the target critic move on; any number of times
-        for imagined ones, from which no statistics are taken. ``bonus`` as of ``returns_and_advantages``."""
+        for imagined ones, from which no statistics are taken. ``bonus`` and ``importance`` as of
+        ``returns_and_advantages``."""
         if is_real and self.target_critic is not None:
             self.target_critic.follow(self.critic)
         if is_real and self.reward_normalizer is not None:
             self.reward_normalizer.update(pooled(masked_moments(batch.rewards, batch.mask)))
-        values, advantages, returns = self.returns_and_advantages(batch, bonus)
+        values, advantages, returns = self.returns_and_advantages(batch, bonus, importance)
         happened = batch.mask.unsqueeze(-1).expand_as(returns)  # the dead have values too, see critic_loss
         critic_fit = explained_variance(self.value_normalizer.denormalize(values), returns, happened)
         if is_real:
@@ -256,13 +261,17 @@ class MAPPO(Algorithm):
         return Transitions.of(batch, advantages, values, targets), critic_fit
 
     @torch.no_grad()
-    def returns_and_advantages(self, batch: EpisodeBatch, bonus: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def returns_and_advantages(
+        self, batch: EpisodeBatch, bonus: Tensor | None = None, importance: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The critic's values, normalised, the advantages, and the returns; [B, T, N] each. Changes nothing.
 
         Args:
             batch: what was lived through.
             bonus: [B, T], paid to the policy beside the rewards. Advantages hold what follows of it, as they hold the
                 rewards, but over no baseline; values and returns are of the rewards alone.
+            importance: [B, T], weights of steps in which others acted, see ``generalized_advantages``; not of n-step
+                returns.
         """
         values = evaluate_critic(self.critic, batch)
         estimates = slow = self.value_normalizer.denormalize(values)
@@ -274,7 +283,7 @@ class MAPPO(Algorithm):
         steps = (rewards, slow, batch.terminated, batch.mask, self.gamma)
         if self.n_step_returns is None:
             # the returns come from the slow values, the baseline from the critic; without a slow one nothing is added
-            advantages = generalized_advantages(*steps, self.gae_lambda) + (slow - estimates)[:, :-1]
+            advantages = generalized_advantages(*steps, self.gae_lambda, importance) + (slow - estimates)[:, :-1]
         else:
             advantages = n_step_returns(*steps, self.n_step_returns) - estimates[:, :-1]
         returns = advantages + estimates[:, :-1]

@@ -10,12 +10,22 @@ from amal.ops.losses import masked_variance
 
 
 def generalized_advantages(
-    rewards: Tensor, values: Tensor, terminated: Tensor, mask: Tensor, gamma: float, gae_lambda: float
+    rewards: Tensor,
+    values: Tensor,
+    terminated: Tensor,
+    mask: Tensor,
+    gamma: float,
+    gae_lambda: float,
+    importance: Tensor | None = None,
 ) -> Tensor:
     """Generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438, eq. 16, as a backward recursion).
 
     δ_t = r_t + γ (1 − terminated_t) V_{t+1} − V_t
-    Â_t = δ_t + γ λ (1 − terminated_t) Â_{t+1}
+    Â_t = w_t [δ_t + γ λ (1 − terminated_t) Â_{t+1}]
+
+    w_t = 1 where the team acted itself. Where others acted, w_t = min(1, π(a_t) / μ(a_t)) makes V_t + Â_t the targets
+    of V-trace (Espeholt et al. 2018, arXiv:1802.01561, eq. 1 and remark 2, with ρ̄ = c̄ = 1), and Â_t the advantage
+    times the weight that its policy gradient has.
 
     Termination does not bootstrap. Truncation does: the slot after an episode's last step holds the value of what was
     seen at its end. Padding has Â = 0 and is never read, whatever it holds, NaN included.
@@ -27,6 +37,7 @@ def generalized_advantages(
         mask: [B, T] bool, the step happened; True up to an episode's last step.
         gamma: discount factor γ.
         gae_lambda: λ, 0 for one-step temporal differences, 1 for Monte-Carlo returns.
+        importance: [B, T], w; by default 1.
 
     Returns:
         [B, T, N] advantages; the returns to regress on are ``advantages + values[:, :-1]``.
@@ -42,6 +53,9 @@ def generalized_advantages(
     bootstrap = torch.where(continues, values[:, 1:], 0.0)
     deltas = torch.where(happened, rewards.unsqueeze(-1) + gamma * bootstrap - values[:, :-1], 0.0)
     decay = gamma * gae_lambda * continues.to(values.dtype)
+    if importance is not None:
+        weights = torch.where(happened, importance.unsqueeze(-1), 0.0)
+        deltas, decay = weights * deltas, weights * decay
 
     advantages = torch.empty_like(deltas)
     following = torch.zeros_like(deltas[:, 0])

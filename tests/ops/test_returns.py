@@ -26,6 +26,36 @@ def test_truncation_bootstraps_from_the_slot_after_the_last_step() -> None:
     torch.testing.assert_close(advantages[0, :, 0], torch.tensor([1.8815, 1.07, 6.6]))
 
 
+def test_weights_of_steps_in_which_others_acted() -> None:
+    # δ as above: 1.4, −1.9, 3
+    importance = torch.tensor([[1.0, 0.25, 0.5]])
+    advantages = generalized_advantages(REWARDS, VALUES, LAST, STEPS, GAMMA, LAMBDA, importance)
+    last, middle = 0.5 * 3.0, 0.25 * (-1.9 + 0.45 * 1.5)
+    torch.testing.assert_close(advantages[0, :, 0], torch.tensor([1.4 + 0.45 * middle, middle, last]))
+    ones = generalized_advantages(REWARDS, VALUES, LAST, STEPS, GAMMA, LAMBDA, torch.ones(1, 3))
+    assert torch.equal(ones, generalized_advantages(REWARDS, VALUES, LAST, STEPS, GAMMA, LAMBDA))
+
+
+@given(seed=st.integers(0, 2**16), gamma=st.floats(0.1, 1.0), gae_lambda=st.floats(0.0, 1.0))
+def test_weighted_advantages_are_the_sums_of_v_trace(seed: int, gamma: float, gae_lambda: float) -> None:
+    """v_s − V_s = Σ_t γ^(t−s) (Π_{s ≤ i < t} λ w_i) w_t δ_t, the definition, not the recursion."""
+    g = torch.Generator().manual_seed(seed)
+    n = 5
+    rewards, values = torch.randn(1, n, generator=g), torch.randn(1, n + 1, 2, generator=g)
+    weights = torch.rand(1, n, generator=g)
+    terminated = torch.arange(n) == n - 1
+    found = generalized_advantages(
+        rewards, values, terminated[None], torch.ones(1, n, dtype=torch.bool), gamma, gae_lambda, weights
+    )
+    after = torch.where(terminated[:, None], 0.0, values[0, 1:])
+    deltas = rewards[0, :, None] + gamma * after - values[0, :-1]
+    for s in range(n):
+        terms = [
+            gamma ** (t - s) * (gae_lambda * weights[0, s:t]).prod() * weights[0, t] * deltas[t] for t in range(s, n)
+        ]
+        torch.testing.assert_close(found[0, s], torch.stack(terms).sum(dim=0), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("terminated", [LAST, NEVER], ids=["terminated", "truncated"])
 @pytest.mark.parametrize("rubbish", [1e3, float("nan"), float("inf")])
 def test_padding_leaks_nothing(terminated: torch.Tensor, rubbish: float) -> None:

@@ -128,6 +128,12 @@ class AMAL(MAPPO):
             raise ValueError("imagination must be null without a world_model")
         if self.imagination is not None and self.imagination.auxiliaries is not None and self.auxiliaries is not None:
             raise ValueError("auxiliaries must be null with imagination.auxiliaries")
+        if (
+            self.n_step_returns is not None
+            and self.imagination is not None
+            and self.imagination.auxiliaries is not None
+        ):
+            raise ValueError("n_step_returns must be null with imagination.auxiliaries, whose steps have weights")
         if self.imagination is not None and self.imagination.perfect and self.scenario is None:
             raise ValueError("imagination.perfect must be false: only the embedded simulator can be imagined in")
         if self.auxiliaries is not None and self.replay is None:

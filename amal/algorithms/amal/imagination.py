@@ -97,11 +97,12 @@ class Imagination:
         rounds: list[dict[str, Tensor]] = []
         for _ in range(self.rounds):
             moments = self.moments(self.starts, battles, replay_buffer).to(learner.device)
-            actor: Actor = learner
+            deviating = None
             if self.auxiliaries is not None:
-                actor = DeviatingTeam(learner, self.auxiliaries.offsets(population, self.starts))
-            episodes = imagine(battles, actor, moments, self.horizon, generator, progress)
-            transitions, critic_fit = learner.estimate_advantages(episodes, is_real=False)
+                deviating = DeviatingTeam(learner, self.auxiliaries.offsets(population, self.starts))
+            episodes = imagine(battles, deviating or learner, moments, self.horizon, generator, progress)
+            importance = None if deviating is None else deviating.importance()
+            transitions, critic_fit = learner.estimate_advantages(episodes, is_real=False, importance=importance)
             minibatches = learner.minibatches(episodes, transitions, self.n_epochs, self.n_minibatch)
             metrics = learner.take_steps(transitions, minibatches)
             told = {

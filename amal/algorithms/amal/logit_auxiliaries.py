@@ -22,7 +22,7 @@ from amal.types import ActionScores, EpisodeBatch
 @dataclass(frozen=True)
 class LogitAuxiliaries(EvolvedAgents):
     """Auxiliary policies ψ_i of the second design: π_φ with δ_i [N, A] added to its logits, one number per agent and
-    action. They act in a share of the team's imagined battles, and the policy learns from those like from its own.
+    action. They act in a share of the team's imagined battles, and policy and critic learn from those by V-trace.
 
     Args:
         share: of the imagined battles, in which auxiliary agents act.
@@ -103,15 +103,17 @@ def first_advantages(learner: MAPPO, episodes: EpisodeBatch) -> Tensor:
 
 
 class DeviatingTeam:
-    """An actor: the team's policy with δ added to its logits, battle by battle.
+    """An actor: the team's policy with δ added to its logits, battle by battle. What it tells of its actions is how
+    likely they are to the team.
 
     Args:
-        learner: the team.
-        offsets: δ [M, N, A] of each battle.
+        learner: the team, π.
+        offsets: δ [M, N, A] of each battle, which make of it μ.
     """
 
     def __init__(self, learner: MAPPO, offsets: Tensor) -> None:
         self.learner, self.offsets = learner, offsets
+        self.weights: list[Tensor] = []
 
     @property
     def device(self) -> torch.device:
@@ -123,13 +125,23 @@ class DeviatingTeam:
     def act(
         self, obs: Tensor, available_actions: Tensor, hidden: Tensor, generator: Generator | None, progress: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        log_probs, hidden = self._log_probs(obs, available_actions, hidden)
-        return *choose(log_probs, generator), hidden
+        ours, theirs, hidden = self._log_probs(obs, available_actions, hidden)
+        actions, chosen = choose(theirs, generator)
+        to_team = ours.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+        self.weights.append((to_team - chosen).sum(dim=-1).clamp_max(0.0).exp())
+        return actions, to_team, hidden
+
+    def importance(self) -> Tensor:
+        """[M, T], min(1, π / μ) of the joint actions so far."""
+        return torch.stack(self.weights, dim=1)
 
     def action_scores(self, obs: Tensor, available_actions: Tensor, hidden: Tensor) -> ActionScores:
         """The probabilities [M, N, A]; arguments as of ``act``."""
-        return ActionScores("probability", self._log_probs(obs, available_actions, hidden)[0].exp())
+        return ActionScores("probability", self._log_probs(obs, available_actions, hidden)[1].exp())
 
-    def _log_probs(self, obs: Tensor, available_actions: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def _log_probs(self, obs: Tensor, available_actions: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """log π and log μ [M, N, A], and the hidden state."""
         logits, hidden = self.learner.policy(obs.unsqueeze(1), hidden)
-        return masked_log_softmax(logits.squeeze(1) + self.offsets, available_actions), hidden
+        logits = logits.squeeze(1)
+        ours, theirs = (masked_log_softmax(x, available_actions) for x in (logits, logits + self.offsets))
+        return ours, theirs, hidden

@@ -36,22 +36,31 @@ def test_the_team_acts_in_most_battles_and_each_auxiliary_agent_in_its_turn() ->
     assert offsets[:, 0, 0].tolist() == [0, 0, 0, 0, 0, 1, 2, 3, 1, 2]
 
 
-def test_a_deviating_team_prefers_what_is_added_and_says_how_likely_that_was() -> None:
+def test_a_deviating_team_prefers_what_is_added_and_says_how_likely_that_was_to_the_team() -> None:
     learner = built({})
     obs, available = probe()
     offsets = torch.zeros(5, N_AGENTS, N_ACTIONS)
     hidden = learner.initial_hidden(5)
-    theirs = DeviatingTeam(learner, offsets).act(obs, available, hidden, Generator().manual_seed(0), 0.0)
+    same = DeviatingTeam(learner, offsets)
+    theirs = same.act(obs, available, hidden, Generator().manual_seed(0), 0.0)
     ours = learner.act(obs, available, hidden, Generator().manual_seed(0), 0.0)
     assert torch.equal(theirs[0], ours[0]) and torch.equal(theirs[1], ours[1]), "without a difference it is the team"
+    assert (same.importance() == 1.0).all()
 
     offsets[..., 2] = 50.0
-    actions, log_probs, _ = DeviatingTeam(learner, offsets).act(obs, available, hidden, Generator().manual_seed(0), 0.0)
+    deviating = DeviatingTeam(learner, offsets)
+    for _ in range(2):
+        actions, log_probs, _ = deviating.act(obs, available, hidden, Generator().manual_seed(0), 0.0)
     free = available[..., 2]
     assert free.any() and (actions[free] == 2).all()
-    torch.testing.assert_close(log_probs[free], torch.zeros(int(free.sum())))
-    scores = DeviatingTeam(learner, offsets).action_scores(obs, available, hidden).scores
-    torch.testing.assert_close(scores.gather(-1, actions.unsqueeze(-1)).squeeze(-1).log(), log_probs)
+    chances = learner.action_scores(obs, available, hidden).scores.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+    torch.testing.assert_close(log_probs.exp(), chances)
+    expected = torch.where(free, chances, 1.0).prod(dim=-1)  # the others act as the team, or have no choice
+    taken = ~free & (available.sum(dim=-1) > 1)
+    torch.testing.assert_close(
+        deviating.importance()[~taken.any(dim=-1)], expected[~taken.any(dim=-1), None].expand(-1, 2)
+    )
+    assert torch.equal(deviating.action_scores(obs, available, hidden).scores[free].argmax(dim=-1), actions[free])
 
 
 def test_those_are_selected_that_earn_more() -> None:
