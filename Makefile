@@ -1,5 +1,5 @@
-# make train: from a fresh machine to a trained team. make test: everything that has to hold. make mutants: whether the
-# tests of the pure functions would notice. make docs: the documentation as a site, in build/docs; make docs-serve shows
+# make train: from a fresh machine to a trained team. make test: everything that has to hold; checks and kernels are its
+# parts. make mutants: whether the tests of the pure functions would notice. make docs: the documentation as a site, in build/docs; make docs-serve shows
 # it. make originals: SMAClite, SMAC and SMACv2 themselves, from the checkouts in the folder ORIGINALS
 # (docs/environments.md).
 PYTHON ?= python3
@@ -29,7 +29,7 @@ checks: docs
 # Compiled once, beside the checks, and not by several tests at the same time.
 kernels: $(VENV)/installed
 	rm -rf build/kernels
-	$(BIN)/amal fit --config mappo --data.scenario 3m --data.env_steps 1 --out build/kernels
+	$(BIN)/amal fit --config amal --data.scenario 3m --data.env_steps 1 --model.world_model.steps 1 --out build/kernels
 
 slow: $(VENV)/installed
 	$(BIN)/pytest -m slow

@@ -75,7 +75,7 @@ class MAPPO(Algorithm):
         value_loss: squared or Huber error of the values.
         huber_delta: where Huber's error turns linear, in normalised units.
         entropy_coef: weight of the entropy bonus.
-        entropy_floor: nats of entropy under which it also costs half of the square of what lacks, falling linearly to 0
+        entropy_floor: entropy below so many nats adds ½ (floor − entropy)² to the loss; the floor falls linearly to 0
             at the end of the budget.
         max_grad_norm: gradients are scaled down to this norm, policy and critic each on its own.
         n_epochs: passes over each batch of episodes.
@@ -258,6 +258,8 @@ class MAPPO(Algorithm):
             self.value_normalizer.update(pooled(masked_moments(returns, happened)))
         targets = self.value_normalizer.normalize(returns)
         advantages = standardize(advantages, batch.alive, pooled(masked_moments(advantages, batch.alive)))
+        if importance is not None:
+            advantages = advantages * importance.unsqueeze(-1)
         return Transitions.of(batch, advantages, values, targets), critic_fit
 
     @torch.no_grad()
@@ -270,8 +272,8 @@ class MAPPO(Algorithm):
             batch: what was lived through.
             bonus: [B, T], paid to the policy beside the rewards. Advantages hold what follows of it, as they hold the
                 rewards, but over no baseline; values and returns are of the rewards alone.
-            importance: [B, T], weights of steps in which others acted, see ``generalized_advantages``; not of n-step
-                returns.
+            importance: [B, T], weights of steps in which others acted, see ``generalized_advantages``. The returns
+                have them; the advantages of these steps have yet to be weighted. Not with n-step returns or a bonus.
         """
         values = evaluate_critic(self.critic, batch)
         estimates = slow = self.value_normalizer.denormalize(values)
@@ -283,10 +285,14 @@ class MAPPO(Algorithm):
         steps = (rewards, slow, batch.terminated, batch.mask, self.gamma)
         if self.n_step_returns is None:
             # the returns come from the slow values, the baseline from the critic; without a slow one nothing is added
-            advantages = generalized_advantages(*steps, self.gae_lambda, importance) + (slow - estimates)[:, :-1]
+            ahead = generalized_advantages(*steps, self.gae_lambda, importance)
+            advantages = ahead + (slow - estimates)[:, :-1]
         else:
             advantages = n_step_returns(*steps, self.n_step_returns) - estimates[:, :-1]
         returns = advantages + estimates[:, :-1]
+        if importance is not None:
+            assert self.n_step_returns is None and bonus is None
+            returns = returns - (1.0 - importance.unsqueeze(-1)) * ahead
         if bonus is not None:
             paid = bonus if self.reward_normalizer is None else bonus / self.reward_normalizer.std
             steps = (paid, torch.zeros_like(slow), *steps[2:])

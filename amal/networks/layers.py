@@ -47,7 +47,7 @@ def few_outputs(layer: nn.Linear, inputs: Tensor) -> Tensor:
 
 def linear(layer: nn.Linear, x: Tensor, relu: bool = False) -> Tensor:
     """A layer on its inputs [R, F] → [R, out], and a ReLU on request; by ``amal.ops.dense`` where that can."""
-    if len(x) >= MANY_ROWS and can_multiply(x, layer.weight):
+    if can_multiply(x, layer.weight):  # of any number of rows: MKL's products of few round by number of threads
         return dense(x, layer.weight, layer.bias, relu)
     y = cast(Tensor, layer(x))
     return F.relu(y) if relu else y

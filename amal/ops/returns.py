@@ -21,11 +21,11 @@ def generalized_advantages(
     """Generalised advantage estimation (Schulman et al. 2016, arXiv:1506.02438, eq. 16, as a backward recursion).
 
     δ_t = r_t + γ (1 − terminated_t) V_{t+1} − V_t
-    Â_t = w_t [δ_t + γ λ (1 − terminated_t) Â_{t+1}]
+    Â_t = δ_t + γ λ (1 − terminated_t) w_{t+1} Â_{t+1}
 
-    w_t = 1 where the team acted itself. Where others acted, w_t = min(1, π(a_t) / μ(a_t)) makes V_t + Â_t the targets
-    of V-trace (Espeholt et al. 2018, arXiv:1802.01561, eq. 1 and remark 2, with ρ̄ = c̄ = 1), and Â_t the advantage
-    times the weight that its policy gradient has.
+    w_t = 1 where the team acted itself. Where others acted, w_t = min(1, π(a_t) / μ(a_t)) makes V_t + w_t Â_t the
+    targets of V-trace (Espeholt et al. 2018, arXiv:1802.01561, eq. 1 and remark 2, with ρ̄ = c̄ = 1), and w_t the weight
+    of Â_t in the policy's gradient.
 
     Termination does not bootstrap. Truncation does: the slot after an episode's last step holds the value of what was
     seen at its end. Padding has Â = 0 and is never read, whatever it holds, NaN included.
@@ -40,7 +40,7 @@ def generalized_advantages(
         importance: [B, T], w; by default 1.
 
     Returns:
-        [B, T, N] advantages; the returns to regress on are ``advantages + values[:, :-1]``.
+        [B, T, N] advantages; without weights the returns to regress on are ``advantages + values[:, :-1]``.
     """
     n_episodes, n_steps = rewards.shape
     assert terminated.shape == mask.shape == (n_episodes, n_steps)
@@ -54,8 +54,7 @@ def generalized_advantages(
     deltas = torch.where(happened, rewards.unsqueeze(-1) + gamma * bootstrap - values[:, :-1], 0.0)
     decay = gamma * gae_lambda * continues.to(values.dtype)
     if importance is not None:
-        weights = torch.where(happened, importance.unsqueeze(-1), 0.0)
-        deltas, decay = weights * deltas, weights * decay
+        decay[:, :-1] *= torch.where(happened[:, 1:], importance[:, 1:].unsqueeze(-1), 0.0)
 
     advantages = torch.empty_like(deltas)
     following = torch.zeros_like(deltas[:, 0])

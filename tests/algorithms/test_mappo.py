@@ -426,6 +426,24 @@ def test_arguments_are_checked(argument: str, value: Any, allowed: str) -> None:
     assert str(value) in message
 
 
+@pytest.mark.parametrize("tau", [None, 0.5], ids=["critic", "target critic"])
+def test_a_step_without_weight_teaches_nothing(tau: float | None) -> None:
+    """Neither policy nor critic, whatever the other steps are standardised by."""
+    module, batch = small(target_critic_tau=tau), random_batch(0, (6, 6, 6, 6))
+    weights = torch.ones(batch.mask.shape)
+    weights[2, 3] = weights[2, 5] = 0.0
+    transitions, _ = module.estimate_advantages(batch, is_real=False, importance=weights)
+    advantages, targets, values = (
+        x.view(*batch.mask.shape, -1) for x in (transitions.advantages, transitions.targets, transitions.values)
+    )
+    assert (advantages[weights == 0.0] == 0.0).all() and (advantages[0] != 0.0).any()
+    if tau is None:
+        torch.testing.assert_close(targets[weights == 0.0], values[weights == 0.0])
+    plain, _ = module.estimate_advantages(batch, is_real=False)
+    ones, _ = module.estimate_advantages(batch, is_real=False, importance=torch.ones(batch.mask.shape))
+    assert torch.equal(plain.advantages, ones.advantages) and torch.equal(plain.targets, ones.targets)
+
+
 def test_networks_are_chosen_by_class_path() -> None:
     parser = ArgumentParser()
     parser.add_class_arguments(MAPPO, "model")

@@ -30,8 +30,8 @@ def test_weights_of_steps_in_which_others_acted() -> None:
     # δ as above: 1.4, −1.9, 3
     importance = torch.tensor([[1.0, 0.25, 0.5]])
     advantages = generalized_advantages(REWARDS, VALUES, LAST, STEPS, GAMMA, LAMBDA, importance)
-    last, middle = 0.5 * 3.0, 0.25 * (-1.9 + 0.45 * 1.5)
-    torch.testing.assert_close(advantages[0, :, 0], torch.tensor([1.4 + 0.45 * middle, middle, last]))
+    middle = -1.9 + 0.45 * 0.5 * 3.0
+    torch.testing.assert_close(advantages[0, :, 0], torch.tensor([1.4 + 0.45 * 0.25 * middle, middle, 3.0]))
     ones = generalized_advantages(REWARDS, VALUES, LAST, STEPS, GAMMA, LAMBDA, torch.ones(1, 3))
     assert torch.equal(ones, generalized_advantages(REWARDS, VALUES, LAST, STEPS, GAMMA, LAMBDA))
 
@@ -53,7 +53,7 @@ def test_weighted_advantages_are_the_sums_of_v_trace(seed: int, gamma: float, ga
         terms = [
             gamma ** (t - s) * (gae_lambda * weights[0, s:t]).prod() * weights[0, t] * deltas[t] for t in range(s, n)
         ]
-        torch.testing.assert_close(found[0, s], torch.stack(terms).sum(dim=0), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(weights[0, s] * found[0, s], torch.stack(terms).sum(dim=0), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("terminated", [LAST, NEVER], ids=["terminated", "truncated"])

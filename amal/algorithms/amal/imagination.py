@@ -105,21 +105,20 @@ class Imagination:
             transitions, critic_fit = learner.estimate_advantages(episodes, is_real=False, importance=importance)
             minibatches = learner.minibatches(episodes, transitions, self.n_epochs, self.n_minibatch)
             metrics = learner.take_steps(transitions, minibatches)
-            told = {
+            metrics |= {
                 "train/explained_variance": critic_fit,
                 "train/length": episodes.lengths.float().mean(),
                 "train/reward": episodes.rewards.sum() / episodes.mask.sum(),
             }
             if self.auxiliaries is not None:
-                told["train/auxiliary_advantage"] = self.auxiliaries.gain(learner, episodes)
-            rounds.append(metrics | told)
-        told = {
-            name.replace("train/", "train/imagination_"): torch.stack([r[name] for r in rounds]).mean()
-            for name in rounds[0]
-        }
-        return told | {
-            "train/imagination_policy_steps": sum((r["train/policy_steps"] for r in rounds), torch.zeros(()))
-        }
+                metrics["train/auxiliary_advantage"] = self.auxiliaries.gain(learner, episodes)
+            rounds.append(metrics)
+        told = {}
+        for name in rounds[0]:
+            values = torch.stack([metrics[name] for metrics in rounds])
+            is_count = name == "train/policy_steps"
+            told[name.replace("train/", "train/imagination_")] = values.sum() if is_count else values.mean()
+        return told
 
     @torch.no_grad()
     def evolve(
@@ -159,7 +158,7 @@ class Imagination:
         moments = self.moments(auxiliaries.starts, battles, replay_buffer).to(learner.device)
         repeated = moments[torch.arange(auxiliaries.starts, device=deltas.device).repeat(len(everyone))]
         actor = DeviatingTeam(learner, everyone.repeat_interleave(auxiliaries.starts, dim=0))
-        episodes = imagine(battles, actor, repeated, self.horizon, generator, 0.0)
+        episodes = imagine(battles, actor, repeated, self.horizon, generator, 0.0, copies=len(everyone))
         earned = first_advantages(learner, episodes).view(len(everyone), -1).mean(dim=1)
         advantages = of_first(earned[1:] - earned[0])  # every process selects the same
         return auxiliaries.evolve(search, learner, deltas, advantages, obs, available, generator)
@@ -173,10 +172,11 @@ def imagine(
     horizon: int,
     generator: Generator,
     progress: float,
+    copies: int = 1,
 ) -> EpisodeBatch:
     """What the actor lives through from M real moments: episodes of at most ``horizon`` steps, truncated there or where
-    they are doubted. Who wins is not told."""
-    views = battles.reset(moments, generator)
+    they are doubted. Who wins is not told. ``copies`` as of ``ImaginedBattles.reset``."""
+    views = battles.reset(moments, generator, copies)
     number = len(moments.last)
     device = views.obs.device
     hidden = actor.initial_hidden(number)

@@ -42,8 +42,11 @@ class ImaginedBattles(Protocol):
 
     past: int  # real steps before a moment that ``reset`` needs to see
 
-    def reset(self, moments: RealSequences, generator: Generator) -> Views:
-        """Goes to the moments before the last steps of M real stretches; what is seen there."""
+    def reset(self, moments: RealSequences, generator: Generator, copies: int = 1) -> Views:
+        """Goes to the moments before the last steps of M real stretches; what is seen there.
+
+        The stretches may be so many copies of the same ones, one after the other, which the same world model goes on
+        with."""
 
     def step(self, actions: Tensor, generator: Generator) -> Outcome:
         """Steps with actions [M, N]. Battles that ended before yield anything finite."""
@@ -61,7 +64,7 @@ class SimulatedBattles:
     def __init__(self, scenario: Scenario) -> None:
         self.of_size = cache(partial(_endless, scenario))
 
-    def reset(self, moments: RealSequences, generator: Generator) -> Views:
+    def reset(self, moments: RealSequences, generator: Generator, copies: int = 1) -> Views:
         if moments.snapshots is None:
             raise ValueError("imagination.perfect needs data.snapshots: true")
         number = len(moments.last)
@@ -109,10 +112,11 @@ class EntityBattles:
         self.members = [member for member in world_model.members if isinstance(member, EntityWorldModel)]
         self.past = world_model.past
 
-    def reset(self, moments: RealSequences, generator: Generator) -> Views:
+    def reset(self, moments: RealSequences, generator: Generator, copies: int = 1) -> Views:
         number, n_members = len(moments.last), len(self.members)
         everything = torch.arange(number, device=moments.states.device)
-        self.own = [everything[k::n_members] for k in range(n_members)]  # in turns: neighbours are often alike
+        turns = everything % (number // copies) % n_members  # neighbours are often alike
+        self.own = [everything[turns == k] for k in range(n_members)]
         self.places = torch.cat(self.own).argsort()
         self.followed = self.own if self.doubt is None else [everything] * n_members
         recalled = [member.recall(moments[rows]) for member, rows in zip(self.members, self.followed, strict=True)]
@@ -161,7 +165,7 @@ class FlatBattles:
     def __init__(self, world_model: WorldModelEnsemble) -> None:
         self.world_model = world_model
 
-    def reset(self, moments: RealSequences, generator: Generator) -> Views:
+    def reset(self, moments: RealSequences, generator: Generator, copies: int = 1) -> Views:
         self.views = Views(moments.last.obs, moments.last.state, moments.last.available_actions)
         return self.views
 

@@ -142,6 +142,6 @@ class DeviatingTeam:
     def _log_probs(self, obs: Tensor, available_actions: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """log π and log μ [M, N, A], and the hidden state."""
         logits, hidden = self.learner.policy(obs.unsqueeze(1), hidden)
-        logits = logits.squeeze(1)
+        logits = logits.squeeze(1).float()  # as the offsets are, also under autocast
         ours, theirs = (masked_log_softmax(x, available_actions) for x in (logits, logits + self.offsets))
         return ours, theirs, hidden

@@ -202,8 +202,9 @@ class Grid:
             empty: dict[str, Any] = {"algorithms": {}, "scenarios": [], "scenario_files": {}, "seeds": []}
             old = {"created": _now(), **new, **empty, "history": []}
         if not any(study.glob("*/*/seed_*/*")):
-            # no run has begun with the old ones, which may have had a typo
-            old |= {key: new[key] for key in (*SETTINGS, "budgets")}
+            old |= {key: new[key] for key in SETTINGS}  # no run has begun with the old ones, which may have had a typo
+            others = {k: v for k, v in old.get("budgets", {}).items() if k not in new["scenarios"]}
+            old["budgets"] = others | new["budgets"]
         _check_same(study, old, new)
         added = {axis: [x for x in new[axis] if x not in old[axis]] for axis in ("algorithms", "scenarios", "seeds")}
         code = code_version()

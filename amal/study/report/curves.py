@@ -35,8 +35,8 @@ def aggregate_curves(comparison: Comparison, bootstrap: Bootstrap) -> tuple[dict
     against the share of a scenario's budget where budgets differ; and the name of that axis."""
     cells = {algorithm: comparison.counted_runs(algorithm) for algorithm in comparison.algorithms}
     every = {name: [run for scenarios in cells.values() for run in scenarios[name]] for name in comparison.counted}
-    budgets = (comparison.record or {}).get("budgets") or {}
-    if any(name in budgets for name in comparison.counted):
+    record = comparison.record or {}
+    if len({record.get("budgets", {}).get(name, record.get("env_steps")) for name in comparison.counted}) > 1:
         grids = {name: common_grid(runs) for name, runs in every.items()}
         grid, axis = np.linspace(0.0, 1.0, len(next(iter(grids.values())))), "share of the scenario's budget"
     else:

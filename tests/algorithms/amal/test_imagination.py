@@ -52,7 +52,7 @@ class Script:
 
     past = 0
 
-    def reset(self, moments: RealSequences, generator: Generator) -> Views:
+    def reset(self, moments: RealSequences, generator: Generator, copies: int = 1) -> Views:
         self.steps = 0
         return self._views()
 
@@ -139,6 +139,9 @@ def test_each_battle_goes_on_in_a_member_of_its_own_whether_or_not_the_others_fo
     x = ensemble.members[0].views.units(alone.state)[..., :N_AGENTS, X] * FIELD_SIZE
     moved = (x[:, 1] - x[:, 0]).amax(dim=-1)  # the dead stay at 0
     assert moved.round().tolist() == [1.0, 2.0, 1.0, 2.0, 1.0]
+    twice = EntityBattles(ensemble)
+    twice.reset(moments[torch.arange(5).repeat(2)], Generator().manual_seed(0), copies=2)
+    assert [rows.tolist() for rows in twice.own] == [[0, 2, 4, 5, 7, 9], [1, 3, 6, 8]], "copies in one member"
     one = lived(ensemble, None, moments[torch.tensor([1])])  # fewer battles than members
     torch.testing.assert_close(one.state[0, 0], alone.state[1, 0])
 

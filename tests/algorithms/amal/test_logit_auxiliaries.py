@@ -117,6 +117,28 @@ def test_evolution_moves_them_and_the_policy_learns_from_them() -> None:
     assert same and all(torch.equal(one[name], other[name]) for name in same), "isolation"
 
 
+def test_steps_of_auxiliary_agents_are_weighted_and_those_of_the_team_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = built({"auxiliaries": auxiliaries(share=0.5, cem_initial_std=2.0), "warm_up": 0})
+    estimate, weights = learner.estimate_advantages, []
+
+    def spy(*arguments: Any, **options: Any) -> Any:
+        weights.append(options.get("importance"))
+        return estimate(*arguments, **options)
+
+    monkeypatch.setattr(learner, "estimate_advantages", spy)
+    train(learner, batch_of, n_batches=2, trainer=evolving())  # before the first there is nothing to evolve from
+    of_real, *imagined = weights[3:]
+    assert of_real is None and len(imagined) == 2
+    for importance in imagined:
+        ours, theirs = importance.split(3)
+        assert (ours == 1.0).all() and (theirs < 1.0).any() and (theirs > 0.0).all()
+
+
+def test_returns_that_know_no_weights_are_refused() -> None:
+    with pytest.raises(ValueError, match="n_step_returns must be null with imagination.auxiliaries"):
+        built({"auxiliaries": auxiliaries()}, n_step_returns=3)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -92,6 +92,7 @@ def test_a_study_grows_by_scenarios_with_budgets_of_their_own(tmp_path: Path) ->
     study, mine = tmp_path / "study", {"mine": [config]}
     begun = Grid(mine, ["3m", "8m"], [0], 1000, budgets={"3m": 500, "8m": 2000})
     write_record(study, begun.join(study))
+    write_record(study, Grid(mine, ["3m"], [0], 1000, budgets={"3m": 500}).join(study))  # before any run
     fake(begun.cells(study)[0], "interrupted")
     assert Grid(mine, ["8m"], [1], 1000, budgets={"8m": 2000}).join(study)["budgets"] == begun.budgets
     more = Grid(mine, ["3m", "2s3z"], [0], 1000, budgets={"2s3z": 3000, "3m": 500})

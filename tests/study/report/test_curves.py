@@ -20,7 +20,7 @@ def test_scenarios_with_budgets_of_their_own_are_joined_at_shares_of_them(tmp_pa
         rows.assign(env_steps=4 * rows["env_steps"]).to_csv(run, index=False)
     short, _ = aggregate_curves(of(study), BOOTSTRAP)
     assert short["amal"].x[-1] == EVALUATIONS * EVERY, "MMM's first quarter"
-    budgets = {"budgets": {"MMM": 4 * EVALUATIONS * EVERY}}
+    budgets = {"env_steps": EVALUATIONS * EVERY, "budgets": {"MMM": 4 * EVALUATIONS * EVERY}}
     shares, axis = aggregate_curves(replace(of(study), record=budgets), BOOTSTRAP)
     assert axis == "share of the scenario's budget" and shares["amal"].x[-1] == 1.0
     assert (shares["amal"].middle == lines["amal"].middle).all() and (
