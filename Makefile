@@ -1,7 +1,7 @@
 # make train: from a fresh machine to a trained team. make test: everything that has to hold; checks and kernels are its
-# parts. make mutants: whether the tests of the pure functions would notice. make docs: the documentation as a site, in build/docs; make docs-serve shows
-# it. make originals: SMAClite, SMAC and SMACv2 themselves, from the checkouts in the folder ORIGINALS
-# (docs/environments.md).
+# parts. make mutants: whether the tests of the pure functions would notice. make docs: the documentation as a site, in
+# build/docs; make docs-serve shows it. make originals: SMAClite, SMAC and SMACv2 themselves, from the checkouts in the
+# folder ORIGINALS (docs/environments.md).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from amal.battle.compilation import kernel
 
-PAIR_FEATURES = 9  # P, which kernels know in advance: then they add features up in registers, twice as fast
+PAIR_FEATURES = 9  # P; kernels that know it in advance add features up in registers
 
 
 def pair_messages(spoken: Tensor, pairs: Tensor, weight: Tensor, lives: Tensor) -> tuple[Tensor, Tensor]:

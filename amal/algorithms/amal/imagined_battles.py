@@ -98,8 +98,8 @@ def _endless(scenario: Scenario, num_battles: int) -> VectorBattle:
 
 
 class EntityBattles:
-    """Battles in entity-wise world models; each goes on in one of the ensemble's members, and the others follow it only
-    where it is doubted.
+    """Battles in entity-wise world models; each goes on in one of the ensemble's members. The others follow it only
+    with ``doubt``, which asks whether they agree.
 
     Args:
         world_model: the ensemble.

@@ -269,7 +269,7 @@ def _check_same(study: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> 
         if (was or None) != (now or None):
             was, now = was or "none", now or "none"
             raise StudyError(f"{study} was begun with --{key} {was}, not {now}; choose another --out")
-    for name in set(old["scenarios"]) & set(new["scenarios"]):
+    for name in (name for name in new["scenarios"] if name in old["scenarios"]):
         was, now = (record.get("budgets", {}).get(name, record["env_steps"]) for record in (old, new))
         if was != now:
             raise StudyError(f"{study} was begun with {was} env steps on {name}, not {now}; choose another --out")
