@@ -16,16 +16,22 @@ from amal.battle.battlefield import FIELD_SIZE, MOVE_ACTIONS, Scenario
 from amal.battle.observer import TARGET_DISTANCE
 from amal.networks.layers import beside, linear, logistic
 from amal.networks.unit_views import COOLDOWN, HP, SHIELD, TYPES, UnitViews, X, Y
+from amal.ops.losses import log_softmax, probabilities, sample_categorical
 from amal.ops.pair_messages import PAIR_FEATURES, pair_messages
 from amal.ops.recurrence import gated_recurrence
+from amal.ops.two_hot import two_hot
 from amal.replay import RealSequences
 from amal.runtime.argument_checks import check_at_least
 from amal.runtime.distributed import summed
 
 ORDERS = MOVE_ACTIONS + 1  # no-op, stop, four moves, any target
-OUTPUTS = 6  # changes of hp, shield, x, y; next cooldown; whether it dies
+# of hp and shield within a step, in shares of the whole
+CHANGES = (-1.0, -0.75, -0.55, -0.4, -0.3, -0.22, -0.16, -0.11, -0.07, -0.03, 0.0, 0.03, 0.1)
+MOTION = 3  # outputs: next cooldown; changes of x and y
+DEATH = MOTION  # the next one; then the chances of each change of hp, and of each of shield
+OUTPUTS = DEATH + 1 + 2 * len(CHANGES)
 HP_SCALE = 5.0  # of changes, so that a typical one is about 1
-LEAST_HP = 0.01  # of a unit that is not expected to die
+LEAST_HP = 0.01  # of a unit that lives on
 RIDGE = 1e-3
 KEEP = 30.0  # what opens the gate through which the memory stays as it was
 
@@ -33,9 +39,10 @@ KEEP = 30.0  # what opens the gate through which the memory stays as it was
 class EntityWorldModel(nn.Module):
     """Units and their pairs pass messages; each unit keeps a memory, for the state hides when an enemy shoots next.
 
-    Of a unit it expects the changes of health, shield and position, the next cooldown, and the chance that it dies; of
-    the team the reward, linear in health taken, kills and victory, by least squares. Permuting units permutes what is
-    expected. Deaths are drawn, nothing else is. The views follow from units by ``UnitViews``.
+    Of a unit it expects the change of position, the next cooldown, the chance that it dies, and how likely each change
+    of health and shield is if it does not; of the team the reward, linear in health taken, kills and victory, by least
+    squares. Permuting units permutes what is expected. Deaths and damage are drawn: a shot hits one unit or another,
+    and half a shot at each would kill neither. Nothing else is. The views follow from units by ``UnitViews``.
 
     Args:
         n_agents, n_actions, obs_dim, state_dim: sizes that the scenario has too.
@@ -76,6 +83,8 @@ class EntityWorldModel(nn.Module):
         self.head = nn.Linear(width, OUTPUTS)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
+        self.changes: Tensor
+        self.register_buffer("changes", torch.tensor(CHANGES), persistent=False)
         n_rewards = 2 * max(self.views.n_features - TYPES, 1) + 2
         self.reward_moments: Tensor
         self.register_buffer("reward_moments", torch.zeros(n_rewards, n_rewards + 1, dtype=torch.float64))
@@ -86,7 +95,7 @@ class EntityWorldModel(nn.Module):
         return self.head.weight.new_zeros(number, self.views.n_units, self.n_memory)
 
     def forward(self, before: Tensor, now: Tensor, actions: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Units [M, U, F] one step ago and now, actions [M, N], memory [M, U, H] → outputs [M, U, 6], next memory."""
+        """Units [M, U, F] one step ago and now, actions [M, N], memory [M, U, H] → outputs [M, U, ...], memory."""
         x, pairs = self._hear(before, now, actions)
         told, remembered = linear(self.to_remember, x).contiguous(), memory.flatten(0, 1)
         remembered = gated_recurrence(told, remembered, self.recurrent.weight, self.recurrent.bias, [len(told)])
@@ -99,7 +108,7 @@ class EntityWorldModel(nn.Module):
         return self._exchange(0, linear(self.first, units.flatten(0, 1), relu=True), pairs, lives), pairs
 
     def _expect(self, x: Tensor, memory: Tensor, pairs: Tensor, lives: Tensor) -> Tensor:
-        """Outputs [M, U, 6] from what units heard [M · U, D] and remember [M · U, H]."""
+        """Outputs [M, U, ...] from what units heard [M · U, D] and remember [M · U, H]."""
         x = x + linear(self.from_memory, beside(x, memory), relu=True)
         for i in range(1, len(self.updates)):
             x = self._exchange(i, x, pairs, lives)
@@ -157,7 +166,7 @@ class EntityWorldModel(nn.Module):
         return now, memory[:, -1]
 
     def outputs(self, sequences: RealSequences) -> tuple[Tensor, Tensor]:
-        """Units [M, T+1, U, F] of real stretches, and outputs [M, T, U, 6] of each step."""
+        """Units [M, T+1, U, F] of real stretches, and outputs [M, T, U, ...] of each step."""
         units = self.views.units(sequences.states)
         x, pairs, memory = self.remember(units[:, :-1], sequences.actions, sequences.happened)
         lives = units[:, :-1, :, HP] > 0
@@ -178,16 +187,16 @@ class EntityWorldModel(nn.Module):
         return x, pairs, memory.view(length, number, n_units, self.n_memory).transpose(0, 1)
 
     def losses(self, sequences: RealSequences) -> dict[str, Tensor]:
-        """Losses by part, of real stretches: squared errors of "health" and "motion", cross-entropy of "death"."""
+        """Losses by part, of real stretches: cross-entropies of "health" and "death", squared errors of "motion"."""
         units, outputs = self.outputs(sequences)
         now, after = units[:, :-1], units[:, 1:]
         lived = (now[..., HP] > 0) & sequences.happened.unsqueeze(-1)
         survived = lived & (after[..., HP] > 0)
-        errors = (outputs[..., :5] - targets(now, after)).square()
-        death = F.binary_cross_entropy_with_logits(outputs[..., 5], (~survived).to(now.dtype), reduction="none")
+        changed = two_hot((after - now)[..., HP : SHIELD + 1], self.changes)
+        death = F.binary_cross_entropy_with_logits(outputs[..., DEATH], (~survived).to(now.dtype), reduction="none")
         return {
-            "health": _mean(errors[..., HP] + errors[..., SHIELD], lived) * 8.0,
-            "motion": _mean(errors[..., COOLDOWN:].sum(dim=-1), survived),
+            "health": -_mean((changed * _change_log_probs(outputs)).sum(dim=(-2, -1)), survived),
+            "motion": _mean((outputs[..., :MOTION] - moved(now, after)).square().sum(dim=-1), survived),
             "death": _mean(death, lived),
         }
 
@@ -227,30 +236,39 @@ class EntityWorldModel(nn.Module):
 
     @torch.no_grad()
     def outcome(self, now: Tensor, outputs: Tensor, generator: Generator | None) -> Tensor:
-        """Units [M, U, F] after a step with these outputs [M, U, 6]. Deaths are drawn; without a generator the likelier
-        of death and life."""
-        lives = now[..., HP] > 0
-        chance = logistic(outputs[..., 5])
-        draw = 0.5 if generator is None else torch.rand(chance.shape, generator=generator, device=chance.device)
-        hp = now[..., HP] + outputs[..., HP] / HP_SCALE
+        """Units [M, U, F] after a step with these outputs [M, U, ...]. Deaths and damage are drawn; without a generator
+        they are the likelier of death and life and the mean damage."""
+        log_probs = _change_log_probs(outputs)
+        chance = logistic(outputs[..., DEATH])
+        if generator is None:
+            draw, change = torch.full_like(chance, 0.5), probabilities(log_probs) @ self.changes
+        else:
+            draw = torch.rand(chance.shape, generator=generator, device=chance.device)
+            change = self.changes[sample_categorical(log_probs, generator)]
         after = now.clone()
-        after[..., HP] = hp.clamp(LEAST_HP, 1.0)
-        after[..., SHIELD] = (now[..., SHIELD] + outputs[..., SHIELD] / HP_SCALE).clamp(0.0, 1.0)
-        after[:, : self.n_agents, COOLDOWN] = outputs[:, : self.n_agents, COOLDOWN].clamp(0.0, 1.0)
-        after[..., X : Y + 1] = now[..., X : Y + 1] + outputs[..., X : Y + 1] / FIELD_SIZE
-        survives = lives & (chance <= draw) & (hp > 0)
+        after[..., HP] = (now[..., HP] + change[..., 0]).clamp(LEAST_HP, 1.0)
+        after[..., SHIELD] = (now[..., SHIELD] + change[..., 1]).clamp(0.0, 1.0)
+        after[:, : self.n_agents, COOLDOWN] = outputs[:, : self.n_agents, 0].clamp(0.0, 1.0)
+        after[..., X : Y + 1] = now[..., X : Y + 1] + outputs[..., 1:MOTION] / FIELD_SIZE
+        survives = (now[..., HP] > 0) & (chance <= draw)
         return torch.where(survives.unsqueeze(-1), after, 0.0)
+
+    @torch.no_grad()
+    def expected(self, outputs: Tensor) -> Tensor:
+        """What members of an ensemble can disagree about, of outputs [..., U, ...]: scaled changes of hp and shield,
+        motion, the chance of death; [..., U, 6]."""
+        damage = probabilities(_change_log_probs(outputs)) @ self.changes * HP_SCALE
+        return torch.cat([damage, outputs[..., :MOTION], logistic(outputs[..., DEATH : DEATH + 1])], dim=-1)
 
     def rewards(self, now: Tensor, after: Tensor) -> Tensor:
         """[M], the team's for a step from units [M, U, F] to units [M, U, F]."""
         return self.reward_features(now, after) @ self.reward_weights
 
 
-def disagreement(outputs: Tensor, lives: Tensor) -> Tensor:
-    """How far apart members of an ensemble are in what they expect, [M]: the variance of their outputs [E, M, U, 6], of
-    deaths as chances, summed, mean over living units [M, U]."""
-    chances = logistic(outputs[..., 5:])
-    apart = torch.cat([outputs[..., :5], chances], dim=-1).var(dim=0, correction=0).sum(dim=-1)
+def disagreement(expected: Tensor, lives: Tensor) -> Tensor:
+    """How far apart members of an ensemble are in what they expect, [M]: the variance of ``expected`` [E, M, U, 6],
+    summed, mean over living units [M, U]."""
+    apart = expected.var(dim=0, correction=0).sum(dim=-1)
     return (apart * lives).sum(dim=-1) / lives.sum(dim=-1).clamp_min(1)
 
 
@@ -262,19 +280,14 @@ def _one_step_before(units: Tensor, happened: Tensor, t: int) -> Tensor:
     return torch.where(happened[:, t - 1].view(-1, 1, 1), units[:, t - 1], units[:, t])
 
 
-def targets(now: Tensor, after: Tensor) -> Tensor:
-    """What the first five outputs should be: scaled changes of hp, shield, x and y; the next cooldown. [..., U, 5]."""
-    change = after - now
-    return torch.stack(
-        [
-            change[..., HP] * HP_SCALE,
-            change[..., SHIELD] * HP_SCALE,
-            after[..., COOLDOWN],
-            change[..., X] * FIELD_SIZE,
-            change[..., Y] * FIELD_SIZE,
-        ],
-        dim=-1,
-    )
+def moved(now: Tensor, after: Tensor) -> Tensor:
+    """What the outputs of motion should be: the next cooldown, scaled changes of x and y. [..., U, 3]."""
+    return torch.cat([after[..., COOLDOWN, None], (after - now)[..., X : Y + 1] * FIELD_SIZE], dim=-1)
+
+
+def _change_log_probs(outputs: Tensor) -> Tensor:
+    """Of each change of hp, and of each of shield: outputs [..., U, ...] → [..., U, 2, K]."""
+    return log_softmax(outputs[..., DEATH + 1 :].unflatten(-1, (2, len(CHANGES))))
 
 
 def _mean(x: Tensor, counts: Tensor) -> Tensor:

@@ -314,8 +314,8 @@ class WorldModelEnsemble(nn.Module):
         members = [cast(EntityWorldModel, member) for member in self.members]
         units = members[0].views.units(state)
         memory = members[0].initial_memory(len(units))
-        outputs = torch.stack([member(units, units, actions, memory)[0] for member in members])
-        return disagreement(outputs, units[..., HP] > 0)
+        outputs = [member.expected(member(units, units, actions, memory)[0]) for member in members]
+        return disagreement(torch.stack(outputs), units[..., HP] > 0)
 
     def log_likelihood_by_action(
         self, obs: Tensor, state: Tensor, actions: Tensor, next_obs: Tensor, wanted: Tensor

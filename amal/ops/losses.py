@@ -81,9 +81,13 @@ def masked_log_softmax(logits: Tensor, available: Tensor) -> Tensor:
         [..., A].
     """
     lowest = torch.finfo(logits.dtype).min / 4  # a quarter leaves room to subtract the largest logit
+    return log_softmax(torch.where(available, logits, lowest))
+
+
+def log_softmax(logits: Tensor) -> Tensor:
+    """l_a − log Σ_b exp l_b; [..., A] → [..., A]."""
     # actions first in memory: of rows of a dozen actions each, torch does one after the other, thrice as slow
-    masked = torch.where(available, logits, lowest).movedim(-1, 0).contiguous()
-    return torch.log_softmax(masked, dim=0).movedim(0, -1)
+    return torch.log_softmax(logits.movedim(-1, 0).contiguous(), dim=0).movedim(0, -1)
 
 
 def probabilities(log_probs: Tensor) -> Tensor:

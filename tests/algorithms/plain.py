@@ -222,7 +222,8 @@ class PlainAMAL(PlainMAPPO):
     def __init__(self, module: AMAL, **options: Any) -> None:
         super().__init__(module, **{**defaults(AMAL), **options})
         o, seed = self.options, torch.initial_seed()
-        self.world_model = copy.deepcopy(module.world_model)
+        self.world_model, self.believed = copy.deepcopy(module.world_model), copy.deepcopy(module.world_model)
+        self.model_steps = 0
         self.model_adam = torch.optim.Adam(self.world_model.parameters(), lr=o.world_model.learning_rate)
         self.estimator = copy.deepcopy(module.estimator)
         imagined = (o.auxiliaries.num_auxiliary_agents, o.auxiliaries.auxiliary_buffer_size)
@@ -259,7 +260,7 @@ class PlainAMAL(PlainMAPPO):
             f"model_{name}_error_{horizon}": float(error)
             for horizon in (1, 5)
             for name, error in open_loop_errors(
-                self.world_model, *(view[some] for view in views), horizon, batch.mask[some]
+                self.believed, *(view[some] for view in views), horizon, batch.mask[some]
             ).items()
         }
 
@@ -276,6 +277,10 @@ class PlainAMAL(PlainMAPPO):
                 steps.append(world_model_losses(member(real.obs, real.state, real.actions, real.alive), real))
             parts = [part for each in steps for part in each.values()]
             descend(self.world_model, self.model_adam, parts, self.options.max_grad_norm)
+            kept = o.averaging if self.model_steps else 0.0
+            for average, weight in zip(self.believed.parameters(), self.world_model.parameters(), strict=True):
+                average.data = kept * average.data + (1.0 - kept) * weight.data
+            self.model_steps += 1
             losses += steps
         return {f"model_{name}_loss": sum(x[name].item() for x in losses) / len(losses) for name in losses[0]}
 
@@ -283,7 +288,7 @@ class PlainAMAL(PlainMAPPO):
         """λ · î of each step, [B, T]."""
         o = self.options.information
         lived = RealExperience.of_episodes(batch)
-        information = self.estimator.per_transition(self.world_model, self.policy, lived).double()
+        information = self.estimator.per_transition(self.believed, self.policy, lived).double()
         bonus = torch.zeros(batch.mask.shape, dtype=torch.float64)
         if o.form == "raw":
             bonus[batch.mask] = o.lambda_info * information
@@ -301,7 +306,7 @@ class PlainAMAL(PlainMAPPO):
         o, agents = self.options.replay, self.options.auxiliaries
         starts = self.replay.sample_mixed(agents.num_auxiliary_agents * agents.imagination_starts, aux_ratio=0.0)
         lives = (self.population, starts, agents.imagination_horizon, self.imagination_stream)
-        imagined = imagine_steps(self.world_model, self.policy, *lives)
+        imagined = imagine_steps(self.believed, self.policy, *lives)
         self.replay.add_auxiliary_batch(imagined)
         drawn = self.replay.sample_mixed(n_minibatch * o.batch_size, o.aux_ratio)
         now, advantages, weights = self.off_policy_targets(drawn)

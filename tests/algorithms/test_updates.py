@@ -51,6 +51,7 @@ PART_OPTIONS: dict[str, dict[str, tuple[Any, Any]]] = {
         "learning_rate": (3e-3, 1e-3),
         "steps": (3, 2),
         "batch_size": (12, 8),
+        "averaging": (0.6, 0.0),
         "isolation": (True, False),
         "buffer_size": (50, 40),
     },

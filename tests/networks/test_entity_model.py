@@ -1,12 +1,13 @@
 """The entity-wise world model: symmetric, learning, remembering."""
 
+import math
 from functools import cache
 
 import pytest
 import torch
 
 from amal.battle import VectorBattle
-from amal.networks.entity_model import EntityWorldModel, entity_errors
+from amal.networks.entity_model import CHANGES, DEATH, MOTION, EntityWorldModel, entity_errors
 from amal.networks.unit_views import HP
 from amal.networks.world_models import WorldModelEnsemble, combined
 from amal.ops.information import UnitDisagreement
@@ -118,7 +119,7 @@ def test_rewards_are_found_by_least_squares() -> None:
 
 def test_a_unit_dies_by_chance_and_stays_dead() -> None:
     world_model = model("3m")
-    world_model.head.bias.data[5] = 0.0  # half of them
+    world_model.head.bias.data[DEATH] = 0.0  # half of them
     units, memory = world_model.recall(remembered(played("3m")).sample_sequences(400, world_model.past + 1))
     before, now = units.unbind(dim=1)
     actions = torch.ones(400, 3, dtype=torch.int64)
@@ -128,6 +129,47 @@ def test_a_unit_dies_by_chance_and_stays_dead() -> None:
     later, _, _ = world_model.step(now, after, actions, memory, torch.Generator().manual_seed(1))
     assert not ((later[..., HP] > 0) & ~lives).any()
     assert (later[later[..., HP] == 0] == 0).all()
+
+
+def certain(world_model: EntityWorldModel, hp: dict[int, float]) -> None:
+    """Has the model expect, of every unit, these log-chances of changes of hp, no other change, and no death."""
+    world_model.head.weight.data.zero_()
+    bias = world_model.head.bias.data.fill_(-40.0)
+    bias[:MOTION] = 0.0
+    for change, log_chance in hp.items():
+        bias[DEATH + 1 + change] = log_chance
+    bias[DEATH + 1 + len(CHANGES) + CHANGES.index(0.0)] = 0.0
+
+
+def test_damage_is_drawn_whole_and_in_the_mean_is_what_is_expected() -> None:
+    world_model = model("3m")
+    hit, spared = CHANGES.index(-0.3), CHANGES.index(0.0)
+    certain(world_model, {hit: math.log(0.25), spared: math.log(0.75)})
+    units, memory = world_model.recall(remembered(played("3m")).sample_sequences(400, world_model.past + 1))
+    now = units[:, 1]
+    now[..., HP] = torch.where(now[..., HP] > 0, 0.9, 0.0)
+    output, _ = world_model(units[:, 0], now, torch.ones(400, 3, dtype=torch.int64), memory)
+    lives = now[..., HP] > 0
+    drawn = world_model.outcome(now, output, torch.Generator().manual_seed(0))[..., HP][lives]
+    assert set(drawn.mul(10).round().int().tolist()) == {6, 9}
+    assert drawn.mean() == pytest.approx(0.9 - 0.25 * 0.3, abs=0.01)
+    torch.testing.assert_close(world_model.outcome(now, output, None)[..., HP][lives], torch.full_like(drawn, 0.825))
+
+
+def test_of_survivors_it_learns_how_likely_each_damage_is() -> None:
+    """An enemy that loses 0.3 in one of four steps, at random, is not expected to lose 0.075 in each."""
+    batch = played("3m")
+    world_model = model("3m")
+    learn(world_model, remembered(batch), 150)
+    sequences = remembered(batch).sample_sequences(512, world_model.past + 1)
+    units, outputs = world_model.outputs(sequences)
+    now, after = units[:, -2], units[:, -1]
+    hurt = (after[..., HP] < now[..., HP] - 0.05) & (after[..., HP] > 0)
+    drawn = world_model.outcome(now, outputs[:, -1], torch.Generator().manual_seed(0))
+    damage = (now - drawn)[..., HP][(drawn[..., HP] > 0) & (now[..., HP] > 0)]
+    real = (now - after)[..., HP][(after[..., HP] > 0) & (now[..., HP] > 0)]
+    assert hurt.any() and (damage == 0).float().mean() == pytest.approx((real == 0).float().mean().item(), abs=0.05)
+    assert damage.mean() == pytest.approx(real.mean().item(), abs=0.01)
 
 
 def test_other_back_ends_are_refused() -> None:
@@ -146,9 +188,8 @@ def test_an_ensemble_disagrees_about_units_unless_its_members_are_alike() -> Non
     apart = UnitDisagreement().per_transition(ensemble, None, steps)
     units = ensemble.members[0].views.units(steps.state)
     memory = ensemble.members[0].initial_memory(len(units))
-    one, other = (member(units, units, steps.actions, memory)[0] for member in ensemble.members)
-    squared = ((one - other) / 2).square()[..., :5].sum(dim=-1)
-    squared = squared + ((one[..., 5].sigmoid() - other[..., 5].sigmoid()) / 2).square()
+    one, other = (member.expected(member(units, units, steps.actions, memory)[0]) for member in ensemble.members)
+    squared = ((one - other) / 2).square().sum(dim=-1)
     lives = units[..., HP] > 0
     torch.testing.assert_close(apart, (squared * lives).sum(dim=-1) / lives.sum(dim=-1), rtol=1e-4, atol=1e-5)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from amal.algorithms.amal.world_model_learning import IsolationAudit, WorldModel
 from amal.algorithms.mappo import MAPPO
 from amal.battle import VectorBattle
 from amal.battle.battlefield import Scenario
+from amal.networks.world_models import WorldModelEnsemble
 from amal.ops.populations import flat_parameters
 from amal.replay import AsymmetricReplayBuffer, RealExperience, RealSequences
 from amal.runtime.distributed import of_first, rank
@@ -83,6 +84,9 @@ class AMAL(MAPPO):
         self.auxiliaries, self.replay = auxiliaries, replay
         self.sizes = {"n_agents": n_agents, "n_actions": n_actions, "obs_dim": obs_dim, "state_dim": state_dim}
         self.world_model = None if world_model is None else world_model.build(**self.sizes, scenario=scenario)
+        self.average = (
+            None if self.world_model is None or world_model is None else world_model.average_of(self.world_model)
+        )
         self.estimator = None if information is None else information.estimator()
         n_parameters = len(flat_parameters(self.policy))
         self._check_combination()
@@ -98,6 +102,11 @@ class AMAL(MAPPO):
         self.evolution_metrics: dict[str, Tensor] = {}
         self.has_evolved = False  # since the last update
         self.isolation_kl = torch.zeros(())  # as of the last audit
+
+    @property
+    def believed(self) -> WorldModelEnsemble | None:
+        """The world model that is imagined with: of averaged weights, if they are averaged."""
+        return self.world_model if self.average is None else cast(WorldModelEnsemble, self.average.module)
 
     @property
     def evolved(self) -> EvolvedAgents | None:
@@ -163,9 +172,9 @@ class AMAL(MAPPO):
     @cached_property
     def imagined_battles(self) -> ImaginedBattles:
         """Where the team imagines."""
-        assert self.imagination is not None and self.world_model is not None
+        assert self.imagination is not None and self.believed is not None
         if not self.imagination.perfect:
-            return modelled_battles(self.world_model, self.imagination.doubt)
+            return modelled_battles(self.believed, self.imagination.doubt)
         assert self.scenario is not None
         return SimulatedBattles(self.scenario)
 
@@ -177,7 +186,7 @@ class AMAL(MAPPO):
 
     def learn(self, batch: EpisodeBatch, progress: float) -> dict[str, Tensor]:
         """One iteration: the world model from real data, the bonus, imagination, then the policy from all of it."""
-        if self.world_model is None:
+        if self.believed is None:
             return super().learn(batch, progress)
         if self.evolved is not None and not self.evolution_metrics:
             raise RuntimeError("AMAL's auxiliary agents were never evolved: the trainer needs callbacks.Evolution()")
@@ -188,14 +197,14 @@ class AMAL(MAPPO):
         bonus: Tensor | None = None
         if self.information is not None and self.estimator is not None:
             with profile("information"):
-                judges = (self.estimator, self.world_model, self.policy)
+                judges = (self.estimator, self.believed, self.policy)
                 bonus, told = self.information.bonus(*judges, batch, progress)
                 metrics |= told
         transitions, critic_fit = self.estimate_advantages(batch, bonus)
         if self.auxiliaries is not None:
             with profile("imagination"):
                 lives = (self.population, self.replay_buffer, self.imagination_generator)
-                metrics |= self.auxiliaries.act(self.world_model, self.policy, *lives)
+                metrics |= self.auxiliaries.act(self.believed, self.policy, *lives)
         minibatches = self.minibatches(batch, transitions)
         off_policy: Iterable[Tensor] = ()
         if self.replay is not None:
@@ -214,13 +223,13 @@ class AMAL(MAPPO):
     def learn_world_model(self, batch: EpisodeBatch) -> dict[str, Tensor]:
         """D_P ← D_P ∪ batch, θ ← θ − η ∇ L(D_P; θ). After an evolution these steps are audited for isolation."""
         learning, world_model = self.world_model_learning, self.world_model
-        assert learning is not None and world_model is not None
-        metrics = prediction_errors(world_model, batch)
+        assert learning is not None and world_model is not None and self.believed is not None
+        metrics = prediction_errors(self.believed, batch)
         self.replay_buffer.add_primary_episodes(batch)
         optimizer = self.all_optimizers()[WORLD_MODEL]
         draw = self.replay_buffer.sample_sequences if learning.isolation else self._through_open_gate
         audit = IsolationAudit(world_model, optimizer, self.replay_buffer) if self.has_evolved else None
-        metrics |= learning.fit(world_model, optimizer, draw, self.max_grad_norm)
+        metrics |= learning.fit(world_model, optimizer, draw, self.max_grad_norm, self.average)
         if audit is not None:
             self.isolation_kl = audit.divergence(learning, self.max_grad_norm)
             self.has_evolved = False

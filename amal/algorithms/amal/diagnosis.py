@@ -82,11 +82,11 @@ def model_errors(world_model: WorldModelEnsemble, episodes: EpisodeBatch) -> dic
 def surprise_correlation(module: AMAL, episodes: EpisodeBatch) -> float:
     """Spearman's correlation over steps between the information î and the world model's surprise, −log p(o' | o, a):
     1 if the bonus points at what the model does not know yet, NaN without a bonus."""
-    if module.estimator is None or module.world_model is None:
+    if module.estimator is None or module.believed is None:
         return float("nan")
     lived = RealExperience.of_episodes(episodes)
-    information = module.estimator.per_transition(module.world_model, module.policy, lived)
-    means, log_vars = module.world_model.outcomes(lived.obs, lived.state, lived.actions, lived.alive)
+    information = module.estimator.per_transition(module.believed, module.policy, lived)
+    means, log_vars = module.believed.outcomes(lived.obs, lived.state, lived.actions, lived.alive)
     surprise = -gaussian_log_likelihood(lived.next_obs, means.mean(dim=0), log_vars.mean(dim=0))
     per_step = torch.where(lived.alive, surprise, 0.0).sum(dim=-1) / lived.alive.sum(dim=-1).clamp_min(1)
     return float(stats.spearmanr(information.cpu().numpy(), per_step.cpu().numpy()).statistic)

@@ -151,7 +151,8 @@ class EntityBattles:
         """[M] bool, or None where nothing is ever doubted. In the first step the moments are real."""
         if self.doubt is None:
             return None
-        apart = disagreement(torch.stack(outputs), lives)
+        expected = [member.expected(output) for member, output in zip(self.members, outputs, strict=True)]
+        apart = disagreement(torch.stack(expected), lives)
         if self.usual is None:
             self.usual = apart.mean()
         return apart > self.doubt * self.usual

@@ -15,6 +15,7 @@ from typing import cast
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from amal.battle.battlefield import Scenario
 from amal.networks.entity_model import EntityWorldModel, entity_errors
@@ -41,6 +42,8 @@ class WorldModelLearning:
         learning_rate: η of Adam, constant.
         steps: optimizer steps per update.
         batch_size: real transitions per step and member.
+        averaging: what is imagined with is a moving average of the weights; of the average so much stays at each step.
+            With 0 it is the weights themselves.
         isolation: learn from real transitions only. False opens the gate to imagined ones, for ablation.
         buffer_size: real transitions that are kept, the newest; replay draws from them too.
         buffer_folder: where the files of the replay buffer go; by default it is in memory, unless it exceeds 2 GiB.
@@ -51,6 +54,7 @@ class WorldModelLearning:
     learning_rate: float = 3e-4
     steps: int = 8
     batch_size: int = 256
+    averaging: float = 0.0
     isolation: bool = True
     buffer_size: int = 100_000
     buffer_folder: str | None = None
@@ -59,6 +63,8 @@ class WorldModelLearning:
         check_at_least(1, ensemble_size=self.ensemble_size, batch_size=self.batch_size, buffer_size=self.buffer_size)
         check_at_least(0, steps=self.steps)
         check_positive(learning_rate=self.learning_rate)
+        if not 0.0 <= self.averaging < 1.0:
+            raise ValueError(f"averaging must be in [0, 1), got {self.averaging}")
 
     def build(
         self, n_agents: int, n_actions: int, obs_dim: int, state_dim: int, scenario: Scenario | None
@@ -71,12 +77,20 @@ class WorldModelLearning:
         """Adam of all members' parameters."""
         return torch.optim.Adam(world_model.parameters(), lr=self.learning_rate, fused=True)
 
+    def average_of(self, world_model: WorldModelEnsemble) -> AveragedModel | None:
+        """The moving average of its weights, if there is one."""
+        if self.averaging == 0.0:
+            return None
+        average = AveragedModel(world_model, multi_avg_fn=get_ema_multi_avg_fn(self.averaging))
+        return average.requires_grad_(False)
+
     def fit(
         self,
         world_model: WorldModelEnsemble,
         optimizer: LightningOptimizer | torch.optim.Optimizer,
         draw: Callable[[int, int], RealSequences],
         max_grad_norm: float,
+        average: AveragedModel | None = None,
     ) -> dict[str, Tensor]:
         """The optimizer steps of one update; each member of the ensemble learns from batches of its own.
 
@@ -85,6 +99,7 @@ class WorldModelLearning:
             optimizer: of all members' parameters.
             draw: real stretches, that many, that long. Its type leaves no way in for others.
             max_grad_norm: gradients are scaled down to this norm.
+            average: of the weights, which follows them.
 
         Returns:
             The mean of each part of the loss, as "train/model_…_loss"; nothing without steps.
@@ -102,6 +117,8 @@ class WorldModelLearning:
             average_gradients(world_model)
             nn.utils.clip_grad_norm_(world_model.parameters(), max_grad_norm)
             optimizer.step()
+            if average is not None:
+                average.update_parameters(world_model)
         names = losses[0] if losses else {}
         return {f"train/model_{name}_loss": torch.stack([x[name] for x in losses]).mean() for name in names}
 

@@ -1,6 +1,6 @@
 """The team's own imagination: its episodes, what it changes and what it leaves alone."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from amal.algorithms.amal.imagination import imagine
 from amal.algorithms.amal.imagined_battles import EntityBattles, Outcome, SimulatedBattles, Views
 from amal.battle import VectorBattle
 from amal.battle.battlefield import FIELD_SIZE
-from amal.networks.entity_model import EntityWorldModel
+from amal.networks.entity_model import DEATH, EntityWorldModel
 from amal.networks.unit_views import X
 from amal.networks.world_models import WorldModel, WorldModelEnsemble
 from amal.ops.returns import generalized_advantages
@@ -132,7 +132,7 @@ def test_each_battle_goes_on_in_a_member_of_its_own_whether_or_not_the_others_fo
     moments, ensemble = real_moments(5)
     with torch.no_grad():
         for shift, member in enumerate(ensemble.members):
-            member.head.bias.copy_(torch.tensor([0.0, 0.0, 0.0, 1.0 + shift, 0.0, -9.0]))  # member 1 moves twice as far
+            member.head.bias[1], member.head.bias[DEATH] = 1.0 + shift, -9.0  # member 1 moves twice as far
     alone, followed = (lived(ensemble, doubt, moments) for doubt in (None, 1e6))
     torch.testing.assert_close(alone.obs, followed.obs, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(alone.rewards, followed.rewards, rtol=1e-5, atol=1e-5)
@@ -226,6 +226,16 @@ def test_world_models_learn_the_same_whatever_is_imagined() -> None:
     assert one.world_model is not None and other.world_model is not None
     for ours, theirs in zip(one.world_model.parameters(), other.world_model.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_averaging_changes_what_is_imagined_but_not_what_is_learned() -> None:
+    learning = WorldModelLearning(partial(WorldModel, hidden_dims=(16, 16)), steps=4, batch_size=8, learning_rate=0.1)
+    with_it, without = (built({"warm_up": 0}, world_model=replace(learning, averaging=x)) for x in (0.9, 0.0))
+    for module in (with_it, without):
+        train(module, batch_of, n_batches=1)
+    ours, theirs = parameters(with_it), parameters(without)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs if name.startswith("world_model."))
+    assert any(not torch.equal(ours[name], theirs[name]) for name in theirs if name.startswith("policy."))
 
 
 @pytest.mark.parametrize(

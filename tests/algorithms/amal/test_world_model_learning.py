@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from amal.algorithms.amal.world_model_learning import IsolationAudit, WorldModelLearning
 from amal.networks.world_models import WorldModel
+from amal.ops.populations import flat_parameters
 from amal.replay import AsymmetricReplayBuffer, Experience, ProvenanceError, RealExperience, RealSequences
 from tests.algorithms.amal.test_algorithm import evolving, small
 from tests.algorithms.episodes import N_ACTIONS, N_AGENTS, OBS_DIM, STATE_DIM, parameters, random_batch, train
@@ -171,3 +172,23 @@ def test_without_steps_it_stays_as_it_is() -> None:
 def test_arguments_are_checked(argument: str, value: float, allowed: str) -> None:
     with pytest.raises(ValueError, match=f"^{argument} must be {allowed}, got"):
         WorldModelLearning(**{argument: value})
+
+
+def test_the_average_follows_the_weights_and_takes_over_what_is_counted() -> None:
+    torch.manual_seed(0)
+    learning = replace(LEARNING, averaging=0.75)
+    model = learning.build(N_AGENTS, N_ACTIONS, OBS_DIM, STATE_DIM, None)
+    model.register_buffer("counted", torch.zeros(()))
+    average = learning.average_of(model)
+    assert average is not None
+    replay = AsymmetricReplayBuffer(300, N_AGENTS, OBS_DIM, STATE_DIM, N_ACTIONS, N_AUXILIARY)
+    replay.add_primary_episodes(random_batch(0))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    weights = []
+    for _ in range(3):
+        model.counted += 1
+        learning.fit(model, optimizer, replay.sample_sequences, MAX_GRAD_NORM, average)
+        weights.append(flat_parameters(model))
+    followed = 0.25 * weights[2] + 0.75 * (0.25 * weights[1] + 0.75 * weights[0])
+    torch.testing.assert_close(flat_parameters(average.module), followed)
+    assert average.module.counted == 3
