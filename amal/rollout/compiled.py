@@ -118,7 +118,7 @@ def few_outputs(x, n_rows, w, bias, y):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def copy(source, target):  # type: ignore[no-untyped-def]
+def copy_row(source, target):  # type: ignore[no-untyped-def]
     """Row to row, as far as the first goes; numba's own assignment would allocate."""
     for k in range(len(source)):
         target[k] = source[k]
@@ -134,16 +134,16 @@ def rectify(x, n_rows):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def decide(weights, work, n_rows):  # type: ignore[no-untyped-def]
+def write_logits(weights, work, n_rows):  # type: ignore[no-untyped-def]
     """Writes the logits of the first rows, whole blocks of them."""
     inputs, outputs = work.hidden[0], work.hidden[1]
     for r in range(n_rows):
-        copy(weights.agents[work.agents[r]], inputs[r])
+        copy_row(weights.agents[work.agents[r]], inputs[r])
     add_product(work.features, n_rows, weights.first, inputs)
     rectify(inputs, n_rows)
     for layer in range(len(weights.middle)):
         for r in range(n_rows):
-            copy(weights.middle_biases[layer], outputs[r])
+            copy_row(weights.middle_biases[layer], outputs[r])
         add_product(inputs, n_rows, weights.middle[layer], outputs)
         rectify(outputs, n_rows)
         inputs, outputs = outputs, inputs
@@ -188,10 +188,10 @@ def drawn_bits(seed, episode, number):  # type: ignore[no-untyped-def]
 @kernel
 def keep_views(views, e, record, episode, step):  # type: ignore[no-untyped-def]
     """Records what is seen before a step, or at the end."""
-    copy(views.state[e], record.state[episode, step])
+    copy_row(views.state[e], record.state[episode, step])
     for agent in range(views.obs.shape[1]):
-        copy(views.obs[e, agent], record.obs[episode, step, agent])
-        copy(views.available_actions[e, agent], record.available_actions[episode, step, agent])
+        copy_row(views.obs[e, agent], record.obs[episode, step, agent])
+        copy_row(views.available_actions[e, agent], record.available_actions[episode, step, agent])
 
 
 @kernel
@@ -208,7 +208,7 @@ def keep_end(units, scene, views, e, record, episode, length):  # type: ignore[n
 
 
 @kernel
-def see(views, first, last, work, record):  # type: ignore[no-untyped-def]
+def gather_rows(views, first, last, work, record):  # type: ignore[no-untyped-def]
     """Records the views of the battles first … last - 1 and gathers the rows of their living agents; returns how many
     there are, filled up to whole blocks."""
     n_rows = 0
@@ -219,7 +219,7 @@ def see(views, first, last, work, record):  # type: ignore[no-untyped-def]
         for agent in range(views.obs.shape[1]):
             if views.available_actions[e, agent, 0]:
                 continue  # only the dead can do nothing
-            copy(views.obs[e, agent], work.features[n_rows])
+            copy_row(views.obs[e, agent], work.features[n_rows])
             work.agents[n_rows] = agent
             n_rows += 1
     while n_rows % ROWS > 0:
@@ -230,7 +230,7 @@ def see(views, first, last, work, record):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def order(views, e, row, seed, greedy, work, record):  # type: ignore[no-untyped-def]
+def choose_actions(views, e, row, seed, greedy, work, record):  # type: ignore[no-untyped-def]
     """Chooses and records the actions of battle e's agents, whose rows begin at ``row``; returns the next one's."""
     episode, step = work.episodes[e], work.steps[e]
     n_agents = views.obs.shape[1]
@@ -260,13 +260,13 @@ def play_share(  # type: ignore[no-untyped-def]
         if work.episodes[e] >= 0:
             running += 1
     while running > 0:
-        decide(weights, work, see(views, first, last, work, record))
+        write_logits(weights, work, gather_rows(views, first, last, work, record))
         row = 0
         for e in range(first, last):
             episode, step = work.episodes[e], work.steps[e]
             if episode < 0:
                 continue
-            row = order(views, e, row, seed, greedy, work, record)
+            row = choose_actions(views, e, row, seed, greedy, work, record)
             step_battle(units, battles, scene, lineup, e, work.actions, shuffle, False, views, mine)
             record.rewards[episode, step] = views.rewards[e]
             record.terminated[episode, step] = views.terminated[e]
