@@ -16,7 +16,7 @@ from amal.battle.battlefield import FIELD_SIZE, MOVE_ACTIONS, Scenario
 from amal.battle.observer import TARGET_DISTANCE
 from amal.networks.layers import beside, linear, logistic
 from amal.networks.unit_views import COOLDOWN, HP, SHIELD, TYPES, UnitViews, X, Y
-from amal.ops.losses import log_softmax, probabilities, sample_categorical
+from amal.ops.losses import invert_categorical, log_softmax, probabilities
 from amal.ops.pair_messages import PAIR_FEATURES, pair_messages
 from amal.ops.recurrence import gated_recurrence
 from amal.ops.two_hot import two_hot
@@ -25,8 +25,9 @@ from amal.runtime.argument_checks import check_at_least
 from amal.runtime.distributed import summed
 
 ORDERS = MOVE_ACTIONS + 1  # no-op, stop, four moves, any target
-# of hp and shield within a step, in shares of the whole
-CHANGES = (-1.0, -0.75, -0.55, -0.4, -0.3, -0.22, -0.16, -0.11, -0.07, -0.03, 0.0, 0.03, 0.1)
+# of hp and shield within a step, in shares of the whole: finer where shots are weak; two medivacs heal a marine by 0.2
+CHANGES = (-1.0, -0.75, -0.55, -0.4, -0.3, -0.22, -0.16, -0.11, -0.07, -0.03, 0.0, 0.03, 0.1, 0.2)
+UNCHANGED = CHANGES.index(0.0)
 MOTION = 3  # outputs: next cooldown; changes of x and y
 DEATH = MOTION  # the next one; then the chances of each change of hp, and of each of shield
 OUTPUTS = DEATH + 1 + 2 * len(CHANGES)
@@ -41,8 +42,8 @@ class EntityWorldModel(nn.Module):
 
     Of a unit it expects the change of position, the next cooldown, the chance that it dies, and how likely each change
     of health and shield is if it does not; of the team the reward, linear in health taken, kills and victory, by least
-    squares. Permuting units permutes what is expected. Deaths and damage are drawn: a shot hits one unit or another,
-    and half a shot at each would kill neither. Nothing else is. The views follow from units by ``UnitViews``.
+    squares. Permuting units permutes what is expected. Nothing but deaths and damage is drawn; they are, for a shot
+    hits one unit or another, and half a shot at each would kill neither. The views follow from units by ``UnitViews``.
 
     Args:
         n_agents, n_actions, obs_dim, state_dim: sizes that the scenario has too.
@@ -83,6 +84,9 @@ class EntityWorldModel(nn.Module):
         self.head = nn.Linear(width, OUTPUTS)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
+        with torch.no_grad():  # before it learns, nothing changes and nobody dies
+            self.head.bias[DEATH] = -3.0
+            self.head.bias[[DEATH + 1 + UNCHANGED, DEATH + 1 + UNCHANGED + len(CHANGES)]] = 5.0
         self.changes: Tensor
         self.register_buffer("changes", torch.tensor(CHANGES), persistent=False)
         n_rewards = 2 * max(self.views.n_features - TYPES, 1) + 2
@@ -244,7 +248,9 @@ class EntityWorldModel(nn.Module):
             draw, change = torch.full_like(chance, 0.5), probabilities(log_probs) @ self.changes
         else:
             draw = torch.rand(chance.shape, generator=generator, device=chance.device)
-            change = self.changes[sample_categorical(log_probs, generator)]
+            # the same u for hp and shield: a shot that reaches the one has taken the other
+            u = torch.rand((*chance.shape, 1, 1), generator=generator, device=chance.device)
+            change = self.changes[invert_categorical(log_probs, u.expand(*log_probs.shape[:-1], 1))]
         after = now.clone()
         after[..., HP] = (now[..., HP] + change[..., 0]).clamp(LEAST_HP, 1.0)
         after[..., SHIELD] = (now[..., SHIELD] + change[..., 1]).clamp(0.0, 1.0)
@@ -299,7 +305,7 @@ def entity_errors(
     model: EntityWorldModel, states: Tensor, actions: Tensor, mask: Tensor, horizons: Sequence[int]
 ) -> dict[str, Tensor]:
     """Squared errors of the model after so many steps in which it saw only what it imagined, as imagination does but
-    for the draws of deaths, in shares of those of "nothing changes".
+    for what it draws, in shares of those of "nothing changes".
 
     Args:
         model: judged.

@@ -277,7 +277,8 @@ class PlainAMAL(PlainMAPPO):
                 steps.append(world_model_losses(member(real.obs, real.state, real.actions, real.alive), real))
             parts = [part for each in steps for part in each.values()]
             descend(self.world_model, self.model_adam, parts, self.options.max_grad_norm)
-            kept = o.averaging if self.model_steps else 0.0
+            n = self.model_steps
+            kept = min(o.averaging, (1 + n) / (10 + n)) if n else 0.0
             for average, weight in zip(self.believed.parameters(), self.world_model.parameters(), strict=True):
                 average.data = kept * average.data + (1.0 - kept) * weight.data
             self.model_steps += 1

@@ -15,7 +15,7 @@ from typing import cast
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_fn
 
 from amal.battle.battlefield import Scenario
 from amal.networks.entity_model import EntityWorldModel, entity_errors
@@ -42,8 +42,8 @@ class WorldModelLearning:
         learning_rate: η of Adam, constant.
         steps: optimizer steps per update.
         batch_size: real transitions per step and member.
-        averaging: what is imagined with is a moving average of the weights; of the average so much stays at each step.
-            With 0 it is the weights themselves.
+        averaging: what is imagined with is a moving average of the weights, of which this share stays at each step, at
+            first less: (1 + n) / (10 + n) after n steps. With 0 it is the weights themselves.
         isolation: learn from real transitions only. False opens the gate to imagined ones, for ablation.
         buffer_size: real transitions that are kept, the newest; replay draws from them too.
         buffer_folder: where the files of the replay buffer go; by default it is in memory, unless it exceeds 2 GiB.
@@ -81,8 +81,10 @@ class WorldModelLearning:
         """The moving average of its weights, if there is one."""
         if self.averaging == 0.0:
             return None
-        average = AveragedModel(world_model, multi_avg_fn=get_ema_multi_avg_fn(self.averaging))
-        return average.requires_grad_(False)
+        return AveragedModel(world_model, multi_avg_fn=self._follow).requires_grad_(False)
+
+    def _follow(self, averages: PARAM_LIST, weights: PARAM_LIST, n: Tensor | int) -> None:
+        get_ema_multi_avg_fn(min(self.averaging, (1 + int(n)) / (10 + int(n))))(averages, weights, n)
 
     def fit(
         self,

@@ -167,6 +167,8 @@ def test_without_steps_it_stays_as_it_is() -> None:
         ("steps", -1, "at least 0"),
         ("batch_size", 0, "at least 1"),
         ("buffer_size", 0, "at least 1"),
+        ("averaging", 1.0, r"in \[0, 1\)"),
+        ("averaging", -0.1, r"in \[0, 1\)"),
     ],
 )
 def test_arguments_are_checked(argument: str, value: float, allowed: str) -> None:
@@ -176,7 +178,7 @@ def test_arguments_are_checked(argument: str, value: float, allowed: str) -> Non
 
 def test_the_average_follows_the_weights_and_takes_over_what_is_counted() -> None:
     torch.manual_seed(0)
-    learning = replace(LEARNING, averaging=0.75)
+    learning = replace(LEARNING, averaging=0.2)
     model = learning.build(N_AGENTS, N_ACTIONS, OBS_DIM, STATE_DIM, None)
     model.register_buffer("counted", torch.zeros(()))
     average = learning.average_of(model)
@@ -189,6 +191,6 @@ def test_the_average_follows_the_weights_and_takes_over_what_is_counted() -> Non
         model.counted += 1
         learning.fit(model, optimizer, replay.sample_sequences, MAX_GRAD_NORM, average)
         weights.append(flat_parameters(model))
-    followed = 0.25 * weights[2] + 0.75 * (0.25 * weights[1] + 0.75 * weights[0])
+    followed = 0.8 * weights[2] + 0.2 * (9 * weights[1] + 2 * weights[0]) / 11
     torch.testing.assert_close(flat_parameters(average.module), followed)
     assert average.module.counted == 3
