@@ -16,6 +16,7 @@ from amal.battle.battlefield import FIELD_SIZE, MOVE_ACTIONS, Scenario
 from amal.battle.observer import TARGET_DISTANCE
 from amal.networks.layers import beside, linear, logistic
 from amal.networks.unit_views import COOLDOWN, HP, SHIELD, TYPES, UnitViews, X, Y
+from amal.ops.divergence import kl_divergence
 from amal.ops.losses import invert_categorical, log_softmax, probabilities
 from amal.ops.pair_messages import PAIR_FEATURES, pair_messages
 from amal.ops.recurrence import gated_recurrence
@@ -276,6 +277,15 @@ def disagreement(expected: Tensor, lives: Tensor) -> Tensor:
     summed, mean over living units [M, U]."""
     apart = expected.var(dim=0, correction=0).sum(dim=-1)
     return (apart * lives).sum(dim=-1) / lives.sum(dim=-1).clamp_min(1)
+
+
+def outcome_kl(ours: Tensor, theirs: Tensor) -> Tensor:
+    """KL(p ‖ q) of a unit's next step by the outputs [..., U, ...] of two models, [..., U]: of death, and if the unit
+    lives on, of its motion (a Gaussian of variance 1, whose mean the squared error fits) and of both changes."""
+    p, q = (log_softmax(F.pad(outputs[..., DEATH : DEATH + 1], (0, 1))) for outputs in (ours, theirs))  # dies, lives
+    motion = 0.5 * (ours - theirs)[..., :MOTION].square().sum(dim=-1)
+    changes = kl_divergence(_change_log_probs(ours), _change_log_probs(theirs)).sum(dim=-1)
+    return kl_divergence(p, q) + p[..., 1].exp() * (motion + changes)
 
 
 def _one_step_before(units: Tensor, happened: Tensor, t: int) -> Tensor:

@@ -8,7 +8,16 @@ import torch
 
 from amal.battle import VectorBattle
 from amal.battle.battlefield import FIELD_SIZE
-from amal.networks.entity_model import CHANGES, DEATH, MOTION, UNCHANGED, EntityWorldModel, entity_errors
+from amal.networks.entity_model import (
+    CHANGES,
+    DEATH,
+    MOTION,
+    OUTPUTS,
+    UNCHANGED,
+    EntityWorldModel,
+    entity_errors,
+    outcome_kl,
+)
 from amal.networks.unit_views import HP, SHIELD, X
 from amal.networks.world_models import WorldModelEnsemble, combined
 from amal.ops.information import UnitDisagreement
@@ -197,6 +206,22 @@ def test_it_learns_who_can_be_hurt_and_how_much() -> None:
     ours, real = ((now - later)[:, :3, HP] for later in (drawn, after))
     assert ours[reached].mean() == pytest.approx(real[reached].mean().item(), rel=0.15)
     assert ours[alone].mean() < 0.2 * ours[reached].mean()
+
+
+def test_the_divergence_of_what_two_models_expect_of_a_unit() -> None:
+    ours, theirs = torch.randn(2, 5, 3, OUTPUTS, generator=torch.Generator().manual_seed(1)).unbind()
+    p, q = (
+        {
+            "death": torch.distributions.Bernoulli(logits=outputs[..., DEATH]),
+            "motion": torch.distributions.Normal(outputs[..., :MOTION], 1.0),
+            "changes": torch.distributions.Categorical(logits=outputs[..., DEATH + 1 :].unflatten(-1, (2, -1))),
+        }
+        for outputs in (ours, theirs)
+    )
+    death, motion, changes = (torch.distributions.kl_divergence(p[part], q[part]) for part in p)
+    expected = death + (1 - p["death"].probs) * (motion.sum(dim=-1) + changes.sum(dim=-1))
+    torch.testing.assert_close(outcome_kl(ours, theirs), expected)
+    assert torch.equal(outcome_kl(ours, ours), torch.zeros(5, 3))
 
 
 def test_other_back_ends_are_refused() -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_fn
 
 from amal.battle.battlefield import Scenario
-from amal.networks.entity_model import EntityWorldModel, entity_errors
+from amal.networks.entity_model import HP, EntityWorldModel, entity_errors, outcome_kl
 from amal.networks.world_models import LearnedModel, WorldModel, WorldModelEnsemble, combined, open_loop_errors
 from amal.ops.divergence import gaussian_kl
 from amal.ops.losses import masked_mean
@@ -181,8 +181,8 @@ class IsolationAudit:
         self.stream = copy.deepcopy(replay_buffer.primary_stream)
 
     def divergence(self, learning: WorldModelLearning, max_grad_norm: float) -> Tensor:
-        """Mean KL between what the two world models, with and without auxiliary agents, expect to be seen next; of
-        entity-wise ones with outputs as means of variance 1.
+        """Mean KL between what the two world models, with and without auxiliary agents, expect to be seen next, over
+        living agents; of entity-wise models over living units, ``outcome_kl``.
 
         Args:
             learning: as of the update.
@@ -194,10 +194,16 @@ class IsolationAudit:
         probe = draw(learning.batch_size, self.control.past + 1).to(device)
         with torch.no_grad():
             if not self.control.is_flat:
-                pairs = zip(self.audited.members, self.control.members, strict=True)
-                outputs = [[cast(EntityWorldModel, x).outputs(probe)[1] for x in pair] for pair in pairs]
-                return torch.stack([(ours - theirs).square().mean() / 2 for ours, theirs in outputs]).mean()
+                return _entity_kl(self.audited, self.control, probe)
             last = probe.last
             seen = (last.obs, last.state, last.actions, last.alive)
             ours, theirs = self.audited.outcomes(*seen), self.control.outcomes(*seen)
             return masked_mean(gaussian_kl(*ours, *theirs).mean(dim=0), last.alive)
+
+
+def _entity_kl(ours: WorldModelEnsemble, theirs: WorldModelEnsemble, probe: RealSequences) -> Tensor:
+    pairs = zip(ours.members, theirs.members, strict=True)
+    outputs = [[cast(EntityWorldModel, member).outputs(probe) for member in pair] for pair in pairs]
+    units = outputs[0][0][0][:, :-1]
+    lives = (units[..., HP] > 0) & probe.happened.unsqueeze(-1)
+    return masked_mean(torch.stack([outcome_kl(p, q) for (_, p), (_, q) in outputs]).mean(dim=0), lives)

@@ -14,12 +14,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from amal.algorithms.amal.world_model_learning import IsolationAudit, WorldModelLearning
-from amal.networks.world_models import WorldModel
+from amal.battle import VectorBattle
+from amal.networks.entity_model import EntityWorldModel
+from amal.networks.world_models import WorldModel, WorldModelEnsemble
 from amal.ops.populations import flat_parameters
 from amal.replay import AsymmetricReplayBuffer, Experience, ProvenanceError, RealExperience, RealSequences
 from tests.algorithms.amal.test_algorithm import evolving, small
 from tests.algorithms.episodes import N_ACTIONS, N_AGENTS, OBS_DIM, STATE_DIM, parameters, random_batch, train
 from tests.conftest import ROOT
+from tests.networks.test_entity_model import SIZES as SIZE_NAMES
+from tests.networks.test_entity_model import played, remembered
 
 N_UPDATES, BATCH_SIZE, N_AUXILIARY = 200, 8, 3
 LEARNING = WorldModelLearning(partial(WorldModel, hidden_dims=(8, 8)), steps=1, batch_size=BATCH_SIZE)
@@ -127,6 +131,17 @@ def test_an_audit_leaves_model_and_streams_as_they_are() -> None:
     assert audit.divergence(LEARNING, MAX_GRAD_NORM) > 0  # it made a step, and the audited model none
     assert all(torch.equal(before[name], value) for name, value in parameters(module).items())
     assert module.replay_buffer.primary_stream.bit_generator.state == stream
+
+
+def test_an_audit_of_entity_wise_models_compares_what_they_expect_of_units() -> None:
+    buffer, fought = remembered(played("3m")), VectorBattle("3m", 1).scenario
+    sizes = [getattr(fought.spec(), name) for name in SIZE_NAMES]
+    ensemble = WorldModelEnsemble(EntityWorldModel, 2, *sizes, fought)
+    for steps, is_equal in ((0, True), (1, False)):
+        learning = replace(LEARNING, model=EntityWorldModel, ensemble_size=2, steps=steps)
+        audit = IsolationAudit(ensemble, learning.optimizer(ensemble), buffer)
+        divergence = audit.divergence(learning, MAX_GRAD_NORM)
+        assert divergence == 0 if is_equal else divergence > 0
 
 
 def test_imagined_experience_cannot_be_taken_for_real() -> None:
