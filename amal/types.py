@@ -1,6 +1,7 @@
 """Records that travel between the parts, with a shape on every field.
 
-Letters: B episodes, T time, N agents, U units, A actions, O observation size, S state size, M enemies.
+Letters: B episodes, E battles, T time, M steps that happened, N agents, A actions, O observation size, S state size,
+H hidden size, W layer width, K bytes of a snapshot.
 """
 
 from __future__ import annotations
@@ -17,8 +18,7 @@ if TYPE_CHECKING:  # the battle and the study commands use this module without p
 
 @dataclass(frozen=True)
 class Layout:
-    """What the numbers of observations and states are, as ``Scenario.obs_features()`` and ``state_features()`` name
-    them."""
+    """Names of the features of observations and states, from ``Scenario.obs_features()`` and ``state_features()``."""
 
     obs: tuple[str, ...]  # O names
     state: tuple[str, ...]  # S names
@@ -40,7 +40,7 @@ class BattleSpec:
 
 
 class Battles(Protocol):
-    """E battles that episodes are recorded from, in whichever simulator. Arrays are written in place."""
+    """E battles of any simulator, from which episodes are recorded. Arrays are written in place."""
 
     spec: BattleSpec
     num_battles: int
@@ -78,10 +78,10 @@ class Battles(Protocol):
         """[E] int64: how many units of side 'ally' or 'enemy' are dead."""
 
     def reset(self, *, battles: np.ndarray | None = None) -> None:
-        """Starts new episodes in the battles [E] bool, by default in all."""
+        """Starts new episodes in the battles of a mask [E] bool; by default in all."""
 
     def step(self, actions: np.ndarray) -> None:
-        """Steps every running battle with actions [E, N]; one that is over stands still."""
+        """Steps every running battle with actions [E, N]. Finished battles do not change."""
 
 
 class Actor(Protocol):
@@ -140,7 +140,7 @@ def per_step(*axes: str, dtype: str = "float32", is_view: bool = False) -> dict[
 
 @dataclass(frozen=True)
 class ActionScores:
-    """What an algorithm thinks of the actions of E battles, for people to look at.
+    """An algorithm's scores of all actions in E battles, for display.
 
     Probabilities of an agent's actions add up to 1, and are 0 where an action is not available. Values are finite where
     an action is available, and -inf or NaN where not.
@@ -157,7 +157,8 @@ class EpisodeBatch:
     Slot t of ``obs``, ``state`` and ``available_actions`` was seen before ``actions[:, t]``. The slot after an
     episode's last step was seen at its end, so truncated episodes can be bootstrapped.
 
-    A field with ``per_step`` is recorded, padded and handed on by its declaration alone.
+    ``EpisodeRecorder`` allocates, records and pads the fields with ``per_step`` from their declarations. The compiled
+    rollout and the replay buffers list the fields that they keep themselves.
     """
 
     obs: torch.Tensor = field(metadata=per_step("n_agents", "obs_dim", is_view=True))  # [B, T+1, N, O] float32

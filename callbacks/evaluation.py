@@ -22,8 +22,8 @@ from datamodules.rollout import budget_of, source_of
 
 
 class Evaluation(Callback):
-    """Plays greedy episodes at the first update after every so many training episodes, and when training ends; then
-    the same battles again with sampled actions.
+    """Plays greedy episodes after every ``every_n_episodes`` training episodes and when training ends, then the same
+    battles again with sampled actions.
 
     It uses battles and random streams of its own: training is the same with or without it. The results are logged as
     ``eval/…`` and kept in ``evaluations.csv``. Of several processes one plays, and the others wait for what it finds.

@@ -161,7 +161,7 @@ class Telemetry(Callback):
 
 
 def _widen(path: Path, added: int, columns: list[str]) -> None:
-    """Gives the rows of a metrics.csv, as they are written, so many empty cells more."""
+    """Appends ``added`` empty cells to every row of a metrics.csv."""
     _, *rows = path.read_text(encoding="utf-8").splitlines()
     with replacing(path) as part:
         part.write_text("\n".join([",".join(columns), *(row + "," * added for row in rows)]) + "\n", encoding="utf-8")

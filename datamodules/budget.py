@@ -13,8 +13,8 @@ class Budget:
     """Environment steps and episodes of training, of all processes together.
 
     Args:
-        env_steps: training ends with the first update that reaches so many steps.
-        episodes: or so many episodes, met exactly. Neither of them: no budget.
+        env_steps: training ends with the first update that reaches this many steps.
+        episodes: a number of episodes instead, met exactly. Without either there is no budget.
 
     Raises:
         ValueError: both are set, or one is no whole number of at least 1.

@@ -24,7 +24,7 @@ MUST_BE_FINITE = ("_loss", "_grad_norm")  # ends of metrics' names
 
 
 class NonFiniteLoss(RuntimeError):
-    """A loss or a gradient became NaN or infinite, so the parameters are worth nothing from here on."""
+    """A loss or a gradient became NaN or infinite; the parameters can no longer be used."""
 
 
 def check_finite(metrics: dict[str, Tensor]) -> None:
@@ -65,8 +65,8 @@ class Algorithm(LightningModule):
 
     @property
     def current_epoch(self) -> int:
-        """How many evaluations there were. To the trainer all training is one epoch; callbacks that count a module's
-        epochs, as Optuna's does, mean the stretches between evaluations."""
+        """Number of evaluations so far. To the trainer all training is one epoch; callbacks that count a module's
+        epochs, such as Optuna's, count evaluations instead."""
         return self.evaluations
 
     def _record_arguments(self) -> None:
@@ -144,8 +144,8 @@ class Algorithm(LightningModule):
         """One update from fresh episodes.
 
         Args:
-            batch: whole episodes of the policy as it is; whoever keeps them longer than the update keeps a reference,
-                each batch has memory of its own.
+            batch: whole episodes of the current policy. Each batch has its own memory, so it may be kept after the
+                update.
             progress: share of the training budget that was used before the batch, for schedules of learning.
 
         Returns:
@@ -153,15 +153,15 @@ class Algorithm(LightningModule):
         """
 
     def learning_state(self) -> Any:
-        """What only learning needs beside parameters, buffers and optimizers: replay, random streams. As tensors and
-        plain data. last.ckpt holds it, of every process its own; best.ckpt, which is for playing, does not."""
+        """State that only learning needs, beside parameters, buffers and optimizers: replay, random streams. Tensors
+        and plain data only. last.ckpt holds it for every process; best.ckpt, which is for playing, does not."""
         return {}
 
     def load_learning_state(self, state: Any) -> None:
         """Puts back what ``learning_state`` returned."""
 
     def check_episodes(self, episodes_per_update: int, snapshots: bool) -> None:
-        """Raise ValueError if updates from so many episodes, with or without snapshots, are impossible."""
+        """Raise ValueError if updates from this many episodes, with or without snapshots, are impossible."""
 
     def training_step(self, batch: EpisodeBatch, batch_idx: int) -> None:
         """One update; logs its metrics together with what its episodes were like."""
@@ -204,8 +204,8 @@ class Algorithm(LightningModule):
         return optimizers if isinstance(optimizers, list) else [optimizers]
 
     def descend(self, optimizer: LightningOptimizer, network: nn.Module, loss: Tensor, max_grad_norm: float) -> Tensor:
-        """One step of a network down its loss, averaged over the processes; the norm its gradient had, which is scaled
-        down to ``max_grad_norm`` if it is longer."""
+        """One optimizer step on a loss, with gradients averaged over the processes and clipped to ``max_grad_norm``;
+        returns their norm before clipping."""
         optimizer.zero_grad()
         with without_reducer(self.trainer.model):
             self.manual_backward(loss)

@@ -21,7 +21,7 @@ from amal.runtime.machine import one_thread
 class HAPPO(MAPPO):
     """Heterogeneous-agent PPO: MAPPO whose agents share nothing and learn in a random order (Kuba et al. 2022).
 
-    An agent's advantages are weighted with what the agents before it have changed in this update:
+    An agent's advantages are weighted by the probability ratios of the agents that were updated before it:
 
     M_i = Â · Π_{j before i} π_j(a_j | o_j) / π_j,old(a_j | o_j), and the agent maximises E min(ρ_i M_i, clip(ρ_i) M_i)
 

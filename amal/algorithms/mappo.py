@@ -46,7 +46,8 @@ def averages(steps: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def choose(log_probs: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-    """Actions drawn by their log-probabilities [..., A], without a generator the likeliest; and theirs. [...] both."""
+    """Actions sampled from log-probabilities [..., A], or the likeliest ones without a generator, and their
+    log-probabilities; [...] both."""
     actions = log_probs.argmax(dim=-1) if generator is None else sample_categorical(log_probs, generator)
     return actions, log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
@@ -66,9 +67,9 @@ class MAPPO(Algorithm):
         lr: learning rate of both Adam optimizers, decayed linearly to 0 at the end of the budget.
         gamma: discount factor.
         gae_lambda: lambda of generalised advantage estimation, 0 for one-step, 1 for Monte-Carlo.
-        n_step_returns: learn from returns of this many rewards and the value then, instead of generalised advantages.
-        target_critic_tau: share by which a copy of the critic, whose values the returns are made of, follows it per
-            update. Baseline and value clipping stay with the critic itself. By default there is no copy.
+        n_step_returns: n of n-step returns, used instead of generalised advantages.
+        target_critic_tau: rate τ of the soft update, once per update, of a target critic that returns bootstrap from.
+            Baseline and value clipping use the critic itself. By default there is no target critic.
         standardise_rewards: learn from rewards less their running mean, over their running standard deviation.
         clip_param: how far the probability ratio may leave 1 before the surrogate is clipped.
         value_clip: how far a value may leave its old value before its loss is clipped, in normalised units.
@@ -244,9 +245,8 @@ class MAPPO(Algorithm):
     ) -> tuple[Transitions, Tensor]:
         """The steps of a batch with standardised advantages and value targets, and the critic's explained variance.
 
-        Once per update for real episodes, for the running statistics and the target critic move on; any number of times
-        for imagined ones, from which no statistics are taken. ``bonus`` and ``importance`` as of
-        ``returns_and_advantages``."""
+        Call it once per update for real episodes: it updates the running statistics and the target critic. Imagined
+        episodes (``is_real`` false) change neither. ``bonus`` and ``importance`` as of ``returns_and_advantages``."""
         if is_real and self.target_critic is not None:
             self.target_critic.follow(self.critic)
         if is_real and self.reward_normalizer is not None:
@@ -338,8 +338,8 @@ class MAPPO(Algorithm):
         return -surrogate - self.entropy_coef * entropy + shortfall, metrics
 
     def critic_loss(self, transitions: Transitions, minibatch: Minibatch) -> Tensor:
-        """Clipped value loss over a minibatch's steps, of all agents: the last step of a living agent is judged by its
-        value once it is dead."""
+        """Clipped value loss over a minibatch's steps and all agents. The dead count too: an agent's last step alive
+        bootstraps from its value after death."""
         lived = transitions[minibatch.steps]
         values = self.critic(lived.state, lived.obs)
         loss = clipped_value_loss(
@@ -348,8 +348,8 @@ class MAPPO(Algorithm):
         return mean(loss)
 
     def set_schedules(self, progress: float) -> Tensor:
-        """Set what falls linearly to 0 over the budget: the entropy's floor and the rate of policy and critic, which it
-        returns."""
+        """Set the entropy floor and the learning rate of policy and critic, which fall linearly to 0 over the budget;
+        returns the learning rate."""
         self.remaining = 1.0 - progress
         lr = self.lr * self.remaining
         for index in (POLICY, CRITIC):

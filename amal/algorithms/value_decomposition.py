@@ -1,4 +1,4 @@
-"""Value decomposition: off-policy Q-learning of a team whose value is made of its agents' values.
+"""Value decomposition: off-policy Q-learning in which the team's value is a function of its agents' values.
 
 Letters: B episodes, T time, N agents, O observation size, A actions, H hidden state, L rows: living agents in steps.
 """
@@ -91,12 +91,12 @@ class ValueDecomposition(Algorithm):
             actions that the agents would not take now.
         epsilon_start: share of random actions at first.
         epsilon_end: share of random actions later.
-        epsilon_share: share of the budget over which the one falls to the other.
+        epsilon_share: share of the budget over which ε falls from ``epsilon_start`` to ``epsilon_end``.
         replay_episodes: episodes kept.
         batch_size: episodes of an optimizer step; learning begins when so many are stored.
-        episodes_per_step: an optimizer step follows every so many fresh episodes, in each process.
-        target_update_episodes: after so many episodes the target network becomes a copy of the one that learns.
-        target_tau: instead, share by which it follows in every optimizer step.
+        episodes_per_step: fresh episodes per optimizer step, in each process.
+        target_update_episodes: episodes between two hard updates of the target network.
+        target_tau: rate of soft (Polyak) updates at every optimizer step, instead of hard ones.
         max_grad_norm: gradients are scaled down to this norm.
         layout: names of what is seen; comes from the scenario.
     """
@@ -278,7 +278,7 @@ class VDN(ValueDecomposition):
 
 
 class QMIX(ValueDecomposition):
-    """QMIX: a network that never falls in any agent's value mixes them (Rashid et al. 2018, arXiv:1803.11485).
+    """QMIX: a mixing network that is monotonic in every agent's value (Rashid et al. 2018, arXiv:1803.11485).
 
     Args:
         n_agents: number of agents; comes from the scenario.

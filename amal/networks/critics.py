@@ -22,8 +22,8 @@ class Critic(nn.Module):
     """What a critic offers; built by a factory from (state_dim, obs_dim, n_agents)."""
 
     def arrange(self, layout: Layout | None) -> None:
-        """Told once, before anything else is called, what the numbers of the state are, or None if the back end has no
-        names for them; by default of no use."""
+        """Called once, before anything else, with the names of the state's features, or None if the back end has none.
+        By default they are ignored."""
 
     @abstractmethod
     def forward(self, state: Tensor, obs: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ class Policy(nn.Module):
     recurrent: bool
 
     def arrange(self, layout: Layout | None, agents: Sequence[int]) -> None:
-        """Told once, before anything else is called, what the numbers of an observation are; by default of no use.
+        """Called once, before anything else, with the names of an observation's features. By default they are ignored.
 
         Args:
             layout: names of the features; None if the back end has none.

@@ -210,7 +210,7 @@ class WorldModel(nn.Module):
         return world_model_losses(self(real.obs, real.state, real.actions, real.alive), real)
 
     def learn_rest(self, sequences: RealSequences) -> None:
-        """There is nothing that gradients do not teach."""
+        """Does nothing: all of the model is trained by gradients."""
 
     def predict(
         self, obs: Tensor, state: Tensor, actions: Tensor, alive: Tensor, generator: Generator | None = None

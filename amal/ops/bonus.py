@@ -23,8 +23,8 @@ def decayed(lambda_info: float, progress: float, decay: float) -> float:
 def standardized_bonus(information: Tensor, mask: Tensor, moments: Moments, std_floor: float) -> Tensor:
     """(î − mean î) / max(std î, floor); 0 outside the mask.
 
-    Centred, for else a team is paid for every step that it stays alive. With a floor, for else the noise of a bonus
-    that hardly varies is amplified to the size of the others.
+    Centred, so that a team is not paid for every step that it stays alive. With a floor, so that the noise of a bonus
+    that hardly varies is not amplified.
 
     Args:
         information: [B, T] î in nats.

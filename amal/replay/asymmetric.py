@@ -1,7 +1,7 @@
-"""What the learner remembers, real and imagined, each in its own store and never taken for the other.
+"""Replay of real and imagined transitions, in separate stores that are never mixed up.
 
-The world model learns from real experience only: its batches come from a store of their own, by a random stream of
-their own, as a type that refuses anything else (but for the open gate, which says so).
+The world model learns from real experience only. Its batches come from their own store, are drawn with their own random
+stream, and have a type that rejects imagined experience. Only the open-gate ablation relabels it, explicitly.
 
 Letters: M transitions, N agents, O observation size, S state size, A actions, B episodes, T time.
 """
@@ -65,8 +65,8 @@ class _Ring:
 class AsymmetricReplayBuffer:
     """Real transitions in one circular store, those that auxiliary agents imagined in a store per agent.
 
-    What ``sample_primary`` draws follows from the seed, the real transitions and the earlier calls of
-    ``sample_primary``: neither imagined experience nor ``sample_mixed`` changes a bit of it.
+    What ``sample_primary`` draws depends only on the seed, the real transitions and earlier draws with
+    ``primary_stream``. Imagined experience and ``sample_mixed`` do not change it.
 
     Args:
         capacity: real transitions kept, the newest.

@@ -23,7 +23,7 @@ VIEWS = ("obs", "state", "available_actions")  # seen once more at an episode's 
 
 @dataclass(frozen=True)
 class ReplayedEpisodes:
-    """B whole episodes. What is in the padding means nothing, but is finite."""
+    """B whole episodes. Padding holds arbitrary finite numbers."""
 
     obs: Tensor  # [B, T+1, N, O] float32
     state: Tensor  # [B, T+1, S] float32
@@ -98,7 +98,7 @@ class EpisodeReplay:
                 self._table[name][places[:rows]] = array[episode, :rows]
 
     def _append(self, rows: int) -> NDArray[np.int64]:
-        """Makes room for one more episode of so many rows; where they are."""
+        """Makes room for one more episode of ``rows`` rows; returns their indices."""
         stored = sum(self._rows)
         if stored + rows > len(self._table):
             grown = np.zeros(max(2 * len(self._table), stored + rows), self._record)

@@ -1,4 +1,4 @@
-"""What was lived through, real or imagined, and the types that keep the two apart.
+"""Real and imagined transitions, and the types that keep them apart.
 
 Letters: M transitions, N agents, O observation size, S state size, A actions, L steps of a stretch.
 """
@@ -75,15 +75,15 @@ class RealExperience(Experience):
 
     @classmethod
     def passing_off(cls, experience: Experience) -> Self:
-        """Any experience, labelled as real: the open gate, which exists to show what isolation is good for."""
+        """Any experience relabelled as real: the open-gate ablation, which shows what isolation is good for."""
         columns = {f.name: getattr(experience, f.name) for f in fields(cls)}
         return cls(**{**columns, "provenance": torch.full_like(experience.provenance, REAL)})
 
 
 @dataclass(frozen=True)
 class RealSequences:
-    """M stretches of L successive steps of real episodes. A stretch that would begin before its episode has steps in
-    front that did not happen; they hold anything finite."""
+    """M sequences of L successive steps of real episodes. Where one would begin before its episode, its first steps did
+    not happen; they hold arbitrary finite numbers."""
 
     last: RealExperience  # the last steps
     states: Tensor  # [M, L+1, S] float32, before each step and after the last

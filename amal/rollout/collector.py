@@ -1,4 +1,4 @@
-"""The one way in which episodes are played: for training, for evaluation and for films."""
+"""Plays and records episodes, for training, evaluation and films alike."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OUTCOMES = tuple(name for name in FIELDS if name not in (*VIEWS, "actions", "log
 
 
 class NonFiniteView(RuntimeError):
-    """A battle showed NaN or an infinite number; the message says which, where and when."""
+    """An observation or a state holds NaN or infinity; the message says which one, where and when."""
 
 
 class _Episode(NamedTuple):
@@ -38,8 +38,8 @@ class _Episode(NamedTuple):
 class EpisodeRecorder:
     """Plays whole episodes on many battles and records them.
 
-    An episode starts on whichever battle is free, and every episode that was started is finished and kept: nothing
-    favours short ones. Each batch has memory of its own.
+    An episode starts as soon as a battle is free. Every episode that starts is finished and kept, so short episodes are
+    not favoured. Each batch has its own memory.
 
     Args:
         battle: E battles, without automatic reset.
@@ -104,7 +104,7 @@ class EpisodeRecorder:
     def _play_compiled(
         self, network: PlainNetwork, episodes: int, generator: torch.Generator | None
     ) -> tuple[dict[str, np.ndarray], list[_Episode]]:
-        """As ``_play``. The generator gives one number for all episodes: each has a stream of its own made of it."""
+        """Like ``_play``. The generator draws one seed, from which each episode gets its own random stream."""
         arrays = self._empty(episodes)
         seed = None if generator is None else int(torch.randint(2**63 - 1, (), generator=generator))
         record = play_episodes(self.battle, network, arrays, seed, torch.get_num_threads())  # type: ignore[arg-type]
@@ -177,7 +177,7 @@ class EpisodeRecorder:
         return arrays, [played[i] for i in range(episodes)]
 
     def _check_view(self, name: str, view: np.ndarray, axes: tuple[str, ...], where: str) -> None:
-        """Raises NonFiniteView; here, because a policy would turn it into any action whatever.
+        """Raises NonFiniteView for NaN or infinity, which a policy would silently turn into an arbitrary action.
 
         Args:
             name: 'obs' or 'state'.

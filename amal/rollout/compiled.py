@@ -1,7 +1,7 @@
 """Whole episodes of a feed-forward policy in one compiled call: battles, network, choice of actions and recording.
 
-The ordinary path asks the actor for every step of a few battles, which is mostly the price of asking. Here numba plays
-until the last episode has ended, and the battles are shared out among threads that need no interpreter.
+The ordinary path calls the actor at every step of a few battles, and most of its time is call overhead. Here numba
+plays until the last episode has ended, on several threads that do not need the interpreter.
 
 Letters: E battles, N agents, A actions, F features of an observation, W width of the hidden layers, L of them after the
 first, R rows of living agents, B episodes.
@@ -176,7 +176,7 @@ def choose(logits, available, bits, greedy):  # type: ignore[no-untyped-def]
 
 @kernel
 def drawn_bits(seed, episode, number):  # type: ignore[no-untyped-def]
-    """64 random bits, the ``number``-th of an episode's own stream; whoever asks first gets the same."""
+    """The ``number``-th 64 random bits of an episode's own stream, whatever the order of the calls."""
     _, stream = next_random(seed + np.uint64(episode) * np.uint64(0x9E3779B97F4A7C15))
     _, bits = next_random(stream + np.uint64(number) * np.uint64(0x9E3779B97F4A7C15))
     return bits

@@ -71,7 +71,7 @@ def load_opponent(checkpoint: Path, scenario: Scenario) -> Actor:
 
 
 def config_of(checkpoint: Path) -> Path:
-    """Where a run has its configuration, or beside the checkpoint, where one that was copied away may have it.
+    """The configuration of a checkpoint's run: in the run's folder, or beside a checkpoint that was copied elsewhere.
 
     Raises CheckpointError if it is in neither place."""
     folder = checkpoint.absolute().parent

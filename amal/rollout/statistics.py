@@ -15,8 +15,8 @@ OF_SAMPLED = ("won", "returns")
 
 
 class BattleStatistics(Metric):
-    """Statistics over evaluated episodes, gathered over batches; processes do not wait for each other, for either one
-    plays for all or all play the same."""
+    """Statistics over evaluated episodes, collected over batches. Processes are not synchronised: either one plays for
+    all, or all play the same episodes."""
 
     full_state_update = False
     won: list[Tensor]

@@ -32,7 +32,7 @@ def one_thread() -> Iterator[None]:
 
 
 def side_by_side(first: Callable[[], First], second: Callable[[], Second]) -> tuple[First, Second]:
-    """Does two things that do not touch each other's data at the same time, each with half of torch's threads.
+    """Runs two independent computations at the same time, each with half of torch's threads.
 
     Two threads on the small tensors of one computation wait for each other most of the time; two computations do not.
     One after the other where torch has a single thread; where a GPU computes (threads do not make it faster); under

@@ -42,17 +42,17 @@ PROBE_TRANSITIONS = 64  # real steps on which the auxiliary policies' behaviour 
 class AMAL(MAPPO):
     """Asymmetric multi-agent learning on top of MAPPO, whose arguments it takes too.
 
-    Each part may be null, which is its ablation. Without any of them AMAL is MAPPO, bit for bit. Information, auxiliary
-    agents, replay and imagination need the world model, and auxiliary agents need replay, which is how the policy
-    learns from them.
+    Each part may be null, which is its ablation. Without any of them AMAL is MAPPO, bit for bit. All of them need the
+    world model. The defaults are the first design; there the policy learns from ``auxiliaries`` by ``replay``, so they
+    need it. The second design has ``imagination`` instead, with auxiliary agents of its own (``configs/amal.yaml``).
 
     Args:
         n_agents: number of agents; comes from the scenario.
         n_actions: number of actions; comes from the scenario.
         obs_dim: size of an agent's observation; comes from the scenario.
         state_dim: size of the global state; comes from the scenario.
-        scenario: that is fought; comes from the data, null with other back ends.
         lr: learning rate α of policy and critic, decayed linearly to 0 at the end of the budget.
+        scenario: the one that is fought; comes from the data, null with other back ends.
         world_model: the world model θ and how it learns, or null.
         imagination: how the policy learns inside the world model, or null.
         information: the information bonus, or null.

@@ -32,7 +32,7 @@ class Imagination:
         rounds: times per update that the policy imagines and then learns from it.
         starts: real moments from which a round starts.
         horizon: steps that it then takes at most.
-        newest: real steps, the newest, from which the moments are drawn.
+        newest: number of the newest real steps that the moments are drawn from.
         warm_up: real steps before it begins.
         n_epochs: passes over each round's steps.
         n_minibatch: minibatches per pass.
@@ -174,8 +174,8 @@ def imagine(
     progress: float,
     copies: int = 1,
 ) -> EpisodeBatch:
-    """What the actor lives through from M real moments: episodes of at most ``horizon`` steps, truncated there or where
-    they are doubted. Who wins is not told. ``copies`` as of ``ImaginedBattles.reset``."""
+    """Episodes that the actor plays from M real moments, truncated after ``horizon`` steps or where the world models
+    disagree too much. Who wins is not recorded. ``copies`` as of ``ImaginedBattles.reset``."""
     views = battles.reset(moments, generator, copies)
     number = len(moments.last)
     device = views.obs.device

@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
     views: Views  # what is seen then
     rewards: Tensor  # [M], the team's
     ended: Tensor  # [M] bool
-    doubted: Tensor | None = None  # [M] bool, what does not deserve to be gone on with
+    doubted: Tensor | None = None  # [M] bool, to be truncated: the world models disagree too much
 
 
 class ImaginedBattles(Protocol):
@@ -53,7 +53,7 @@ class ImaginedBattles(Protocol):
 
 
 class SimulatedBattles:
-    """The simulator as a perfect world model: real moments go on with other chances than they had.
+    """The simulator as a perfect world model: battles continue from real moments with new random outcomes.
 
     Args:
         scenario: of the moments.
@@ -93,7 +93,7 @@ class SimulatedBattles:
 
 
 def _endless(scenario: Scenario, num_battles: int) -> VectorBattle:
-    """Battles that go on as they like: imagined episodes do not know how long the real one had lasted."""
+    """Battles without the scenario's limit: imagined episodes do not know how long the real one had lasted."""
     return VectorBattle(scenario, num_battles, auto_reset=False, episode_limit=LONGEST_EPISODE)
 
 

@@ -1,4 +1,4 @@
-"""The information bonus: what the policy is paid for outcomes that tell it from other policies.
+"""The information bonus: an intrinsic reward for outcomes that distinguish the policy from other policies.
 
 Letters: B episodes, T time.
 """

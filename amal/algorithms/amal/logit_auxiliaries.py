@@ -1,4 +1,4 @@
-"""Auxiliary agents that selection can move: the team's policy with other preferences, judged by what they would earn.
+"""Auxiliary agents of the second design: the team's policy with perturbed logits, selected by imagined returns.
 
 Letters: K candidates, I auxiliary agents, M battles or transitions, S starts, N agents, O observation size, A actions.
 """
@@ -103,8 +103,8 @@ def first_advantages(learner: MAPPO, episodes: EpisodeBatch) -> Tensor:
 
 
 class DeviatingTeam:
-    """An actor: the team's policy with δ added to its logits, battle by battle. What it tells of its actions is how
-    likely they are to the team.
+    """An actor: the team's policy with δ added to its logits, per battle. It returns the log-probabilities of its
+    actions under the team's policy.
 
     Args:
         learner: the team, π.

@@ -1,4 +1,4 @@
-"""Replay: the policy learns from steps that other policies took, as it sees them now.
+"""Replay: the policy learns off-policy from replayed and imagined steps, with importance weights.
 
 Letters: M transitions, N agents.
 """

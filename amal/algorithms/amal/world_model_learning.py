@@ -42,8 +42,8 @@ class WorldModelLearning:
         learning_rate: η of Adam, constant.
         steps: optimizer steps per update.
         batch_size: real transitions per step and member.
-        averaging: what is imagined with is a moving average of the weights, of which this share stays at each step, at
-            first less: (1 + n) / (10 + n) after n steps. With 0 it is the weights themselves.
+        averaging: decay of the exponential moving average of the weights that imagination uses, at most
+            (1 + n) / (10 + n) after n steps. With 0 imagination uses the weights themselves.
         isolation: learn from real transitions only. False opens the gate to imagined ones, for ablation.
         buffer_size: real transitions that are kept, the newest; replay draws from them too.
         buffer_folder: where the files of the replay buffer go; by default it is in memory, unless it exceeds 2 GiB.
