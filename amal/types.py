@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 if TYPE_CHECKING:  # the battle and the study commands use this module without paying for torch
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     import torch
@@ -132,6 +132,10 @@ class StepField(NamedTuple):
     dtype: str
     is_view: bool  # seen before each step and once more at the end of the episode
 
+    def shape(self, sizes: Mapping[str, Any]) -> tuple[int, ...]:
+        """Of a battle's entry in one step, from sizes by the names of BattleSpec."""
+        return tuple(sizes[axis] for axis in self.axes)
+
 
 def per_step(*axes: str, dtype: str = "float32", is_view: bool = False) -> dict[str, StepField]:
     """Metadata of a field of EpisodeBatch that a rollout records in every step."""
@@ -157,8 +161,8 @@ class EpisodeBatch:
     Slot t of ``obs``, ``state`` and ``available_actions`` was seen before ``actions[:, t]``. The slot after an
     episode's last step was seen at its end, so truncated episodes can be bootstrapped.
 
-    ``EpisodeRecorder`` allocates, records and pads the fields with ``per_step`` from their declarations. The compiled
-    rollout and the replay buffers list the fields that they keep themselves.
+    ``EpisodeRecorder`` and ``EpisodeReplay`` take shapes and types of the fields with ``per_step`` from their
+    declarations. The compiled rollout and the asymmetric replay buffer list the fields that they keep.
     """
 
     obs: torch.Tensor = field(metadata=per_step("n_agents", "obs_dim", is_view=True))  # [B, T+1, N, O] float32

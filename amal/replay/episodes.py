@@ -18,7 +18,9 @@ from torch import Tensor
 from amal.runtime.argument_checks import check_at_least
 from amal.types import EpisodeBatch
 
-VIEWS = ("obs", "state", "available_actions")  # seen once more at an episode's end
+FIELDS = EpisodeBatch.step_fields()
+# actions first, so that a row is a whole number of words
+KEPT = ("actions", "obs", "state", "rewards", "available_actions", "terminated")
 
 
 @dataclass(frozen=True)
@@ -68,14 +70,8 @@ class EpisodeReplay:
     ) -> None:
         check_at_least(1, capacity=capacity)
         self.capacity = capacity
-        columns: list[tuple[str, type, tuple[int, ...]]] = [
-            ("actions", np.int64, (n_agents,)),  # so that a row is a whole number of words
-            ("obs", np.float32, (n_agents, obs_dim)),
-            ("state", np.float32, (state_dim,)),
-            ("rewards", np.float32, ()),
-            ("available_actions", np.bool_, (n_agents, n_actions)),
-            ("terminated", np.bool_, ()),
-        ]
+        sizes = {"n_agents": n_agents, "obs_dim": obs_dim, "state_dim": state_dim, "n_actions": n_actions}
+        columns = [(name, FIELDS[name].dtype, FIELDS[name].shape(sizes)) for name in KEPT]
         self._record = np.dtype(columns, align=True)  # torch refuses views that are not aligned
         self._table = np.zeros(0, self._record)
         self._first = 0  # row of the oldest episode
@@ -94,7 +90,7 @@ class EpisodeReplay:
                 self._first = (self._first + self._rows.popleft()) % len(self._table)
             places = self._append(length + 1)
             for name, array in arrays.items():
-                rows = length + (name in VIEWS)
+                rows = length + FIELDS[name].is_view
                 self._table[name][places[:rows]] = array[episode, :rows]
 
     def _append(self, rows: int) -> NDArray[np.int64]:
@@ -128,7 +124,7 @@ class EpisodeReplay:
         words = torch.from_numpy(self._table.view(np.int64).reshape(len(self._table), -1))
         found = words.index_select(0, places.flatten()).numpy().view(self._record).reshape(places.shape)
         fetched = {name: torch.from_numpy(found[name]) for name in self._record.names or ()}
-        steps = {name: fetched[name] if name in VIEWS else fetched[name][:, :-1] for name in fetched}
+        steps = {name: fetched[name] if FIELDS[name].is_view else fetched[name][:, :-1] for name in fetched}
         return ReplayedEpisodes(**steps, lengths=torch.from_numpy(lengths))
 
     def state_dict(self) -> dict[str, Any]:

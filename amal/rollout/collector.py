@@ -56,7 +56,7 @@ class EpisodeRecorder:
         spec, num_battles = battle.spec, battle.num_battles
         # no battle idles while an episode is left to start: the last one starts before max_episodes / E full lengths
         longest = (-(-max_episodes // num_battles) + 1) * spec.episode_limit
-        sizes = {name: tuple(getattr(spec, axis) for axis in step.axes) for name, step in FIELDS.items()}
+        sizes = {name: step.shape(vars(spec)) for name, step in FIELDS.items()}
         self._fields, self._views = dict(FIELDS), VIEWS
         if snapshots:
             sizes["snapshots"] = battle.snapshots.shape[1:]  # type: ignore[attr-defined]

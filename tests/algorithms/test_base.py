@@ -102,9 +102,11 @@ def test_a_metric_that_comes_later_gets_a_column(cli: Cli, tmp_path: Path, monke
 
 def test_a_module_that_is_no_algorithm_is_refused(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit:
-        cli("fit", "--model", "lightning.pytorch.demos.boring_classes.BoringModel", "--data.scenario", "3m")
+        model = ("--model", "lightning.pytorch.demos.boring_classes.BoringModel")
+        cli("fit", "--allow_code", "lightning.pytorch.demos", *model, "--data.scenario", "3m")
     said = capsys.readouterr().err
     assert exit.value.code == 2 and said.startswith("error: ") and said.count("\n") == 1
+    assert "subclass of" in said and "Algorithm" in said
 
 
 def test_an_argument_that_a_class_has_settled_is_not_suggested(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:

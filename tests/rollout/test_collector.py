@@ -117,12 +117,21 @@ def test_the_actor_is_told_how_far_training_is() -> None:
     assert told == [0.25, 0.25] and batch.progress == 0.25
 
 
-def test_no_episode_is_left_out_for_being_long() -> None:
-    """Battles of different lengths on few slots: the mean length is that of the same episodes one by one."""
-    many = EpisodeRecorder(battle(3), 30).play(Wanderer(), 30, torch.Generator().manual_seed(0)).lengths.float()
-    alone = EpisodeRecorder(battle(1), 30).play(Wanderer(), 30, torch.Generator().manual_seed(1)).lengths.float()
-    error = (many.var() / 30 + alone.var() / 30).sqrt()
-    assert abs(many.mean() - alone.mean()) < 4 * error
+def test_no_episode_is_left_out_for_being_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Battles of different lengths on few slots: those that are started are those that are kept, and no others."""
+    started = []
+    reset = VectorBattle.reset
+
+    def counting(self: VectorBattle, battles: np.ndarray | None = None) -> None:
+        started.append(self.num_battles if battles is None else int(battles.sum()))
+        reset(self, battles=battles)
+
+    monkeypatch.setattr(VectorBattle, "reset", counting)
+    fought = battle(3)
+    started.clear()
+    batch = EpisodeRecorder(fought, 30).play(Wanderer(), 30, torch.Generator().manual_seed(0))
+    assert len(batch.lengths) == sum(started) == 30 and len(batch.lengths.unique()) > 1
+    assert (batch.terminated | batch.truncated).any(dim=1).all()
 
 
 def test_memory_starts_anew_with_each_episode() -> None:

@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from amal.algorithms.amal.diagnosis import (
+    REPLAYED,
     gradient_alignment,
     playing_as,
     policy_gradient,
@@ -54,9 +55,17 @@ def test_equal_episodes_have_equal_gradients_and_the_update_is_the_sum_of_its_pa
     module = small()
     train(module, random_batch, n_batches=4, trainer=evolving())
     episodes = random_batch(9)
-    cosines = gradient_alignment(module, episodes, episodes)
+    with undisturbed(module):
+        cosines = gradient_alignment(module, episodes, episodes)
     assert cosines["gradient_fresh"] == pytest.approx(1.0)
-    assert all(-1.0 <= cosine <= 1.0 for cosine in cosines.values())
+
+    fresh = policy_gradient(module, module.estimate_advantages(episodes, is_real=False)[0])
+    replay = module.replay
+    assert replay is not None
+    module.replay_buffer.sample_mixed(REPLAYED, replay.aux_ratio)  # what the single kinds are judged by
+    mixed, _ = replay.draw(module, module.replay_buffer, n_minibatch=REPLAYED // replay.batch_size)
+    update = fresh + replay.coef * policy_gradient(module, mixed)
+    assert cosines["gradient_update"] == pytest.approx(torch.cosine_similarity(update, fresh, dim=0).item())
     alone = gradient_alignment(small(auxiliaries=None, replay=None), episodes, episodes)
     assert pd.isna(alone["gradient_update"]) and alone["gradient_fresh"] == pytest.approx(1.0)
 

@@ -7,12 +7,14 @@ import torch
 from torch import Generator, Tensor
 
 from amal.algorithms.amal import LogitAuxiliaries
+from amal.algorithms.amal.imagined_battles import Views
 from amal.algorithms.amal.logit_auxiliaries import DeviatingTeam, first_advantages
+from amal.replay import RealSequences
 from tests.algorithms.amal.test_algorithm import evolving
 from tests.algorithms.amal.test_imagination import batch_of, built, real
 from tests.algorithms.episodes import N_ACTIONS, N_AGENTS, parameters, random_batch, train
 
-SMALL = {
+SMALL: dict[str, Any] = {
     "num_auxiliary_agents": 3,
     "evolution_frequency": 1,
     "cem_population_size": 10,
@@ -72,10 +74,11 @@ def test_those_are_selected_that_earn_more() -> None:
 
 
 def test_random_selection_is_blind() -> None:
-    chosen, _ = select("random")
-    advantages, candidates = scripted()
-    best = candidates[advantages.argsort(descending=True)[:3]].view(3, N_AGENTS, N_ACTIONS)
-    assert not torch.equal(chosen, best)
+    """Whatever they earn, the same are chosen; another generator chooses others."""
+    advantages, _ = scripted()
+    (chosen, _), (reversed_, _) = select("random"), select("random", -advantages)
+    assert torch.equal(chosen, reversed_)
+    assert not torch.equal(chosen, select("random", seed=2)[0])
 
 
 def scripted() -> tuple[Tensor, Tensor]:
@@ -83,11 +86,12 @@ def scripted() -> tuple[Tensor, Tensor]:
     return 100.0 * torch.randn(10, generator=g), torch.randn(10, N_AGENTS * N_ACTIONS, generator=g)
 
 
-def select(selection: str) -> tuple[Tensor, dict[str, Tensor]]:
+def select(selection: str, advantages: Tensor | None = None, seed: int = 1) -> tuple[Tensor, dict[str, Tensor]]:
     part = auxiliaries(selection=selection)
-    advantages, candidates = scripted()
+    earned, candidates = scripted()
+    advantages = earned if advantages is None else advantages
     search = part.build(N_AGENTS * N_ACTIONS)
-    return part.evolve(search, built({}), candidates, advantages, *probe(), Generator().manual_seed(1))
+    return part.evolve(search, built({}), candidates, advantages, *probe(), Generator().manual_seed(seed))
 
 
 def test_advantages_are_in_standard_deviations_of_returns() -> None:
@@ -153,12 +157,22 @@ def test_what_makes_no_sense_is_refused(options: dict[str, Any], message: str) -
         auxiliaries(**options)
 
 
-def test_candidates_are_judged_from_the_same_moments() -> None:
-    """A candidate that is the team earns as much as the team in a world without chance, so nothing."""
-    learner = built({"auxiliaries": auxiliaries(cem_initial_std=1e-6, cem_min_std=0.0), "warm_up": 0})
+def test_candidates_are_judged_from_the_same_moments_as_the_team(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = built({"auxiliaries": auxiliaries(), "warm_up": 0})
     train(learner, batch_of, n_batches=2, trainer=evolving())
-    assert learner.imagination is not None and learner.search is not None
-    obs, available = probe()
-    inside = (learner.imagined_battles, real(), learner.population, obs, available)
-    _, told = learner.imagination.evolve(learner.search, learner, *inside, Generator().manual_seed(0))
-    assert told["distance"].item() == pytest.approx(0.0, abs=1e-6)
+    battles = learner.imagined_battles
+    assert learner.imagination is not None and learner.search is not None and battles is not None
+    seen: list[tuple[Tensor, int]] = []
+    reset = battles.reset
+
+    def watched(moments: RealSequences, generator: Generator, copies: int = 1) -> Views:
+        seen.append((moments.last.obs, copies))
+        return reset(moments, generator, copies)
+
+    monkeypatch.setattr(battles, "reset", watched)
+    inside = (battles, real(), learner.population, *probe())
+    learner.imagination.evolve(learner.search, learner, *inside, Generator().manual_seed(0))
+    [(obs, copies)] = seen
+    everyone = obs.unflatten(0, (copies, SMALL["starts"]))
+    assert copies == 1 + SMALL["cem_population_size"] and len(obs[: SMALL["starts"]].unique(dim=0)) > 1
+    assert torch.equal(everyone, everyone[:1].expand_as(everyone))
