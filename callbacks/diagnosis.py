@@ -27,7 +27,7 @@ JUDGED_EPISODES = 16  # on which the world model is judged
 
 
 class Diagnosis(Callback):
-    """Writes ``diagnosis.csv``: of AMAL with its world model, replay and auxiliary agents, what each is worth.
+    """Writes ``diagnosis.csv``: of AMAL's first design, what world model, replay and auxiliary agents are worth.
 
     Battles and random streams are its own: training is the same with or without it.
 
@@ -49,10 +49,10 @@ class Diagnosis(Callback):
     @staticmethod
     def check(module: LightningModule, source: EpisodeSource, processes: int) -> None:
         """Raise ValueError for a module without the parts that are diagnosed, and for battles that cannot be played."""
-        if not isinstance(module, AMAL) or module.world_model is None:
-            without = " without a world model" if isinstance(module, AMAL) else ""
+        if not isinstance(module, AMAL) or module.world_model is None or not module.world_model.is_flat:
+            without = " without a flat world model" if isinstance(module, AMAL) else ""
             what = f"{type(module).__name__}{without} has nothing that it measures"
-            raise ValueError(f"callbacks.Diagnosis is for AMAL; {what}")
+            raise ValueError(f"callbacks.Diagnosis is for AMAL's first design (amal_paper); {what}")
         if source.backend != "embedded":
             raise ValueError(f"callbacks.Diagnosis needs battles of the embedded simulator, not {source.backend}'s")
         if processes > 1:  # advantages are standardised over all of them

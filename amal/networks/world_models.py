@@ -109,22 +109,33 @@ def combined(parts: Mapping[str, Tensor]) -> Tensor:
     return torch.stack(list(parts.values())).sum()
 
 
-def sample_step(prediction: Prediction, alive: Tensor, generator: Generator | None = None) -> ImaginedStep:
-    """One outcome of a predicted step: drawn from the distributions, or without a generator their means and modes.
+def sample_step(
+    prediction: Prediction, alive: Tensor, generator: Generator | None = None, noisy_views: bool = False
+) -> ImaginedStep:
+    """One outcome of a predicted step: deaths and the end are drawn, or without a generator their modes; views are
+    their means.
 
     The outcome is made one that the simulator could report. Views lie in [−1, 1]. The dead stay dead, an agent whose
-    no-op is expected to be available has died, and both see zeros and have only the no-op; the living have everything
-    else that is expected, and stop always. Nobody alive ends the episode.
+    no-op becomes available has died, and both see zeros and have only the no-op; the living have everything else that
+    is expected, and stop always. Nobody alive ends the episode.
 
     Args:
         prediction, alive: of M transitions, and who was alive before them, [M, N] bool.
-        generator: source of the noise.
+        generator: source of chance.
+        noisy_views: draw views, too, and take the mode of deaths, as of ``WorldModel``.
     """
-    next_obs = _draw(prediction.obs_mean, prediction.obs_log_var, generator).clamp(-1.0, 1.0)
-    next_state = _draw(prediction.state_mean, prediction.state_log_var, generator).clamp(-1.0, 1.0)
+    spreads = (prediction.obs_log_var, prediction.state_log_var)
+    next_obs, next_state = (
+        _draw(mean, log_var, generator if noisy_views else None).clamp(-1.0, 1.0)
+        for mean, log_var in zip((prediction.obs_mean, prediction.state_mean), spreads, strict=True)
+    )
     done_chance = logistic(prediction.done_logit)
     u = 0.5 if generator is None else torch.rand(done_chance.shape, generator=generator, device=done_chance.device)
-    lives = alive & (prediction.available_logits[..., NO_OP] <= 0)
+    death_chance = logistic(prediction.available_logits[..., NO_OP])
+    v: Tensor | float = 0.5
+    if generator is not None and not noisy_views:
+        v = torch.rand(death_chance.shape, generator=generator, device=death_chance.device)
+    lives = alive & (death_chance <= v)
     available = (prediction.available_logits > 0) & lives.unsqueeze(-1)
     available[..., STOP] = lives
     available[..., NO_OP] = ~lives
@@ -162,6 +173,8 @@ class WorldModel(nn.Module):
         scenario: not needed, nothing is asked but sizes.
         hidden_dims: width of each layer of the encoder.
         decoder_dims: width of each layer between encoding and heads, in a decoder for agents and one for the team.
+        noisy_views: imagined views are drawn from their Gaussians, and agents die where that is likelier. By default
+            views are the means, and deaths are drawn.
     """
 
     past = 0
@@ -175,12 +188,14 @@ class WorldModel(nn.Module):
         scenario: Scenario | None = None,
         hidden_dims: Sequence[int] = (256, 256, 128),
         decoder_dims: Sequence[int] = (),
+        noisy_views: bool = False,
     ) -> None:
         super().__init__()
         if len(hidden_dims) == 0 or min(*hidden_dims, *decoder_dims, 1) < 1:
             sizes = f"{list(hidden_dims)} and {list(decoder_dims)}"
             raise ValueError(f"hidden_dims must not be empty, and all sizes at least 1, got {sizes}")
         self.n_agents, self.n_actions, self.obs_dim, self.state_dim = n_agents, n_actions, obs_dim, state_dim
+        self.noisy_views = noisy_views
         in_features = obs_dim + n_actions + state_dim + n_agents * n_actions
         self.first = AgentLinear(in_features, n_agents, hidden_dims[0])
         self.encoder = _relu_layers(hidden_dims)
@@ -216,7 +231,7 @@ class WorldModel(nn.Module):
         self, obs: Tensor, state: Tensor, actions: Tensor, alive: Tensor, generator: Generator | None = None
     ) -> ImaginedStep:
         """One outcome of a step; arguments as of ``forward`` and ``sample_step``."""
-        return sample_step(self(obs, state, actions, alive), alive, generator)
+        return sample_step(self(obs, state, actions, alive), alive, generator, self.noisy_views)
 
     def log_likelihood_by_action(
         self, obs: Tensor, state: Tensor, actions: Tensor, next_obs: Tensor, wanted: Tensor
@@ -339,7 +354,8 @@ class WorldModelEnsemble(nn.Module):
         chosen = zip(self.members, theirs, strict=True)
         some = [member(obs[rows], state[rows], actions[rows], alive[rows]) for member, rows in chosen]
         back = torch.cat(theirs).argsort()
-        return sample_step(_merge(some, lambda parts: torch.cat(parts).index_select(0, back)), alive, generator)
+        merged = _merge(some, lambda parts: torch.cat(parts).index_select(0, back))
+        return sample_step(merged, alive, generator, cast(WorldModel, self.members[0]).noisy_views)
 
 
 def _merge(predictions: Sequence[Prediction], merge: Callable[[list[Tensor]], Tensor]) -> Prediction:

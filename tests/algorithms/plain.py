@@ -269,11 +269,12 @@ class PlainAMAL(PlainMAPPO):
         for _ in range(o.steps):
             steps = []
             for member in self.world_model.members:
-                if o.isolation:
-                    real = self.replay.sample_primary(o.batch_size)
-                else:
+                real = self.replay.sample_primary(o.batch_size)
+                if not o.isolation:
                     mixed = self.replay.sample_mixed(o.batch_size, self.options.replay.aux_ratio)
-                    real = RealExperience.passing_off(mixed)
+                    rows = [real if who == REAL else mixed for who in mixed.provenance.tolist()]
+                    taken = [source[torch.tensor([i])] for i, source in enumerate(rows)]
+                    real = RealExperience.passing_off(Experience.concatenate(taken))
                 steps.append(world_model_losses(member(real.obs, real.state, real.actions, real.alive), real))
             parts = [part for each in steps for part in each.values()]
             descend(self.world_model, self.model_adam, parts, self.options.max_grad_norm)

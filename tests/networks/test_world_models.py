@@ -268,7 +268,7 @@ def certain(available_logits: Tensor, **changes: Tensor) -> Prediction:
 @pytest.mark.parametrize("sampled", [False, True])
 def test_imagined_steps_are_possible(sampled: bool) -> None:
     # three agents: dies now (everything expected), lives without anything else, was dead and is expected to rise
-    logits = torch.tensor([[[1.0, 1.0, 1.0, 1.0], [-1.0, -1.0, -1.0, -1.0], [-1.0, 1.0, 1.0, 1.0]]])
+    logits = torch.tensor([[[99.0, 1.0, 1.0, 1.0], [-99.0, -1.0, -1.0, -1.0], [-99.0, 1.0, 1.0, 1.0]]])
     alive = torch.tensor([[True, True, False]])
     generator = torch.Generator().manual_seed(0) if sampled else None
     step = sample_step(certain(logits), alive, generator)
@@ -284,14 +284,27 @@ def test_imagined_steps_are_possible(sampled: bool) -> None:
         assert step.next_obs[0, 1].tolist() == step.next_state[0].tolist() == [math.copysign(1, limit)] * 2
 
 
-def test_imagined_steps_are_draws_of_the_prediction() -> None:
+def test_deaths_and_ends_are_drawn_and_views_are_means() -> None:
+    size = 4000
+    logits = torch.full((size, N_AGENTS, N_ACTIONS), -math.log(4.0))
+    alive = torch.ones(size, N_AGENTS, dtype=torch.bool)
+    prediction = certain(logits, done_logit=torch.full((size,), -math.log(3.0)))
+    step = sample_step(prediction, alive, torch.Generator().manual_seed(0))
+    died = step.next_available[..., 0]
+    assert died.float().mean().item() == pytest.approx(0.2, abs=0.02)
+    assert step.done[~died.all(dim=-1)].float().mean().item() == pytest.approx(0.25, abs=0.03)
+    assert (step.next_obs[~died] == 0.5).all() and (step.next_state == 0.5).all()
+    assert not sample_step(prediction, alive).next_available[..., 0].any()
+
+
+def test_noisy_views_are_draws_of_the_prediction_and_deaths_its_mode() -> None:
     size = 4000
     logits = torch.full((size, N_AGENTS, N_ACTIONS), -1.0)
     alive = torch.ones(size, N_AGENTS, dtype=torch.bool)
     small = {"obs_log_var": torch.full((size, N_AGENTS, 2), -6.0), "state_log_var": torch.full((size, 2), -4.0)}
     prediction = certain(logits, **small, done_logit=torch.full((size,), -math.log(3.0)))
-    step = sample_step(prediction, alive, torch.Generator().manual_seed(0))
-    assert step.done.float().mean().item() == pytest.approx(0.25, abs=0.03)
+    step = sample_step(prediction, alive, torch.Generator().manual_seed(0), noisy_views=True)
+    assert step.done.float().mean().item() == pytest.approx(0.25, abs=0.03) and not step.next_available[..., 0].any()
     for drawn, std in ((step.next_obs, math.exp(-3)), (step.next_state, math.exp(-2))):
         assert drawn.mean().item() == pytest.approx(0.5, abs=0.01)
         assert drawn.std().item() == pytest.approx(std, rel=0.05)
@@ -307,7 +320,7 @@ def test_equal_generators_make_equal_steps() -> None:
             for seed in (1, 1, 2)
         )
         assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-        assert not torch.equal(first.next_obs, other.next_obs)
+        assert not torch.equal(first.done, other.done)
 
 
 def test_members_differ_and_their_likelihoods_are_averaged() -> None:

@@ -11,8 +11,8 @@ P parameters of a policy.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Callable, Iterable
+from functools import cached_property, partial
 from typing import Any, cast
 
 import torch
@@ -24,13 +24,18 @@ from amal.algorithms.amal.imagination import Imagination
 from amal.algorithms.amal.imagined_battles import ImaginedBattles, SimulatedBattles, modelled_battles
 from amal.algorithms.amal.information import InformationBonus
 from amal.algorithms.amal.off_policy import OffPolicyReplay
-from amal.algorithms.amal.world_model_learning import IsolationAudit, WorldModelLearning, prediction_errors
+from amal.algorithms.amal.world_model_learning import (
+    IsolationAudit,
+    WorldModelLearning,
+    prediction_errors,
+    through_open_gate,
+)
 from amal.algorithms.mappo import MAPPO
 from amal.battle import VectorBattle
 from amal.battle.battlefield import Scenario
 from amal.networks.world_models import WorldModelEnsemble
 from amal.ops.populations import flat_parameters
-from amal.replay import AsymmetricReplayBuffer, RealExperience, RealSequences
+from amal.replay import AsymmetricReplayBuffer, RealSequences
 from amal.runtime.distributed import of_first, rank
 from amal.runtime.random_streams import stream_seed
 from amal.types import EpisodeBatch
@@ -227,19 +232,16 @@ class AMAL(MAPPO):
         metrics = prediction_errors(self.believed, batch)
         self.replay_buffer.add_primary_episodes(batch)
         optimizer = self.all_optimizers()[WORLD_MODEL]
-        draw = self.replay_buffer.sample_sequences if learning.isolation else self._through_open_gate
+        draw: Callable[[int, int], RealSequences] = self.replay_buffer.sample_sequences
+        if not learning.isolation:
+            assert self.replay is not None
+            draw = partial(through_open_gate, self.replay_buffer, self.replay.aux_ratio)
         audit = IsolationAudit(world_model, optimizer, self.replay_buffer) if self.has_evolved else None
         metrics |= learning.fit(world_model, optimizer, draw, self.max_grad_norm, self.average)
         if audit is not None:
             self.isolation_kl = audit.divergence(learning, self.max_grad_norm)
             self.has_evolved = False
         return metrics if self.evolved is None else metrics | {"train/isolation_kl": self.isolation_kl}
-
-    def _through_open_gate(self, batch_size: int, length: int) -> RealSequences:
-        """What isolation forbids: imagined transitions passed off as real."""
-        assert self.replay is not None and length == 1
-        mixed = self.replay_buffer.sample_mixed(batch_size, self.replay.aux_ratio)
-        return RealSequences.of_single_steps(RealExperience.passing_off(mixed))
 
     def evolve(self, batch: EpisodeBatch) -> None:
         """ψ_i ← E(ψ_i): a new generation of auxiliary agents; ``callbacks.Evolution`` says when.

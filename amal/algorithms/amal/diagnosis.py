@@ -34,7 +34,7 @@ def gradient_alignment(module: AMAL, fresh: EpisodeBatch, reference: EpisodeBatc
     that an update has: its own fresh episodes, replayed steps, imagined steps, and the sum of the fresh gradient and
     that of replay as the module mixes it. "ceiling" is the cosine between the halves of the reference.
 
-    NaN where there is no such data. Advantages are the ones that the module would use.
+    NaN where there is no such data. Advantages are those of rewards, without an information bonus.
     """
     half = len(reference.mask) // 2
     ours, first, second, own = (

@@ -17,7 +17,7 @@ from amal.algorithms.mappo import MAPPO
 from amal.ops.cem import CrossEntropyMethod
 from amal.replay import AsymmetricReplayBuffer, RealSequences
 from amal.runtime.argument_checks import check_at_least, check_positive
-from amal.runtime.distributed import of_first
+from amal.runtime.distributed import gathered, of_first
 from amal.types import Actor, EpisodeBatch
 
 
@@ -63,8 +63,8 @@ class Imagination:
             check_positive(doubt=self.doubt)
 
     def is_due(self, replay_buffer: AsymmetricReplayBuffer) -> bool:
-        """Whether enough real steps were seen, one at least."""
-        return replay_buffer.primary_size >= max(1, min(self.warm_up, replay_buffer.capacity))
+        """Whether every process has seen enough real steps, one at least: they begin in the same update."""
+        return min(gathered(replay_buffer.primary_size)) >= max(1, min(self.warm_up, replay_buffer.capacity))
 
     def moments(self, number: int, battles: ImaginedBattles, replay_buffer: AsymmetricReplayBuffer) -> RealSequences:
         """Real moments to go on from."""
@@ -102,16 +102,20 @@ class Imagination:
                 deviating = DeviatingTeam(learner, self.auxiliaries.offsets(population, self.starts))
             episodes = imagine(battles, deviating or learner, moments, self.horizon, generator, progress)
             importance = None if deviating is None else deviating.importance()
+            # before the critic learns what the auxiliary agents earned
+            gain = (
+                {}
+                if self.auxiliaries is None
+                else {"train/auxiliary_advantage": self.auxiliaries.gain(learner, episodes)}
+            )
             transitions, critic_fit = learner.estimate_advantages(episodes, is_real=False, importance=importance)
             minibatches = learner.minibatches(episodes, transitions, self.n_epochs, self.n_minibatch)
             metrics = learner.take_steps(transitions, minibatches)
-            metrics |= {
+            metrics |= gain | {
                 "train/explained_variance": critic_fit,
                 "train/length": episodes.lengths.float().mean(),
                 "train/reward": episodes.rewards.sum() / episodes.mask.sum(),
             }
-            if self.auxiliaries is not None:
-                metrics["train/auxiliary_advantage"] = self.auxiliaries.gain(learner, episodes)
             rounds.append(metrics)
         told = {}
         for name in rounds[0]:
@@ -159,9 +163,17 @@ class Imagination:
         repeated = moments[torch.arange(auxiliaries.starts, device=deltas.device).repeat(len(everyone))]
         actor = DeviatingTeam(learner, everyone.repeat_interleave(auxiliaries.starts, dim=0))
         episodes = imagine(battles, actor, repeated, self.horizon, generator, 0.0, copies=len(everyone))
-        earned = first_advantages(learner, episodes).view(len(everyone), -1).mean(dim=1)
-        advantages = of_first(earned[1:] - earned[0])  # every process selects the same
-        return auxiliaries.evolve(search, learner, deltas, advantages, obs, available, generator)
+        earned = first_advantages(learner, episodes).view(len(everyone), -1)
+        advantages = of_first(earned[1:].mean(dim=1) - earned[0].mean())  # every process selects the same
+        fittest, told = auxiliaries.evolve(search, learner, deltas, advantages, obs, available, generator)
+        return fittest, told | {"reliability": split_half_correlation(earned[1:])}
+
+
+def split_half_correlation(scores: Tensor) -> Tensor:
+    """Pearson's correlation of the mean score in the even columns with that in the odd ones, over the rows of [K, S]:
+    1 if scores tell the rows apart, about 0 if they are noise. NaN for a single column."""
+    halves = torch.stack([scores[:, 0::2].mean(dim=1), scores[:, 1::2].mean(dim=1)])
+    return torch.corrcoef(halves)[0, 1]
 
 
 @torch.no_grad()

@@ -36,7 +36,7 @@ class LogitAuxiliaries(EvolvedAgents):
     starts: int = 16
     selection: Literal["fitness", "random"] = "fitness"
 
-    told: ClassVar = ("diversity", "distance", "selected_advantage")
+    told: ClassVar = ("diversity", "distance", "selected_advantage", "reliability")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -22,7 +22,7 @@ from amal.networks.entity_model import HP, EntityWorldModel, entity_errors, outc
 from amal.networks.world_models import LearnedModel, WorldModel, WorldModelEnsemble, combined, open_loop_errors
 from amal.ops.divergence import gaussian_kl
 from amal.ops.losses import masked_mean
-from amal.replay import AsymmetricReplayBuffer, RealSequences
+from amal.replay import REAL, AsymmetricReplayBuffer, Experience, RealExperience, RealSequences
 from amal.runtime.argument_checks import check_at_least, check_positive
 from amal.runtime.distributed import average_gradients
 from amal.runtime.machine import side_by_side
@@ -134,6 +134,26 @@ def _gradients(taught: list[tuple[LearnedModel, RealSequences]]) -> list[dict[st
         combined(parts).backward()
         found.append({name: part.detach() for name, part in parts.items()})
     return found
+
+
+def through_open_gate(
+    replay_buffer: AsymmetricReplayBuffer, aux_ratio: float, batch_size: int, length: int
+) -> RealSequences:
+    """What isolation forbids: the real transitions that would be drawn, the last of them replaced by imagined ones that
+    are labelled as real, for ``WorldModelLearning.isolation`` false.
+
+    Args:
+        replay_buffer: with real and imagined transitions.
+        aux_ratio: share of imagined ones; none before there are any.
+        batch_size: transitions.
+        length: 1, longer sequences of imagined steps are not stored.
+    """
+    assert length == 1
+    real, mixed = replay_buffer.sample_primary(batch_size), replay_buffer.sample_mixed(batch_size, aux_ratio)
+    imagined = (mixed.provenance != REAL).nonzero().squeeze(-1)
+    kept = torch.arange(batch_size - len(imagined))
+    taken = Experience.concatenate([real[kept], mixed[imagined]])
+    return RealSequences.of_single_steps(RealExperience.passing_off(taken))
 
 
 def prediction_errors(world_model: WorldModelEnsemble, batch: EpisodeBatch) -> dict[str, Tensor]:

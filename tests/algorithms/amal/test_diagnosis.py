@@ -118,14 +118,15 @@ def test_training_is_the_same_with_and_without(cli: Callable[..., None], tmp_pat
     ("config", "args", "who"),
     [
         ("configs/mappo.yaml", (), "MAPPO"),
-        ("configs/amal_paper.yaml", [f"--model.{part}=null" for part in SMALL], "AMAL without a world model"),
+        ("configs/amal_paper.yaml", [f"--model.{part}=null" for part in SMALL], "AMAL without a flat world model"),
+        ("configs/amal.yaml", (), "AMAL without a flat world model"),
     ],
 )
-def test_without_a_world_model_there_is_nothing_to_diagnose(
+def test_without_a_flat_world_model_there_is_nothing_to_diagnose(
     cli: Callable[..., None], tmp_path: Path, capsys: pytest.CaptureFixture, config: str, args: Sequence[str], who: str
 ) -> None:
     with pytest.raises(SystemExit) as exit_code:
         fit(cli, tmp_path / "run", "--trainer.callbacks+=callbacks.Diagnosis", *args, config=config)
     assert exit_code.value.code == 2
-    assert f"callbacks.Diagnosis is for AMAL; {who} has nothing that it measures" in capsys.readouterr().err
+    assert f"is for AMAL's first design (amal_paper); {who} has nothing that it measures" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -180,6 +180,14 @@ def test_the_simulator_goes_on_from_real_moments() -> None:
         assert np.array_equal(episodes.terminated[:, t].numpy()[running], replayed.terminated[running])
 
 
+def test_processes_begin_in_the_same_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one with fewer real steps decides, else only some of them would wait for each other's gradients."""
+    buffer, part = real(), Imagination(warm_up=15)
+    assert buffer.primary_size == sum(LENGTHS) == 18 and part.is_due(buffer)
+    monkeypatch.setattr("amal.algorithms.amal.imagination.gathered", lambda size: [size, 14])
+    assert not part.is_due(buffer)
+
+
 def test_imagination_needs_snapshots_for_the_simulator() -> None:
     battles = SimulatedBattles(VectorBattle("3m", 1).scenario)
     with pytest.raises(ValueError, match=r"data\.snapshots"):

@@ -1,5 +1,6 @@
 """Auxiliary agents that act in the team's imagination: how they act, and who is selected."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -7,13 +8,15 @@ import torch
 from torch import Generator, Tensor
 
 from amal.algorithms.amal import LogitAuxiliaries
-from amal.algorithms.amal.imagined_battles import Views
+from amal.algorithms.amal.imagination import imagine, split_half_correlation
+from amal.algorithms.amal.imagined_battles import Outcome, Views
 from amal.algorithms.amal.logit_auxiliaries import DeviatingTeam, first_advantages
 from amal.replay import RealSequences
 from tests.algorithms.amal.test_algorithm import evolving
 from tests.algorithms.amal.test_imagination import batch_of, built, real
 from tests.algorithms.episodes import N_ACTIONS, N_AGENTS, parameters, random_batch, train
 
+PAID = 3
 SMALL: dict[str, Any] = {
     "num_auxiliary_agents": 3,
     "evolution_frequency": 1,
@@ -92,6 +95,53 @@ def select(selection: str, advantages: Tensor | None = None, seed: int = 1) -> t
     advantages = earned if advantages is None else advantages
     search = part.build(N_AGENTS * N_ACTIONS)
     return part.evolve(search, built({}), candidates, advantages, *probe(), Generator().manual_seed(seed))
+
+
+class Paying:
+    """Battles without an end that pay every agent's choice of one action."""
+
+    past = 0
+
+    def __init__(self, moments: RealSequences) -> None:
+        self.views = Views(moments.last.obs, moments.last.state, torch.ones_like(moments.last.available_actions))
+
+    def reset(self, moments: RealSequences, generator: Generator, copies: int = 1) -> Views:
+        last = moments.last
+        self.views = Views(last.obs, last.state, torch.ones_like(last.available_actions))
+        return self.views
+
+    def step(self, actions: Tensor, generator: Generator) -> Outcome:
+        return Outcome(self.views, (actions == PAID).sum(dim=1).float(), torch.zeros(len(actions), dtype=torch.bool))
+
+
+def test_candidates_that_prefer_what_pays_are_the_fittest_and_earn_more_than_the_team() -> None:
+    options = {"cem_initial_std": 3.0, "cem_population_size": 20, "cem_elite_fraction": 0.25, "starts": 16}
+    part = auxiliaries(num_auxiliary_agents=5, share=0.5, distance_weight=0.0, **options)
+    learner = built({"auxiliaries": part, "warm_up": 0})
+    buffer, (obs, available) = real(), probe()
+    battles = Paying(buffer.sample_sequences(1, 1))
+    search = part.build(N_AGENTS * N_ACTIONS)
+    candidates = copy.deepcopy(search).ask(Generator().manual_seed(0)).unflatten(-1, (N_AGENTS, N_ACTIONS))
+    assert learner.imagination is not None
+    inside = (search, learner, battles, buffer, learner.population, obs, available)
+    fittest, told = learner.imagination.evolve(*inside, Generator().manual_seed(0))
+    preference = candidates[..., PAID] - candidates.logsumexp(dim=-1)
+    best = candidates[preference.exp().sum(dim=-1).argsort(descending=True)[:8]]  # 5 of 20 by chance: 0.4 %
+    assert all(any(torch.equal(chosen, other) for other in best) for chosen in fittest)
+    assert told["reliability"] > 0.8
+
+    team = DeviatingTeam(learner, part.offsets(fittest, 40))
+    episodes = imagine(battles, team, buffer.sample_sequences(40, 1), 3, Generator().manual_seed(1), 0.0)
+    assert part.gain(learner, episodes) > 0.5
+
+
+def test_reliability_is_the_correlation_between_two_halves_of_the_starts() -> None:
+    scores = torch.tensor(
+        [[1.0, 2.0, 3.0, 2.0], [2.0, 6.0, 2.0, 2.0], [6.0, 3.0, 4.0, 3.0]]
+    )  # means 2, 2, 5 and 2, 4, 3
+    assert split_half_correlation(scores).item() == pytest.approx(0.0, abs=1e-6)
+    assert split_half_correlation(scores[:, [0, 0, 2, 2]]).item() == pytest.approx(1.0)
+    assert split_half_correlation(scores[:, :1]).isnan()
 
 
 def test_advantages_are_in_standard_deviations_of_returns() -> None:

@@ -8,17 +8,18 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from amal.algorithms.amal.world_model_learning import IsolationAudit, WorldModelLearning
+from amal.algorithms.amal.world_model_learning import IsolationAudit, WorldModelLearning, through_open_gate
 from amal.battle import VectorBattle
 from amal.networks.entity_model import EntityWorldModel
 from amal.networks.world_models import WorldModel, WorldModelEnsemble
 from amal.ops.populations import flat_parameters
-from amal.replay import AsymmetricReplayBuffer, Experience, ProvenanceError, RealExperience, RealSequences
+from amal.replay import AsymmetricReplayBuffer, Experience, ProvenanceError, RealExperience
 from tests.algorithms.amal.test_algorithm import evolving, small
 from tests.algorithms.episodes import N_ACTIONS, N_AGENTS, OBS_DIM, STATE_DIM, parameters, random_batch, train
 from tests.conftest import ROOT
@@ -55,10 +56,7 @@ def trajectory(contents: list[tuple[int, int, float | None]], draws: list[int], 
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     replay = AsymmetricReplayBuffer(300, N_AGENTS, OBS_DIM, STATE_DIM, N_ACTIONS, N_AUXILIARY, auxiliary_capacity=50)
 
-    def through_open_gate(batch_size: int, length: int) -> RealSequences:
-        return RealSequences.of_single_steps(RealExperience.passing_off(replay.sample_mixed(batch_size)))
-
-    draw = replay.sample_sequences if isolation else through_open_gate
+    draw = replay.sample_sequences if isolation else partial(through_open_gate, replay, 0.3)
     thetas = []
     for t in range(N_UPDATES):
         if t % 20 == 0:
@@ -97,7 +95,8 @@ def test_auxiliary_data_of_any_kind_leave_every_theta_as_it_is(
 @pytest.mark.parametrize("fill", [None, 0.0, float("nan")], ids=["random", "zero", "nan"])
 def test_with_an_open_gate_the_same_property_fails(alone: list[torch.Tensor], fill: float | None) -> None:
     thetas = trajectory([(50, 80, fill)], [], isolation=False)
-    assert not torch.equal(thetas[-1], alone[-1])
+    same = [torch.equal(ours, theirs) for ours, theirs in zip(thetas, alone, strict=True)]
+    assert all(same[:50]) and not any(same[51:]), "from the first imagined transition on, and not before"
 
 
 @pytest.mark.parametrize("n_auxiliary", [0, 2])
@@ -120,7 +119,32 @@ def test_the_audit_measures_whether_the_gate_is_closed(isolation: bool) -> None:
     for _ in range(2):  # the first update has nothing imagined yet
         train(module, random_batch, n_batches=1, trainer=evolving())
         kl.append(module.trainer.callback_metrics["train/isolation_kl"].item())
+    assert kl[0] == 0
     assert kl[1] == 0 if isolation else kl[1] > 1e-6
+
+
+def test_auxiliary_data_leave_all_of_an_entity_wise_model_as_it_is() -> None:
+    """Its weights, and what it learns without gradients: rewards and where units can walk."""
+    batch, fought = played("3m"), VectorBattle("3m", 1).scenario
+    sizes = [getattr(fought.spec(), name) for name in SIZE_NAMES]
+    learning = replace(LEARNING, model=EntityWorldModel, steps=4)
+    states = []
+    for fill in (None, 0.0, float("nan")):
+        torch.manual_seed(0)
+        world_model = learning.build(*sizes, fought)
+        n_agents, n_actions, obs_dim, state_dim = sizes
+        buffer = AsymmetricReplayBuffer(2000, n_agents, obs_dim, state_dim, n_actions, 1, auxiliary_capacity=50)
+        buffer.add_primary_episodes(batch)
+        if fill is not None:
+            real = buffer.sample_primary(50, np.random.default_rng(0))
+            names = ("obs", "state", "rewards", "next_obs", "next_state")
+            made_up = {name: torch.full_like(getattr(real, name), fill) for name in names}
+            agents = {"provenance": torch.zeros_like(real.provenance)}
+            buffer.add_auxiliary_batch(Experience(**{**vars(real), **made_up, **agents}))
+        learning.fit(world_model, learning.optimizer(world_model), buffer.sample_sequences, MAX_GRAD_NORM)
+        states.append(world_model.state_dict())
+    for others in states[1:]:
+        assert all(torch.equal(states[0][name], value) for name, value in others.items())
 
 
 def test_an_audit_leaves_model_and_streams_as_they_are() -> None:
