@@ -167,13 +167,13 @@ class MAPPO(Algorithm):
         generator: torch.Generator | None,
         progress: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        logits, hidden = self.policy(obs.unsqueeze(1), hidden)
-        return *choose(masked_log_softmax(logits.squeeze(1), available_actions), generator), hidden
+        logits, hidden = self.policy.step(obs, hidden)
+        return *choose(masked_log_softmax(logits, available_actions), generator), hidden
 
     def action_scores(self, obs: Tensor, available_actions: Tensor, hidden: Tensor) -> ActionScores:
         """The policy's probabilities [E, N, A]; arguments as of ``act``."""
-        logits, _ = self.policy(obs.unsqueeze(1), hidden)
-        return ActionScores("probability", masked_log_softmax(logits.squeeze(1), available_actions).exp())
+        logits, _ = self.policy.step(obs, hidden)
+        return ActionScores("probability", masked_log_softmax(logits, available_actions).exp())
 
     def learn(self, batch: EpisodeBatch, progress: float) -> dict[str, Tensor]:
         """One update: returns once, then epochs × minibatches of clipped policy and value losses."""

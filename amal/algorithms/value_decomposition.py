@@ -163,8 +163,7 @@ class ValueDecomposition(Algorithm):
         generator: torch.Generator | None,
         progress: float,
     ) -> tuple[Tensor, None, Tensor]:
-        values, hidden = self.team.policy(obs.unsqueeze(1), hidden)
-        values = values.squeeze(1)
+        values, hidden = self.team.policy.step(obs, hidden)
         if generator is None:
             return available_values(values, available_actions).argmax(dim=-1), None, hidden
         return epsilon_greedy(values, available_actions, self.epsilon(progress), generator), None, hidden
@@ -175,8 +174,8 @@ class ValueDecomposition(Algorithm):
 
     def action_scores(self, obs: Tensor, available_actions: Tensor, hidden: Tensor) -> ActionScores:
         """The agents' values [E, N, A]; arguments as of ``act``."""
-        values, _ = self.team.policy(obs.unsqueeze(1), hidden)
-        return ActionScores("value", available_values(values.squeeze(1), available_actions))
+        values, _ = self.team.policy.step(obs, hidden)
+        return ActionScores("value", available_values(values, available_actions))
 
     # --- learning -----------------------------------------------------------------------------------------------------
 

@@ -50,6 +50,19 @@ class Policy(nn.Module):
             Logits [B, T, N, A], and the hidden state [B, N, H] after the last step.
         """
 
+    def step(self, obs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of B battles for one step, a sequence of one.
+
+        Args:
+            obs: [B, N, O].
+            hidden: [B, N, H], before the step.
+
+        Returns:
+            Logits [B, N, A], and the hidden state [B, N, H] after the step.
+        """
+        logits, hidden = self(obs.unsqueeze(1), hidden)
+        return logits.squeeze(1), hidden
+
     @abstractmethod
     def at_rows(self, obs: Tensor, rows: Tensor, batch_sizes: Tensor | None = None) -> Tensor:
         """Logits [R, A] of single agents in single steps.
@@ -231,8 +244,8 @@ class IndependentPolicies(Policy):
 
     def at_rows(self, obs: Tensor, rows: Tensor, batch_sizes: Tensor | None = None) -> Tensor:
         if batch_sizes is None:  # the dead too, for how many live is known to the device only
-            logits, _ = self(obs.unsqueeze(1), self.initial_hidden(len(obs)))
-            return logits.flatten(0, 2).index_select(0, rows)
+            logits, _ = self.step(obs, self.initial_hidden(len(obs)))
+            return logits.flatten(0, 1).index_select(0, rows)
         n_agents = len(self.policies)
         order = (rows % n_agents).argsort(stable=True)  # one agent after the other
         own_rows = (rows[order] // n_agents).split(batch_sizes.sum(dim=0).tolist())

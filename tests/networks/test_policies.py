@@ -61,9 +61,9 @@ def test_acting_step_by_step_equals_evaluating_whole_sequences(policy_class: typ
     hidden = policy.initial_hidden(4)
     steps = []
     for t in range(6):
-        logits, hidden = policy(obs[:, t : t + 1], hidden)
+        logits, hidden = policy.step(obs[:, t], hidden)
         steps.append(logits)
-    torch.testing.assert_close(torch.cat(steps, dim=1), whole)
+    torch.testing.assert_close(torch.stack(steps, dim=1), whole)
     torch.testing.assert_close(hidden, last)
 
 

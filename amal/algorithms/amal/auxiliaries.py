@@ -64,7 +64,7 @@ class Auxiliaries(EvolvedAgents):
         deltas = search.ask(generator)
         candidates = flat_parameters(policy) + deltas
         log_probs = masked_log_softmax(population_logits(policy, candidates, obs, shared=True), available)
-        own_logits = policy(obs.unsqueeze(1), policy.initial_hidden(len(obs)))[0].squeeze(1)
+        own_logits, _ = policy.step(obs, policy.initial_hidden(len(obs)))
         fittest, metrics = self.select(search, deltas, log_probs, masked_log_softmax(own_logits, available), alive)
         return candidates[fittest], metrics
 

@@ -82,8 +82,8 @@ class LogitAuxiliaries(EvolvedAgents):
         Returns:
             δ [I, N, A] of the fittest, best first, and what they are like.
         """
-        logits, _ = learner.policy(obs.unsqueeze(1), learner.initial_hidden(len(obs)))
-        logits, alive = logits.squeeze(1), ~available[..., 0]
+        logits, _ = learner.policy.step(obs, learner.initial_hidden(len(obs)))
+        alive = ~available[..., 0]
         candidates = deltas.unflatten(-1, logits.shape[-2:])
         log_probs = masked_log_softmax(logits + candidates.unsqueeze(1), available)
         reference = masked_log_softmax(logits, available)
@@ -141,7 +141,7 @@ class DeviatingTeam:
 
     def _log_probs(self, obs: Tensor, available_actions: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """log π and log μ [M, N, A], and the hidden state."""
-        logits, hidden = self.learner.policy(obs.unsqueeze(1), hidden)
-        logits = logits.squeeze(1).float()  # as the offsets are, also under autocast
+        logits, hidden = self.learner.policy.step(obs, hidden)
+        logits = logits.float()  # as the offsets are, also under autocast
         ours, theirs = (masked_log_softmax(x, available_actions) for x in (logits, logits + self.offsets))
         return ours, theirs, hidden
