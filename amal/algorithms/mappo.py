@@ -17,6 +17,7 @@ from amal.networks.policies import IndependentPolicies, MLPPolicy, Policy
 from amal.networks.shape_checks import check_critic, check_policy
 from amal.ops.losses import (
     approx_kl,
+    at_actions,
     categorical_entropy,
     clip_fraction,
     clipped_surrogate,
@@ -49,7 +50,7 @@ def choose(log_probs: Tensor, generator: torch.Generator | None) -> tuple[Tensor
     """Actions sampled from log-probabilities [..., A], or the likeliest ones without a generator, and their
     log-probabilities; [...] both."""
     actions = log_probs.argmax(dim=-1) if generator is None else sample_categorical(log_probs, generator)
-    return actions, log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+    return actions, at_actions(log_probs, actions)
 
 
 class MAPPO(Algorithm):
@@ -324,7 +325,7 @@ class MAPPO(Algorithm):
             lived: what R living agents did.
         """
         log_probs = masked_log_softmax(logits, lived.available_actions)
-        log_ratio = log_probs.gather(-1, lived.actions.unsqueeze(-1)).squeeze(-1) - lived.log_probs
+        log_ratio = at_actions(log_probs, lived.actions) - lived.log_probs
         surrogate = mean(clipped_surrogate(log_ratio, lived.advantages, self.clip_param))
         entropy = mean(categorical_entropy(log_probs))
         with torch.no_grad():

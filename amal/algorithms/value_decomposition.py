@@ -16,7 +16,7 @@ from amal.networks.mixers import Mixer, QMIXMixer, VDNMixer
 from amal.networks.policies import MLPPolicy, Policy
 from amal.networks.shape_checks import check_mixer, check_policy
 from amal.ops.action_values import annealed_epsilon, available_values, double_q_values, epsilon_greedy
-from amal.ops.losses import masked_mean
+from amal.ops.losses import at_actions, masked_mean
 from amal.ops.returns import lambda_returns
 from amal.replay import EpisodeReplay, ReplayedEpisodes
 from amal.runtime.argument_checks import check_at_least, check_positive, check_share
@@ -211,7 +211,7 @@ class ValueDecomposition(Algorithm):
         values = self.team.of_actions(episodes, alive)
         last = torch.zeros_like(episodes.actions[:, :1])  # no action follows what is seen at the end
         actions = torch.cat([episodes.actions, last], dim=1)[alive]
-        chosen = values.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+        chosen = at_actions(values, actions)
         predicted = self.team.of_team(episodes, alive, chosen)[:, :-1]
         targets = self.targets(episodes, alive, values.detach())
         loss = masked_mean(0.5 * (predicted - targets).square(), mask)

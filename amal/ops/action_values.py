@@ -6,7 +6,7 @@
 import torch
 from torch import Tensor
 
-from amal.ops.losses import masked_log_softmax, sample_categorical
+from amal.ops.losses import at_actions, masked_log_softmax, sample_categorical
 
 
 def annealed_epsilon(progress: float, start: float, end: float, share: float) -> float:
@@ -67,5 +67,4 @@ def double_q_values(values: Tensor, target_values: Tensor, available: Tensor) ->
     Returns:
         [...].
     """
-    best = available_values(values, available).argmax(dim=-1, keepdim=True)
-    return target_values.gather(-1, best).squeeze(-1)
+    return at_actions(target_values, available_values(values, available).argmax(dim=-1))

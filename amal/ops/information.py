@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from amal.ops.losses import masked_log_softmax, masked_mean
+from amal.ops.losses import at_actions, masked_log_softmax, masked_mean
 from amal.ops.populations import Policy, flat_parameters, population_logits
 from amal.runtime.argument_checks import check_at_least
 
@@ -73,9 +73,7 @@ def realised_action_information(log_probs: Tensor, others: Tensor, actions: Tens
     Returns:
         [M, N].
     """
-    chosen = actions.unsqueeze(-1)
-    own = log_probs.gather(-1, chosen).squeeze(-1)
-    return policy_information(own, others.gather(-1, chosen.expand(len(others), *chosen.shape)).squeeze(-1))
+    return policy_information(at_actions(log_probs, actions), at_actions(others, actions.expand(others.shape[:-1])))
 
 
 def ensemble_information(means: Tensor, log_vars: Tensor) -> Tensor:

@@ -99,6 +99,19 @@ def probabilities(log_probs: Tensor) -> Tensor:
     return torch.where(log_probs > LEAST_LOG_PROB, log_probs.clamp_min(LEAST_LOG_PROB).exp(), 0.0)
 
 
+def at_actions(x: Tensor, actions: Tensor) -> Tensor:
+    """x(a) of the action a of each row.
+
+    Args:
+        x: [..., A], a number of each action.
+        actions: [...] int64.
+
+    Returns:
+        [...].
+    """
+    return x.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+
 def chosen_log_probs(logits: Tensor, available: Tensor, actions: Tensor) -> Tensor:
     """Log-probabilities of the actions that were chosen, [...], by a policy's logits.
 
@@ -107,7 +120,7 @@ def chosen_log_probs(logits: Tensor, available: Tensor, actions: Tensor) -> Tens
         available: [..., A] bool.
         actions: [...] int64.
     """
-    return masked_log_softmax(logits, available).gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+    return at_actions(masked_log_softmax(logits, available), actions)
 
 
 def sample_categorical(log_probs: Tensor, generator: torch.Generator) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from amal.networks.policies import Policy
 from amal.networks.world_models import WorldModelEnsemble
-from amal.ops.losses import masked_log_softmax, sample_categorical
+from amal.ops.losses import at_actions, masked_log_softmax, sample_categorical
 from amal.ops.populations import population_logits
 from amal.replay import Experience
 
@@ -52,7 +52,7 @@ def imagine_steps(
             state=state,
             available_actions=available,
             actions=actions,
-            log_probs=log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1),
+            log_probs=at_actions(log_probs, actions),
             rewards=outcome.reward.unsqueeze(-1).expand(-1, n_agents),
             next_obs=outcome.next_obs,
             next_state=outcome.next_state,

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from amal.algorithms.amal.evolved_agents import EvolvedAgents
 from amal.algorithms.mappo import MAPPO, choose
 from amal.ops.cem import CrossEntropyMethod
-from amal.ops.losses import masked_log_softmax
+from amal.ops.losses import at_actions, masked_log_softmax
 from amal.runtime.argument_checks import check_at_least, check_choice, check_share
 from amal.types import ActionScores, EpisodeBatch
 
@@ -127,7 +127,7 @@ class DeviatingTeam:
     ) -> tuple[Tensor, Tensor, Tensor]:
         ours, theirs, hidden = self._log_probs(obs, available_actions, hidden)
         actions, chosen = choose(theirs, generator)
-        to_team = ours.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+        to_team = at_actions(ours, actions)
         self.weights.append((to_team - chosen).sum(dim=-1).clamp_max(0.0).exp())
         return actions, to_team, hidden
 
