@@ -142,6 +142,18 @@ def per_step(*axes: str, dtype: str = "float32", is_view: bool = False) -> dict[
     return {"step": StepField(axes, dtype, is_view)}
 
 
+def alive_agents(available_actions: torch.Tensor) -> torch.Tensor:
+    """Who is alive, by what is seen: only the dead have the no-op, action 0, available.
+
+    Args:
+        available_actions: [..., N, A] bool.
+
+    Returns:
+        [..., N] bool; True in padding, where nothing is available.
+    """
+    return ~available_actions[..., 0]
+
+
 @dataclass(frozen=True)
 class ActionScores:
     """An algorithm's scores of all actions in E battles, for display.
@@ -189,8 +201,8 @@ class EpisodeBatch:
 
     @property
     def alive(self) -> torch.Tensor:
-        """[B, T, N] bool: the agent acted. Only dead agents (and padding) have the no-op available."""
-        return self.mask.unsqueeze(-1) & ~self.available_actions[:, :-1, :, 0]
+        """[B, T, N] bool: the agent acted."""
+        return self.mask.unsqueeze(-1) & alive_agents(self.available_actions[:, :-1])
 
     @property
     def lengths(self) -> torch.Tensor:

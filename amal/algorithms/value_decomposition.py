@@ -22,7 +22,7 @@ from amal.replay import EpisodeReplay, ReplayedEpisodes
 from amal.runtime.argument_checks import check_at_least, check_positive, check_share
 from amal.runtime.distributed import processes
 from amal.runtime.random_streams import stream_seed
-from amal.types import ActionScores, EpisodeBatch, Layout
+from amal.types import ActionScores, EpisodeBatch, Layout, alive_agents
 
 
 class TeamValue(nn.Module):
@@ -206,8 +206,7 @@ class ValueDecomposition(Algorithm):
     def value_loss(self, episodes: ReplayedEpisodes) -> tuple[Tensor, dict[str, Tensor]]:
         """½ (Q_tot − target)², mean over the steps that happened; and metrics."""
         mask = episodes.mask
-        # only dead agents can do nothing
-        alive = episodes.seen.unsqueeze(-1) & ~episodes.available_actions[..., 0]
+        alive = episodes.seen.unsqueeze(-1) & alive_agents(episodes.available_actions)
         values = self.team.of_actions(episodes, alive)
         last = torch.zeros_like(episodes.actions[:, :1])  # no action follows what is seen at the end
         actions = torch.cat([episodes.actions, last], dim=1)[alive]

@@ -20,6 +20,7 @@ from amal.networks.entity_model import HP, EntityWorldModel, disagreement
 from amal.networks.layers import RELU_GAIN, AgentLinear, logistic, orthogonal_linear
 from amal.ops.losses import masked_mean, total
 from amal.runtime.argument_checks import check_at_least
+from amal.types import alive_agents
 
 if TYPE_CHECKING:
     from amal.replay import RealExperience, RealSequences
@@ -388,12 +389,12 @@ def open_loop_errors(
     if happened is None:
         happened = torch.ones(actions.shape[:2], dtype=torch.bool, device=actions.device)
     episode, start = happened.unfold(1, horizon, 1).all(dim=-1).nonzero(as_tuple=True)
-    alive = ~available_actions[..., NO_OP]
+    alive = alive_agents(available_actions)
     end, living = start + horizon, alive[episode, start]
     seen_obs, seen_state = obs[episode, start], state[episode, start]
     for t in range(horizon):
         step = model.predict(seen_obs, seen_state, actions[episode, start + t], living)
-        seen_obs, seen_state, living = step.next_obs, step.next_state, ~step.next_available[..., NO_OP]
+        seen_obs, seen_state, living = step.next_obs, step.next_state, alive_agents(step.next_available)
 
     def error(prediction: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
         squared = (prediction - truth[episode, end]).square().mean(dim=-1)

@@ -20,6 +20,7 @@ from amal.ops.losses import masked_log_softmax
 from amal.ops.populations import flat_parameters, population_logits
 from amal.replay import AsymmetricReplayBuffer
 from amal.runtime.argument_checks import check_at_least
+from amal.types import alive_agents
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Auxiliaries(EvolvedAgents):
         Returns:
             Parameters [I, P] of the fittest, best first, and what they are like.
         """
-        alive = ~available[..., 0]
+        alive = alive_agents(available)
         deltas = search.ask(generator)
         candidates = flat_parameters(policy) + deltas
         log_probs = masked_log_softmax(population_logits(policy, candidates, obs, shared=True), available)

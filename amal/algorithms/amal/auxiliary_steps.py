@@ -13,6 +13,7 @@ from amal.networks.world_models import WorldModelEnsemble
 from amal.ops.losses import at_actions, masked_log_softmax, sample_categorical
 from amal.ops.populations import population_logits
 from amal.replay import Experience
+from amal.types import alive_agents
 
 
 @torch.no_grad()
@@ -46,7 +47,7 @@ def imagine_steps(
         logits = population_logits(policy, auxiliary, obs.unflatten(0, (n_policies, -1)), shared=False).flatten(0, 1)
         log_probs = masked_log_softmax(logits, available)
         actions = sample_categorical(log_probs, generator)
-        outcome = world_model.predict(obs, state, actions, ~available[..., 0], generator)
+        outcome = world_model.predict(obs, state, actions, alive_agents(available), generator)
         step = Experience(
             obs=obs,
             state=state,

@@ -18,6 +18,7 @@ from amal.battle.battlefield import LONGEST_EPISODE, Scenario
 from amal.networks.entity_model import HP, EntityWorldModel, disagreement
 from amal.networks.world_models import WorldModelEnsemble
 from amal.replay import RealSequences
+from amal.types import alive_agents
 
 
 class Views(NamedTuple):
@@ -172,7 +173,7 @@ class FlatBattles:
 
     def step(self, actions: Tensor, generator: Generator) -> Outcome:
         obs, state, available = self.views
-        outcome = self.world_model.predict(obs, state, actions, ~available[..., 0], generator)
+        outcome = self.world_model.predict(obs, state, actions, alive_agents(available), generator)
         self.views = Views(outcome.next_obs, outcome.next_state, outcome.next_available)
         return Outcome(self.views, outcome.reward, outcome.done)
 

@@ -16,7 +16,7 @@ from amal.algorithms.mappo import MAPPO, choose
 from amal.ops.cem import CrossEntropyMethod
 from amal.ops.losses import at_actions, masked_log_softmax
 from amal.runtime.argument_checks import check_at_least, check_choice, check_share
-from amal.types import ActionScores, EpisodeBatch
+from amal.types import ActionScores, EpisodeBatch, alive_agents
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,13 @@ class LogitAuxiliaries(EvolvedAgents):
             δ [I, N, A] of the fittest, best first, and what they are like.
         """
         logits, _ = learner.policy.step(obs, learner.initial_hidden(len(obs)))
-        alive = ~available[..., 0]
         candidates = deltas.unflatten(-1, logits.shape[-2:])
         log_probs = masked_log_softmax(logits + candidates.unsqueeze(1), available)
         reference = masked_log_softmax(logits, available)
         worth = advantages
         if self.selection == "random":  # whatever the rest of the fitness is
             worth = 1e6 * torch.rand(len(deltas), generator=generator, device=deltas.device)
-        fittest, metrics = self.select(search, deltas, log_probs, reference, alive, worth)
+        fittest, metrics = self.select(search, deltas, log_probs, reference, alive_agents(available), worth)
         selected = advantages[fittest].mean() - advantages.mean()
         return candidates[fittest], metrics | {"selected_advantage": selected}
 
