@@ -2,6 +2,7 @@
 
 import copy
 from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,6 +38,11 @@ def check_finite(metrics: dict[str, Tensor]) -> None:
     broken = [f"{name} = {value}" for name, value in zip(checked, values, strict=True) if not abs(value) < float("inf")]
     if broken:
         raise NonFiniteLoss(f"{', '.join(broken)}: the update diverged; try a lower lr or max_grad_norm")
+
+
+def averages(steps: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each metric over several steps that all have the same ones; nothing without steps."""
+    return {name: torch.stack([step[name] for step in steps]).mean() for name in (steps[0] if steps else ())}
 
 
 class Algorithm(LightningModule):

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from amal.algorithms.base import Algorithm
+from amal.algorithms.base import Algorithm, averages
 from amal.algorithms.minibatches import AgentSteps, Minibatch, Transitions, shuffled_episodes, shuffled_transitions
 from amal.networks.critics import Critic, MAPPOCritic, TargetCritic, evaluate_critic
 from amal.networks.policies import IndependentPolicies, MLPPolicy, Policy
@@ -39,11 +39,6 @@ from amal.types import ActionScores, EpisodeBatch, Layout, PlainNetwork
 
 POLICY, CRITIC = 0, 1  # in the order of configure_optimizers
 ADAM_EPSILON = 1e-5  # MAPPO's, table of common hyper-parameters; larger than Adam's own 1e-8
-
-
-def averages(steps: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of each metric over several steps."""
-    return {name: torch.stack([step[name] for step in steps]).mean() for name in steps[0]}
 
 
 def choose(log_probs: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:

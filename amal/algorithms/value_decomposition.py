@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from amal.algorithms.base import Algorithm
+from amal.algorithms.base import Algorithm, averages
 from amal.algorithms.minibatches import packed_lives, rows_of
 from amal.networks.mixers import Mixer, QMIXMixer, VDNMixer
 from amal.networks.policies import MLPPolicy, Policy
@@ -189,10 +189,7 @@ class ValueDecomposition(Algorithm):
             steps = [self.take_step() for _ in range(n_steps)]
         self.renew_target(len(batch.rewards) * processes())
         counts = {"policy_steps": len(steps), "replay_episodes": len(self.replay), "epsilon": self.epsilon(progress)}
-        metrics = {f"train/{name}": torch.tensor(float(value)) for name, value in counts.items()}
-        for name in steps[0] if steps else ():
-            metrics[name] = torch.stack([step[name] for step in steps]).mean()
-        return metrics
+        return {f"train/{name}": torch.tensor(float(value)) for name, value in counts.items()} | averages(steps)
 
     def take_step(self) -> dict[str, Tensor]:
         """One optimizer step on replayed episodes; its metrics."""

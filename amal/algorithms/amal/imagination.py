@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 from amal.algorithms.amal.imagined_battles import ImaginedBattles
 from amal.algorithms.amal.logit_auxiliaries import DeviatingTeam, LogitAuxiliaries, first_advantages
+from amal.algorithms.base import averages
 from amal.algorithms.mappo import MAPPO
 from amal.ops.cem import CrossEntropyMethod
 from amal.replay import AsymmetricReplayBuffer, RealSequences
@@ -117,12 +118,9 @@ class Imagination:
                 "train/reward": episodes.rewards.sum() / episodes.mask.sum(),
             }
             rounds.append(metrics)
-        told = {}
-        for name in rounds[0]:
-            values = torch.stack([metrics[name] for metrics in rounds])
-            is_count = name == "train/policy_steps"
-            told[name.replace("train/", "train/imagination_")] = values.sum() if is_count else values.mean()
-        return told
+        number = torch.stack([metrics["train/policy_steps"] for metrics in rounds]).sum()
+        told = averages(rounds) | {"train/policy_steps": number}
+        return {name.replace("train/", "train/imagination_"): value for name, value in told.items()}
 
     @torch.no_grad()
     def evolve(

@@ -17,6 +17,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_fn
 
+from amal.algorithms.base import averages
 from amal.battle.battlefield import Scenario
 from amal.networks.entity_model import HP, EntityWorldModel, entity_errors, outcome_kl
 from amal.networks.world_models import LearnedModel, WorldModel, WorldModelEnsemble, combined, open_loop_errors
@@ -121,8 +122,7 @@ class WorldModelLearning:
             optimizer.step()
             if average is not None:
                 average.update_parameters(world_model)
-        names = losses[0] if losses else {}
-        return {f"train/model_{name}_loss": torch.stack([x[name] for x in losses]).mean() for name in names}
+        return {f"train/model_{name}_loss": loss for name, loss in averages(losses).items()}
 
 
 def _gradients(taught: list[tuple[LearnedModel, RealSequences]]) -> list[dict[str, Tensor]]:
