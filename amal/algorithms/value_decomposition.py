@@ -18,6 +18,7 @@ from amal.networks.shape_checks import check_mixer, check_policy
 from amal.ops.action_values import annealed_epsilon, available_values, double_q_values, epsilon_greedy
 from amal.ops.losses import at_actions, masked_mean
 from amal.ops.returns import lambda_returns
+from amal.ops.target_networks import soft_update
 from amal.replay import EpisodeReplay, ReplayedEpisodes
 from amal.runtime.argument_checks import check_at_least, check_positive, check_share
 from amal.runtime.distributed import processes
@@ -197,7 +198,7 @@ class ValueDecomposition(Algorithm):
         loss, metrics = self.value_loss(episodes)
         norm = self.descend(self.all_optimizers()[0], self.team, loss, self.max_grad_norm)
         if self.target_tau is not None:
-            self._follow(self.target_tau)
+            soft_update(self.target, self.team, self.target_tau)
         return {"train/value_loss": loss.detach(), "train/value_grad_norm": norm, **metrics}
 
     def value_loss(self, episodes: ReplayedEpisodes) -> tuple[Tensor, dict[str, Tensor]]:
@@ -234,14 +235,8 @@ class ValueDecomposition(Algorithm):
         """After so many more episodes of all processes; nothing where the target follows in every step."""
         self.target_age += episodes
         if self.target_tau is None and self.target_age >= self.target_update_episodes:
-            self._follow(1.0)
+            soft_update(self.target, self.team, 1.0)
             self.target_age = 0
-
-    @torch.no_grad()
-    def _follow(self, tau: float) -> None:
-        """θ⁻ ← (1 − τ) θ⁻ + τ θ."""
-        for slow, fast in zip(self.target.parameters(), self.team.parameters(), strict=True):
-            slow.lerp_(fast, tau)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.team.parameters(), lr=self.lr, fused=True)

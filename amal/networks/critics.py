@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from amal.networks.epymarl import Episodes, build_critic
 from amal.networks.layers import RELU_GAIN, AgentLinear, AgentMLP, logistic, orthogonal_linear, standardized
+from amal.ops.target_networks import soft_update
 from amal.runtime.argument_checks import check_at_least, check_flag
 from amal.types import EpisodeBatch, Layout
 
@@ -265,7 +266,7 @@ class EPyMARLCritic(Critic):
 
 
 class TargetCritic(Critic):
-    """A copy of a critic that follows it slowly, θ' ← (1 − τ) θ' + τ θ (Lillicrap et al. 2016, arXiv:1509.02971).
+    """A copy of a critic that follows it slowly, see ``soft_update``.
 
     Args:
         critic: whom to copy.
@@ -279,11 +280,9 @@ class TargetCritic(Critic):
         self.tau = tau
         self.critic = deepcopy(critic).requires_grad_(False)
 
-    @torch.no_grad()
     def follow(self, critic: Critic) -> None:
         """One step towards the critic as it is now."""
-        for slow, fast in zip(self.critic.parameters(), critic.parameters(), strict=True):
-            slow.lerp_(fast, self.tau)
+        soft_update(self.critic, critic, self.tau)
 
     def forward(self, state: Tensor, obs: Tensor) -> Tensor:
         values: Tensor = self.critic(state, obs)
