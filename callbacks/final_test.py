@@ -8,8 +8,8 @@ import pandas as pd
 from lightning import Callback, LightningModule, Trainer
 
 from amal.algorithms.base import Algorithm
+from amal.rollout.load_policy import checkpoint_weights
 from amal.runtime.atomic import replacing
-from amal.runtime.checkpoints import read_checkpoint
 from callbacks.evaluation import measure
 from datamodules.episode_source import TEST_EPISODES
 from datamodules.rollout import source_of
@@ -32,9 +32,7 @@ class FinalTest(Callback):
         best = folder / "checkpoints" / "best.ckpt"
         rows = [{"checkpoint": "last", **measure(source.play_evaluation(pl_module, "test", TEST_EPISODES))}]
         if best.exists():  # there is none without evaluations
-            last = {name: tensor.clone() for name, tensor in pl_module.state_dict().items()}
-            pl_module.load_state_dict(read_checkpoint(best)["state_dict"])
-            rows.append({"checkpoint": "best", **measure(source.play_evaluation(pl_module, "test", TEST_EPISODES))})
-            pl_module.load_state_dict(last)
+            with checkpoint_weights(pl_module, best):
+                rows.append({"checkpoint": "best", **measure(source.play_evaluation(pl_module, "test", TEST_EPISODES))})
         with replacing(folder / "final_test.csv") as part:
             pd.DataFrame(rows).to_csv(part, index=False)

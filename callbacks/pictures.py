@@ -9,7 +9,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from amal.algorithms.base import Algorithm
 from amal.rollout.collector import record_battle
-from amal.runtime.checkpoints import read_checkpoint
+from amal.rollout.load_policy import checkpoint_weights
 from amal.study.figures import plot_win_rate
 from amal.viewer.film import write_gif
 from amal.viewer.recording import Recording
@@ -36,9 +36,6 @@ class Pictures(Callback):
         if trainer.is_global_zero and evaluations.exists():
             plot_win_rate(pd.read_csv(evaluations), VALIDATION_EPISODES, folder / "win_rate.png", title)
             if self.battle and source.scenario is not None:
-                final = {name: tensor.clone() for name, tensor in pl_module.state_dict().items()}
-                best = read_checkpoint(folder / "checkpoints" / "best.ckpt")
-                pl_module.load_state_dict(best["state_dict"])
-                battle = record_battle(pl_module, source.scenario, source.seed, opponent=source.opponent)
-                pl_module.load_state_dict(final)
+                with checkpoint_weights(pl_module, folder / "checkpoints" / "best.ckpt"):
+                    battle = record_battle(pl_module, source.scenario, source.seed, opponent=source.opponent)
                 write_gif(Recording(*battle), folder / "battle.gif", title)

@@ -1,8 +1,9 @@
-"""A run's module, brought back from its checkpoint to play."""
+"""A run's module, or its weights, brought back from its checkpoint to play."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -68,6 +69,19 @@ def load_opponent(checkpoint: Path, scenario: Scenario) -> Actor:
                 f"{checkpoint}: plays {learned.name} and not {scenario.name}: its {name} is {theirs}, not {ours}"
             )
     return module  # type: ignore[return-value]
+
+
+@contextmanager
+def checkpoint_weights(module: LightningModule, checkpoint: Path) -> Iterator[None]:
+    """The module with the weights of a checkpoint of its run for a while; afterwards its own, bit for bit, also if
+    something raises in between. Raises as ``read_checkpoint``."""
+    own = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    weights = read_checkpoint(checkpoint)["state_dict"]
+    try:
+        module.load_state_dict(weights)
+        yield
+    finally:
+        module.load_state_dict(own)
 
 
 def config_of(checkpoint: Path) -> Path:
