@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from amal.algorithms.amal.auxiliaries import Auxiliaries
 from amal.algorithms.amal.evolved_agents import EvolvedAgents
@@ -88,22 +89,25 @@ class AMAL(MAPPO):
         self.imagination, self.scenario = imagination, scenario
         self.auxiliaries, self.replay = auxiliaries, replay
         self.sizes = {"n_agents": n_agents, "n_actions": n_actions, "obs_dim": obs_dim, "state_dim": state_dim}
-        self.world_model = None if world_model is None else world_model.build(**self.sizes, scenario=scenario)
-        self.average = (
-            None if self.world_model is None or world_model is None else world_model.average_of(self.world_model)
-        )
+        self.world_model: WorldModelEnsemble | None = None
+        self.average: AveragedModel | None = None
+        if world_model is not None:
+            self.world_model = world_model.build(**self.sizes, scenario=scenario)
+            self.average = world_model.average_of(self.world_model)
         self.estimator = None if information is None else information.estimator()
-        n_parameters = len(flat_parameters(self.policy))
         self._check_combination()
-        shape = (n_agents, n_actions) if auxiliaries is None else (n_parameters,)  # of what makes an auxiliary agent
-        evolved = self.evolved
-        self.search = None if evolved is None else evolved.build(math.prod(shape))
 
-        self.seed = torch.initial_seed()
+        evolved = self.evolved
+        # what makes an auxiliary agent: numbers that are added to the logits, or a policy's parameters
+        shape = (n_agents, n_actions) if auxiliaries is None else flat_parameters(self.policy).shape
+        self.search = None if evolved is None else evolved.build(math.prod(shape))
+        number = 0 if evolved is None else evolved.num_auxiliary_agents
         self.population: Tensor
-        self.register_buffer("population", torch.zeros(evolved.num_auxiliary_agents if evolved else 0, *shape))
+        self.register_buffer("population", torch.zeros(number, *shape))
         self.first_diversity: Tensor
         self.register_buffer("first_diversity", torch.zeros(()))  # of generation 0
+
+        self.seed = torch.initial_seed()
         self.evolution_metrics: dict[str, Tensor] = {}
         self.has_evolved = False  # since the last update
         self.isolation_kl = torch.zeros(())  # as of the last audit
@@ -120,38 +124,37 @@ class AMAL(MAPPO):
 
     def _check_combination(self) -> None:
         """Raise ValueError for parts that make no sense together."""
-        learning, estimator = self.world_model_learning, self.estimator
-        if learning is None:
-            for name in ("information", "auxiliaries", "replay"):
-                if getattr(self, name) is not None:
-                    raise ValueError(f"{name} must be null without a world_model")
-        elif self.auxiliaries is None and not learning.isolation:
-            raise ValueError("world_model.isolation must be true without auxiliaries: there is nothing to let in")
-        elif estimator is not None and learning.ensemble_size < estimator.least_members:
-            allowed = f"at least {estimator.least_members} for {type(estimator).__name__}"
-            raise ValueError(f"world_model.ensemble_size must be {allowed}, got {learning.ensemble_size}")
-        if self.world_model is not None and not self.world_model.is_flat:
-            for name in ("auxiliaries", "replay"):
-                if getattr(self, name) is not None:
-                    raise ValueError(f"{name} needs amal.networks.world_models.WorldModel as world_model.model")
-        if self.world_model is not None and estimator is not None and estimator.reads_units == self.world_model.is_flat:
-            needed = "entity_model.EntityWorldModel" if estimator.reads_units else "world_models.WorldModel"
-            name = type(estimator).__name__
-            raise ValueError(f"information.estimator {name} needs amal.networks.{needed} as world_model.model")
-        if self.imagination is not None and learning is None:
-            raise ValueError("imagination must be null without a world_model")
-        if self.imagination is not None and self.imagination.auxiliaries is not None and self.auxiliaries is not None:
-            raise ValueError("auxiliaries must be null with imagination.auxiliaries")
-        if (
-            self.n_step_returns is not None
-            and self.imagination is not None
-            and self.imagination.auxiliaries is not None
-        ):
-            raise ValueError("n_step_returns must be null with imagination.auxiliaries, whose steps have weights")
-        if self.imagination is not None and self.imagination.perfect and self.scenario is None:
-            raise ValueError("imagination.perfect must be false: only the embedded simulator can be imagined in")
-        if self.auxiliaries is not None and self.replay is None:
-            raise ValueError("auxiliaries must be null without replay: nobody would learn from what they imagine")
+        learning, model, estimator = self.world_model_learning, self.world_model, self.estimator
+        imagination, foreign = self.imagination, self.scenario is None
+        parts = (self.information, self.auxiliaries, self.replay, imagination, self.n_step_returns)
+        information, own, replay, imagines, n_steps = (part is not None for part in parts)
+        inside = imagination is not None and imagination.auxiliaries is not None
+        perfect = imagination is not None and imagination.perfect
+        no_model, leaks = learning is None, learning is not None and not learning.isolation
+        members = 0 if learning is None else learning.ensemble_size
+        least, kind = 0 if estimator is None else estimator.least_members, type(estimator).__name__
+        entity_wise = model is not None and not model.is_flat
+        misread = model is not None and estimator is not None and estimator.reads_units == model.is_flat
+        needed = "world_models.WorldModel" if entity_wise else "entity_model.EntityWorldModel"  # the other kind
+
+        refused = [
+            (no_model and information, "information must be null without a world_model"),
+            (no_model and own, "auxiliaries must be null without a world_model"),
+            (no_model and replay, "replay must be null without a world_model"),
+            (leaks and not own, "world_model.isolation must be true without auxiliaries: there is nothing to let in"),
+            (members < least, f"world_model.ensemble_size must be at least {least} for {kind}, got {members}"),
+            (entity_wise and own, "auxiliaries needs amal.networks.world_models.WorldModel as world_model.model"),
+            (entity_wise and replay, "replay needs amal.networks.world_models.WorldModel as world_model.model"),
+            (misread, f"information.estimator {kind} needs amal.networks.{needed} as world_model.model"),
+            (no_model and imagines, "imagination must be null without a world_model"),
+            (inside and own, "auxiliaries must be null with imagination.auxiliaries"),
+            (inside and n_steps, "n_step_returns must be null with imagination.auxiliaries, whose steps have weights"),
+            (perfect and foreign, "imagination.perfect must be false: only the embedded simulator can be imagined in"),
+            (own and not replay, "auxiliaries must be null without replay: nobody would learn from what they imagine"),
+        ]
+        for is_so, message in refused:
+            if is_so:
+                raise ValueError(message)
 
     def check_episodes(self, episodes_per_update: int, snapshots: bool) -> None:
         super().check_episodes(episodes_per_update, snapshots)
