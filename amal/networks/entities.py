@@ -20,19 +20,21 @@ from amal.networks.policies import POLICY_GAIN, Policy
 from amal.runtime.argument_checks import check_at_least
 from amal.types import Layout
 
+LAST_ACTION = ".last_action"  # in the names of a state's features
 
-def columns_of(names: Sequence[str], kind: str, without: str = ".last_action") -> Tensor:
-    """Where the features of the units of a kind are, [K, F] int64: of 'ally0', 'ally1', … or of 'enemy0', …
+
+def columns_of(names: Sequence[str], kind: str) -> Tensor:
+    """Where the features of the units of a kind are, [K, F] int64: of 'ally0', 'ally1', … or of 'enemy0', … Without the
+    allies' last actions.
 
     Args:
         names: of all features in order.
         kind: 'ally' or 'enemy'.
-        without: features whose name holds this are left out.
     """
     units: dict[str, list[int]] = {}
     for column, name in enumerate(names):
         unit = name.partition(".")[0]
-        if unit.rstrip("0123456789") == kind and unit != kind and without not in name:
+        if unit.rstrip("0123456789") == kind and unit != kind and LAST_ACTION not in name:
             units.setdefault(unit, []).append(column)
     return torch.tensor(list(units.values()), dtype=torch.int64)
 
@@ -213,7 +215,7 @@ class EntityCritic(Critic):
         layout = checked(layout, self, "state", self.state_dim)
         names, types = layout.state, {f"is_{name}" for name in layout.healers}
         allies, enemies = columns_of(names, "ally"), columns_of(names, "enemy")
-        actions = [column for column, name in enumerate(names) if ".last_action" in name]
+        actions = [column for column, name in enumerate(names) if LAST_ACTION in name]
         features = [names[column].partition(".")[2] for column in allies[0].tolist()]
         heals = [entry for entry, name in enumerate(features) if name in types]
         columns = {"enemies": enemies, "allies": allies, "actions": torch.tensor(actions).view(self.n_agents, -1)}

@@ -171,6 +171,6 @@ class UnitViews(nn.Module):
         return cells[..., 0], cells[..., 1]
 
 
-def _features_of(prefix: str, names: Sequence[str], but: str = "\n") -> list[str]:
-    """What the names that begin with the prefix go on with."""
-    return [name.removeprefix(prefix) for name in names if name.startswith(prefix) and but not in name]
+def _features_of(prefix: str, names: Sequence[str], but: str | None = None) -> list[str]:
+    """What the names that begin with the prefix go on with; names that hold ``but`` are left out."""
+    return [name.removeprefix(prefix) for name in names if name.startswith(prefix) and (but is None or but not in name)]

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SERIAL_SUM = 2**14  # entries that torch sums on one thread
+STD_EPSILON = 1e-8  # ε of a standardisation, which keeps constant input finite
 LEAST_LOG_PROB = -80.0  # of an action that may still be taken
 
 Moments = tuple[Tensor, Tensor, Tensor]
@@ -52,17 +53,16 @@ def masked_moments(x: Tensor, mask: Tensor) -> Moments:
     return masked_mean(x, mask), masked_variance(x, mask), mask.sum()
 
 
-def standardize(x: Tensor, mask: Tensor, moments: Moments, epsilon: float = 1e-8) -> Tensor:
+def standardize(x: Tensor, mask: Tensor, moments: Moments) -> Tensor:
     """Zero mean and unit standard deviation over the entries that count, (x − mean) / (std + ε); 0 elsewhere.
 
     Args:
         x: any shape.
         mask: same shape, bool.
         moments: as of ``masked_moments``, of these entries or of those of all processes.
-        epsilon: keeps constant input finite.
     """
     mean, variance, _ = moments
-    return torch.where(mask, (x - mean) / (variance.sqrt() + epsilon), 0.0)
+    return torch.where(mask, (x - mean) / (variance.sqrt() + STD_EPSILON), 0.0)
 
 
 def masked_log_softmax(logits: Tensor, available: Tensor) -> Tensor:
