@@ -12,7 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from amal.types import EpisodeBatch
+from amal.types import EpisodeBatch, alive_agents
 
 REAL = -1  # provenance of what happened in the environment; auxiliary agents count from 0
 
@@ -40,7 +40,7 @@ class Experience:
     @property
     def alive(self) -> Tensor:
         """[M, N] bool: the agent acted. Only dead agents have the no-op available."""
-        return ~self.available_actions[..., 0]
+        return alive_agents(self.available_actions)
 
     def __len__(self) -> int:
         return len(self.provenance)

@@ -130,6 +130,7 @@ class AMAL(MAPPO):
         information, own, replay, imagines, n_steps = (part is not None for part in parts)
         inside = imagination is not None and imagination.auxiliaries is not None
         perfect = imagination is not None and imagination.perfect
+        doubts = imagination is not None and imagination.doubt is not None
         no_model, leaks = learning is None, learning is not None and not learning.isolation
         members = 0 if learning is None else learning.ensemble_size
         least, kind = 0 if estimator is None else estimator.least_members, type(estimator).__name__
@@ -150,6 +151,12 @@ class AMAL(MAPPO):
             (inside and own, "auxiliaries must be null with imagination.auxiliaries"),
             (inside and n_steps, "n_step_returns must be null with imagination.auxiliaries, whose steps have weights"),
             (perfect and foreign, "imagination.perfect must be false: only the embedded simulator can be imagined in"),
+            (doubts and perfect, "imagination.doubt must be null with imagination.perfect: the simulator has no doubt"),
+            (doubts and not entity_wise, f"imagination.doubt needs amal.networks.{needed} as world_model.model"),
+            (
+                doubts and members < 2,
+                f"imagination.doubt needs a world_model.ensemble_size of 2 at least, got {members}",
+            ),
             (own and not replay, "auxiliaries must be null without replay: nobody would learn from what they imagine"),
         ]
         for is_so, message in refused:

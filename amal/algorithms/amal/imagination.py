@@ -103,24 +103,20 @@ class Imagination:
                 deviating = DeviatingTeam(learner, self.auxiliaries.offsets(population, self.starts))
             episodes = imagine(battles, deviating or learner, moments, self.horizon, generator, progress)
             importance = None if deviating is None else deviating.importance()
-            # before the critic learns what the auxiliary agents earned
-            gain = (
-                {}
-                if self.auxiliaries is None
-                else {"train/auxiliary_advantage": self.auxiliaries.gain(learner, episodes)}
-            )
+            told = {}
+            if self.auxiliaries is not None:  # before the critic learns what they earned
+                told["train/auxiliary_advantage"] = self.auxiliaries.gain(learner, episodes)
             transitions, critic_fit = learner.estimate_advantages(episodes, is_real=False, importance=importance)
             minibatches = learner.minibatches(episodes, transitions, self.n_epochs, self.n_minibatch)
-            metrics = learner.take_steps(transitions, minibatches)
-            metrics |= gain | {
+            told |= learner.take_steps(transitions, minibatches) | {
                 "train/explained_variance": critic_fit,
                 "train/length": episodes.lengths.float().mean(),
                 "train/reward": episodes.rewards.sum() / episodes.mask.sum(),
             }
-            rounds.append(metrics)
-        number = torch.stack([metrics["train/policy_steps"] for metrics in rounds]).sum()
-        told = averages(rounds) | {"train/policy_steps": number}
-        return {name.replace("train/", "train/imagination_"): value for name, value in told.items()}
+            rounds.append(told)
+        number = torch.stack([told["train/policy_steps"] for told in rounds]).sum()
+        metrics = averages(rounds) | {"train/policy_steps": number}
+        return {name.replace("train/", "train/imagination_"): value for name, value in metrics.items()}
 
     @torch.no_grad()
     def evolve(

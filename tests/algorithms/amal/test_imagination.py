@@ -251,6 +251,7 @@ def test_averaging_changes_what_is_imagined_but_not_what_is_learned() -> None:
     [
         ({"world_model": None}, "imagination must be null without a world_model"),
         ({"imagination": Imagination(perfect=True)}, "imagination.perfect must be false"),
+        ({"imagination": Imagination(doubt=2.0)}, "imagination.doubt needs .*EntityWorldModel"),
         (
             {
                 "imagination": Imagination(auxiliaries=LogitAuxiliaries()),
@@ -264,3 +265,18 @@ def test_averaging_changes_what_is_imagined_but_not_what_is_learned() -> None:
 def test_combinations_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         built({}, **options)
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (Imagination(doubt=2.0, perfect=True), "imagination.doubt must be null with imagination.perfect"),
+        (Imagination(doubt=2.0), "imagination.doubt needs a world_model.ensemble_size of 2 at least, got 1"),
+    ],
+)
+def test_doubt_where_nobody_disagrees_is_refused(part: Imagination, message: str) -> None:
+    scenario = VectorBattle("3m", 1).scenario
+    spec, parts = scenario.spec(), {"information": None, "auxiliaries": None, "replay": None}
+    sizes = {name: getattr(spec, name) for name in SIZES}
+    with pytest.raises(ValueError, match=message):
+        AMAL(**sizes, **parts, scenario=scenario, world_model=WorldModelLearning(EntityWorldModel), imagination=part)
