@@ -21,7 +21,7 @@ import pandas as pd
 from amal.study.analysis.statistics import ADDED, RESAMPLES, enclosing_interval, holm
 from amal.study.analysis.survival import Durations, durations, ratio_interval, ratio_samples, steps_ratio
 from amal.study.analysis.tables import Bootstrap
-from amal.study.grid.runs import family, read_record
+from amal.study.records import planned_tests, read_record
 
 ARRIVAL = "env_steps_log_rank_p"
 
@@ -42,7 +42,7 @@ def correct_p_values(folder: Path, final: str) -> pd.DataFrame:
         final: the test of the final win rate, a column of summary.csv.
     """
     record = plan(folder)
-    planned = family(record["algorithms"], record["scenarios"], record["baseline"], record["tuned_on"])
+    planned = planned_tests(record["algorithms"], record["scenarios"], record["baseline"], record["tuned_on"])
     tables = [
         pd.read_csv(folder / file).assign(test=name, p=lambda table, name=name: table[name])
         for file, name in (("summary.csv", final), ("sample_efficiency.csv", ARRIVAL))

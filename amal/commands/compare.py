@@ -24,8 +24,8 @@ from amal.runtime.program import program
 from amal.runtime.yaml_files import read_yaml
 from amal.study.grid.board import Board
 from amal.study.grid.launchers import CellInUse, Launcher, LocalLauncher, RayLauncher, import_ray
-from amal.study.grid.runs import Grid, StudyError, write_record
-from amal.study.records import ACTING, GREEDY
+from amal.study.grid.runs import Grid
+from amal.study.records import ACTING, GREEDY, StudyError, write_record
 
 TICK_SECONDS = 0.2
 MOST_RUNS = 100_000  # of a study; to list far more cells than anybody can run takes minutes and gigabytes

@@ -10,7 +10,7 @@ from amal.battle.entries import nearest
 from amal.commands.arguments import OneLineParser
 from amal.runtime.shipped import CONFIGS, config_file
 from amal.runtime.yaml_files import BadYaml, read_yaml
-from amal.study.grid.runs import StudyError
+from amal.study.records import StudyError
 
 SETTINGS = (
     *("algorithms", "scenarios", "seeds", "env_steps", "overrides"),

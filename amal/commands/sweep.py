@@ -15,7 +15,8 @@ from amal.runtime.argument_checks import LARGEST_SEED, whole_number
 from amal.runtime.program import program
 from amal.runtime.shipped import config_file
 from amal.study.grid.launchers import CellInUse, LocalLauncher
-from amal.study.grid.runs import Grid, StudyError
+from amal.study.grid.runs import Grid
+from amal.study.records import StudyError
 from amal.study.space import as_overrides, read_space
 
 if TYPE_CHECKING:

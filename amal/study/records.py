@@ -1,13 +1,27 @@
-"""What run.json and study.yaml must hold. Both are checked when they are read; the rest relies on the types."""
+"""What run.json and study.yaml must hold, and a study's record read and written.
+
+Both files are checked when they are read; the rest relies on the types.
+"""
 
 from __future__ import annotations
 
 import math
 import re
 import reprlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import yaml
+
+from amal.runtime.atomic import replacing
+from amal.runtime.yaml_files import BadYaml, read_yaml
+
+BASELINE = "mappo"  # where a study names none
+
+
+class StudyError(ValueError):
+    """A study that cannot be run as asked; the message is one line."""
 
 
 class Kind(NamedTuple):
@@ -107,3 +121,36 @@ def check_record(path: Path, record: Any, needs: Mapping[str, Kind], may_have: M
         if not kind.accepts(record.get(key)):
             raise ValueError(f"{path}: {key} must be {kind.words}, got {reprlib.repr(record.get(key))}")
     return record
+
+
+def read_record(study: Path) -> dict[str, Any] | None:
+    """The content of study.yaml, None if there is no such file. Raises StudyError if it is not a study's record."""
+    path = study / "study.yaml"
+    try:
+        record = read_yaml(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except BadYaml as error:
+        raise StudyError(str(error)) from None
+    except OSError as error:
+        raise StudyError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        return check_record(path, record, STUDY, STUDY_MAY_HAVE)
+    except ValueError as error:
+        raise StudyError(f"not the record of a study: {error}") from error
+
+
+def write_record(study: Path, record: Mapping[str, Any]) -> None:
+    with replacing(study / "study.yaml") as part:
+        part.write_text(yaml.safe_dump(dict(record), sort_keys=False), encoding="utf-8")
+
+
+def planned_tests(
+    algorithms: Iterable[str], scenarios: Iterable[str], baseline: str | None, tuned_on: Sequence[str]
+) -> dict[str, Any]:
+    """The tests of a study. They are known before its first run, and p-values are corrected over all of them."""
+    others = [name for name in algorithms if name != (baseline or BASELINE)]
+    counted = [name for name in scenarios if name not in tuned_on]
+    measures = ["final win rate: Welch's t-test", "steps to 90 % of the baseline's final win rate: log-rank test"]
+    tests = len(others) * len(counted) * len(measures)
+    return {"algorithms": others, "scenarios": counted, "measures": measures, "tests": tests, "correction": "Holm"}

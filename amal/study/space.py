@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from amal.battle.entries import nearest
 from amal.runtime.yaml_files import BadYaml, read_yaml
-from amal.study.grid.runs import StudyError
+from amal.study.records import StudyError
 
 if TYPE_CHECKING:
     import optuna

@@ -16,7 +16,8 @@ from amal.runtime.atomic import replacing
 from amal.runtime.locks import FolderNotOurs, locked
 from amal.runtime.yaml_files import read_yaml
 from amal.study.analysis.scores import area_under_curve, read_run
-from amal.study.grid.runs import Cell, Grid, StudyError, last_row
+from amal.study.grid.runs import Cell, Grid, last_row
+from amal.study.records import StudyError
 from amal.study.space import Space, as_overrides, suggested
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from amal.commands.compare import grid_of, main, read_options
-from amal.study.grid.runs import Grid, StudyError
+from amal.study.grid.runs import Grid
+from amal.study.records import StudyError
 from tests.conftest import ROOT
 from tests.study.cells import arguments
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from amal.study.grid.runs import read_record
+from amal.study.records import read_record
 from tests.conftest import ROOT
 from tests.study.studies import of, write_study
 

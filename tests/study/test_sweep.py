@@ -6,7 +6,8 @@ import optuna
 import pytest
 import yaml
 
-from amal.study.grid.runs import Grid, StudyError
+from amal.study.grid.runs import Grid
+from amal.study.records import StudyError
 from amal.study.space import as_overrides, read_space, suggested
 from amal.study.sweep import STARTUP_TRIALS, Candidate, Sweep
 from tests.conftest import ROOT

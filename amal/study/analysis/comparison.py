@@ -13,8 +13,7 @@ from typing import Any
 from amal.battle.battlefield import delay_in_words
 from amal.battle.entries import nearest
 from amal.study.analysis.scores import FINAL_EVALUATIONS, EvaluationProtocol, Run, of_sampled, read_run
-from amal.study.grid.runs import BASELINE, family, read_record
-from amal.study.records import SAMPLED
+from amal.study.records import BASELINE, SAMPLED, planned_tests, read_record
 
 _Cell = tuple[str, str, int]
 
@@ -32,8 +31,8 @@ class Comparison:
         counted: the scenarios that enter aggregates, corrected tests and the verdict.
         n_seeds: number of seeds of each counted scenario that enter aggregates, the first ones.
         tuned_on: scenarios that were used to tune algorithms; they do not count.
-        family: number of planned tests (``amal.study.grid.runs.family``). P-values are corrected over all of them, also
-            where fewer algorithms are shown or runs are missing.
+        family: number of planned tests (``amal.study.records.planned_tests``). P-values are corrected over all of them,
+            also where fewer algorithms are shown or runs are missing.
         record: study.yaml, if there is one.
         folders: of the algorithms in the study, by the names that study.yaml gives them for reports.
     """
@@ -161,7 +160,7 @@ def _compared(
     algorithms = [baseline, *(name for name in known if name != baseline and (not only or name in only))]
     scenarios = {run.scenario for run in runs} | {scenario for _, scenario, _ in absent}
     tuned_on = (record or {}).get("tuned_on", [])
-    tests = family(known, sorted(scenarios), baseline, tuned_on)["tests"]
+    tests = planned_tests(known, sorted(scenarios), baseline, tuned_on)["tests"]
     runs = [run for run in runs if run.algorithm in algorithms]
     named = {f"{run.algorithm} {run.scenario} seed_{run.seed}": run for run in runs}
     check_same_battles(study, named, "report an algorithm alone with --baseline NAME --algorithms NAME")

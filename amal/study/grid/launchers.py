@@ -23,7 +23,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from amal.study.grid.runs import START_MARK, Cell, StudyError
+from amal.study.grid.runs import START_MARK, Cell
+from amal.study.records import StudyError
 
 PATIENCE_SECONDS = 20.0  # for a process that was asked to end
 LOCK_SECONDS = 20.0  # for a predecessor that is about to end

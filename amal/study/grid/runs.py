@@ -5,32 +5,23 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from amal.battle.entries import nearest
 from amal.battle.scenario import is_file, name_of
-from amal.runtime.atomic import replacing
 from amal.runtime.locks import refuse_foreign
 from amal.runtime.versions import code_version
-from amal.runtime.yaml_files import BadYaml, read_yaml
-from amal.study.records import GREEDY, STUDY, STUDY_MAY_HAVE, check_record
+from amal.study.records import GREEDY, STUDY_MAY_HAVE, StudyError, planned_tests, read_record
 
 START_MARK = "=== "  # begins the line of a log that says when and how a session of its cell was started
-BASELINE = "mappo"  # where a study names none
 SETTINGS = ("env_steps", "overrides", "baseline", "tuned_on", "acting")  # of a study, the same for all its runs
 _TAIL_BYTES = 16384
 _ERROR_LINE = re.compile(r"(error:|fatal\b|[\w.]+(Error|Exception)\b)", re.IGNORECASE)
-
-
-class StudyError(ValueError):
-    """A study that cannot be run as asked; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -226,41 +217,8 @@ class Grid:
         old["scenario_files"] = {**new["scenario_files"], **old.get("scenario_files", {})}
         old["scenarios"] += added.get("scenarios", [])
         old["seeds"] = sorted({*old["seeds"], *new["seeds"]})
-        old["family"] = family(old["algorithms"], old["scenarios"], old["baseline"], old["tuned_on"])
+        old["family"] = planned_tests(old["algorithms"], old["scenarios"], old["baseline"], old["tuned_on"])
         return old
-
-
-def family(
-    algorithms: Iterable[str], scenarios: Iterable[str], baseline: str | None, tuned_on: Sequence[str]
-) -> dict[str, Any]:
-    """The tests of a study. They are known before its first run, and p-values are corrected over all of them."""
-    others = [name for name in algorithms if name != (baseline or BASELINE)]
-    counted = [name for name in scenarios if name not in tuned_on]
-    measures = ["final win rate: Welch's t-test", "steps to 90 % of the baseline's final win rate: log-rank test"]
-    tests = len(others) * len(counted) * len(measures)
-    return {"algorithms": others, "scenarios": counted, "measures": measures, "tests": tests, "correction": "Holm"}
-
-
-def read_record(study: Path) -> dict[str, Any] | None:
-    """The content of study.yaml, None if there is no such file. Raises StudyError if it is not a study's record."""
-    path = study / "study.yaml"
-    try:
-        record = read_yaml(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except BadYaml as error:
-        raise StudyError(str(error)) from None
-    except OSError as error:
-        raise StudyError(f"{path} cannot be read: {error.strerror}") from error
-    try:
-        return check_record(path, record, STUDY, STUDY_MAY_HAVE)
-    except ValueError as error:
-        raise StudyError(f"not the record of a study: {error}") from error
-
-
-def write_record(study: Path, record: Mapping[str, Any]) -> None:
-    with replacing(study / "study.yaml") as part:
-        part.write_text(yaml.safe_dump(dict(record), sort_keys=False), encoding="utf-8")
 
 
 def _check_same(study: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

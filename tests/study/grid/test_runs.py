@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from amal.study.grid.runs import Grid, StudyError, last_row, write_record
+from amal.study.grid.runs import Grid, last_row
+from amal.study.records import StudyError, write_record
 from tests.conftest import ROOT
 from tests.study.cells import GRID, OF_STUDIES, fake
 
