@@ -1,10 +1,12 @@
-"""What the study's commands do with bad input."""
+"""What the commands' arguments have in common, and how a command refuses them: one line on stderr, exit code 2."""
 
 from __future__ import annotations
 
 import argparse
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,9 +14,24 @@ from amal.runtime.shipped import config_file, is_file, shipped_names
 
 
 def fail(message: str) -> NoReturn:
-    """One line on stderr, exit code 2."""
-    print(f"error: {message}", file=sys.stderr)
+    """One line on stderr, whatever lines the message has, and exit code 2."""
+    print("error: " + " ".join(filter(None, map(str.strip, message.splitlines()))), file=sys.stderr)
     sys.exit(2)
+
+
+@contextmanager
+def refusing(place: Path | str = "a file") -> Iterator[None]:
+    """Within the context, a ValueError or an OSError ends the command by ``fail``.
+
+    Args:
+        place: what is told of an OSError that names no file, as that of a full disk.
+    """
+    try:
+        yield
+    except ValueError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename or place}: {error.strerror or error}")
 
 
 def path_argument(text: str) -> Path:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from amal.battle.entries import nearest
 from amal.battle.scenario import load_scenario
-from amal.commands.arguments import OneLineParser, add_code_option, algorithm_configs, fail, path_argument
+from amal.commands.arguments import OneLineParser, add_code_option, algorithm_configs, path_argument, refusing
 from amal.commands.protocol import with_protocol
 from amal.runtime.argument_checks import LARGEST_SEED, whole_number
 from amal.runtime.locks import locked
@@ -38,8 +38,9 @@ GRIDS_OWN = (
 
 
 def main(args: list[str]) -> None:
-    try:
+    with refusing():
         options = read_options(args)
+    with refusing(options.out):
         grid = grid_of(options)
         if options.launcher == "ray":
             import_ray()
@@ -49,10 +50,6 @@ def main(args: list[str]) -> None:
         with locked(options.out):
             write_record(options.out, grid.join(options.out))
             code = run(grid, options)
-    except ValueError as error:
-        fail(str(error))
-    except OSError as error:
-        fail(f"{error.filename or options.out}: {error.strerror}")
     sys.exit(code)
 
 

@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from amal.commands.arguments import OneLineParser, fail, path_argument
+from amal.commands.arguments import OneLineParser, fail, path_argument, refusing
 from amal.runtime.program import program
 
 SUFFIXES = (".png", ".pdf")
@@ -22,17 +22,13 @@ def main(args: list[str]) -> None:
     from amal.study.analysis.scores import read_lone_run  # which loads pandas and matplotlib: --help need not wait
     from amal.study.diagnostics import plot_traces, read_trace
 
-    try:
+    with refusing(options.out):
         for run in options.runs:
             _check_is_run(run)
         runs = dict(zip(_labels(options.runs), map(read_lone_run, options.runs), strict=True))
         check_same_battles(_shared_folder(options.runs), runs, "plot each kind by itself")
         traces = [read_trace(run, label) for label, run in runs.items()]
         plot_traces(traces, options.out)
-    except ValueError as error:
-        fail(" ".join(str(error).split()))
-    except OSError as error:
-        fail(f"{error.filename or options.out}: {error.strerror}")
     for trace in traces:
         for found in trace.signs:
             print(f"{trace.label}: {found}")

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from amal.commands.arguments import OneLineParser, add_code_option, fail, path_argument
+from amal.commands.arguments import OneLineParser, add_code_option, path_argument, refusing
 from amal.runtime.program import program
 
 if TYPE_CHECKING:  # --help must not wait for what plays and draws
@@ -23,13 +23,9 @@ class BadOutput(ValueError):
 
 def main(args: list[str]) -> None:
     options = _parser().parse_args(args)
-    try:
+    with refusing(options.out):
         check_output(options.out)
         summary = play_and_draw(options)
-    except OSError as error:
-        fail(f"{error.filename or options.out}: {error.strerror}" if error.strerror else f"{options.out}: {error}")
-    except ValueError as error:
-        fail(str(error))
     print(f"{options.out}: {summary}")
 
 

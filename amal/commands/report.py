@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from amal.commands.arguments import OneLineParser, fail, path_argument
+from amal.commands.arguments import OneLineParser, fail, path_argument, refusing
 from amal.runtime.program import program
 
 RESAMPLES = 2000
@@ -28,7 +28,7 @@ def main(args: list[str]) -> None:
     names = options.study
     is_study = len(names) == 1 and not (names[0][1] / "run.json").exists()
     out = options.out or (names[0][1] / "report" if is_study else Path("report"))
-    try:
+    with refusing(out):
         if options.out is not None or not is_study:
             refuse_foreign(out, "report.html")
         if is_study:
@@ -39,10 +39,6 @@ def main(args: list[str]) -> None:
         comparison = comparison.named()
         bootstrap = Bootstrap(options.resamples, options.seed, comparison.folders)
         verdicts = write_report(comparison, out, bootstrap)
-    except ValueError as error:
-        fail(" ".join(str(error).split()))
-    except OSError as error:
-        fail(f"{error.filename or out}: {error.strerror}")
     for verdict in verdicts.values():
         print(verdict.headline)
     print(f"report: {out / 'report.html'}")

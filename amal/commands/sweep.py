@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from amal.battle.scenario import load_scenario
-from amal.commands.arguments import OneLineParser, add_code_option, fail, nearest_config, path_argument
+from amal.commands.arguments import OneLineParser, add_code_option, nearest_config, path_argument, refusing
 from amal.commands.compare import GRIDS_OWN, TICK_SECONDS, checked_overrides, received_signals, seeds_of
 from amal.runtime.argument_checks import LARGEST_SEED, whole_number
 from amal.runtime.program import program
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def main(args: list[str]) -> None:
     options = _parser().parse_args(args)
-    try:
+    with refusing(options.out):
         for name in ("trials", "env_steps", "parallel"):
             if getattr(options, name) < 1:
                 raise StudyError(f"--{name} must be at least 1, got {getattr(options, name)}")
@@ -39,10 +39,6 @@ def main(args: list[str]) -> None:
         options.out.mkdir(parents=True, exist_ok=True)
         storage = options.storage or f"sqlite:///{options.out.resolve() / 'sweep.db'}"
         code = run(Sweep(grid, space, options.out, storage, options.seed), options.trials, options.parallel)
-    except ValueError as error:
-        fail(str(error))
-    except OSError as error:
-        fail(f"{error.filename or options.out}: {error.strerror}")
     sys.exit(code)
 
 

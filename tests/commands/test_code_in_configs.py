@@ -80,7 +80,7 @@ class Trap:
             "amal.networks.epymarl.build_critic": {"source": f"{file}:run", **sizes, "obs_individual_obs": False},
             "amal.networks.EPyMARLCritic": {"source": f"{file}:run"},
             "callbacks.telemetry.os.makedirs": {"name": str(self.mark)},
-            "amal.commands.fit.discard_unbegun": {"folder": str(self.victim)},
+            "amal.commands.training_cli.discard_unbegun": {"folder": str(self.victim)},
         }
         baits = [{"class_path": name, "init_args": arguments} for name, arguments in named.items()]
         by = "lightning.pytorch.callbacks.LambdaCallback"
