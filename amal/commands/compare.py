@@ -3,38 +3,44 @@
 from __future__ import annotations
 
 import argparse
-import re
-import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from amal.battle.entries import nearest
 from amal.battle.scenario import load_scenario
-from amal.commands.arguments import OneLineParser, add_code_option, algorithm_configs, path_argument, refusing
+from amal.commands.arguments import OneLineParser, algorithm_configs, refusing
 from amal.commands.protocol import with_protocol
-from amal.runtime.argument_checks import LARGEST_SEED, whole_number
+from amal.commands.study_arguments import (
+    MOST_RUNS,
+    add_grid_options,
+    add_run_options,
+    checked_overrides,
+    refuse_repeated,
+    seeds_of,
+)
+from amal.runtime.argument_checks import whole_number
 from amal.runtime.locks import locked
 from amal.runtime.program import program
 from amal.runtime.yaml_files import read_yaml
 from amal.study.grid.board import Board
-from amal.study.grid.launchers import CellInUse, Launcher, LocalLauncher, RayLauncher, import_ray
+from amal.study.grid.launchers import (
+    TICK_SECONDS,
+    CellInUse,
+    Launcher,
+    LocalLauncher,
+    RayLauncher,
+    import_ray,
+    received_signals,
+)
 from amal.study.grid.runs import Grid
 from amal.study.records import ACTING, GREEDY, StudyError, write_record
 
-TICK_SECONDS = 0.2
-MOST_RUNS = 100_000  # of a study; to list far more cells than anybody can run takes minutes and gigabytes
 EVALUATIONS = "evaluation.every_n_episodes"
-GRIDS_OWN = (
-    *("config", "ckpt_path", "out", "allow_code", "seed_everything"),
-    *("data", "data.scenario", "data.env_steps", "data.episodes"),
-    *("trainer", "trainer.callbacks"),  # trainer.callbacks+ adds one
-)
 
 
 def main(args: list[str]) -> None:
@@ -67,12 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME[:FILE,...]",
         help="NAME for configs/NAME.yaml, or NAME:FILE[,FILE...] for those files, later over earlier",
     )
-    parser.add_argument("--scenarios", nargs="+", required=True, metavar="NAME|FILE")
-    parser.add_argument(
-        "--seeds", nargs="+", type=int, default=[5], metavar="N", help="how many, or several by value (default 5)"
-    )
-    parser.add_argument("--env_steps", type=whole_number, required=True, metavar="N", help="budget of every run")
-    parser.add_argument("--out", type=path_argument, required=True, metavar="FOLDER", help="the study's folder")
+    add_grid_options(parser, seeds=5, out="the study's folder")
     parser.add_argument(
         "--baseline", metavar="NAME", help="the algorithm that report compares the others with (default mappo)"
     )
@@ -106,10 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         "--parallel", type=int, metavar="N", help="runs at a time, which share the cores (default: one a core)"
     )
     parser.add_argument("--launcher", choices=("local", "ray"), default="local", help="this machine or a Ray cluster")
-    parser.add_argument(
-        "--overrides", nargs="+", default=[], metavar="KEY=VALUE", help="for every run, as in data.num_envs=32"
-    )
-    add_code_option(parser)
+    add_run_options(parser)
     return parser
 
 
@@ -126,7 +124,7 @@ def grid_of(options: argparse.Namespace) -> Grid:
             raise StudyError(f"--algorithms: {label!r} is named twice")
         algorithms[label] = configs
     scenarios = [load_scenario(name) for name in options.scenarios]
-    _refuse_repeated("--scenarios", [scenario.name for scenario in scenarios])
+    refuse_repeated("--scenarios", [scenario.name for scenario in scenarios])
     if options.env_steps < 1:
         raise StudyError(f"--env_steps must be at least 1, got {options.env_steps}")
     checked_overrides(options.overrides)
@@ -178,17 +176,6 @@ def mapping_of(option: str, words: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def checked_overrides(overrides: list[str]) -> list[str]:
-    """The same. Raises StudyError for one that is no KEY=VALUE, or whose key the study sets itself."""
-    for override in overrides:
-        key, equals, _ = override.partition("=")
-        if not equals or not re.fullmatch(r"\w[\w.]*\+?", key):
-            raise StudyError(f"--overrides: expected KEY=VALUE, got {override!r}")
-        if key in GRIDS_OWN or key.removesuffix("+") in GRIDS_OWN[:-1]:
-            raise StudyError(f"--overrides: {key} is set by the study itself, or by options of the command")
-    return overrides
-
-
 def _refuse_without_evaluations(algorithms: Mapping[str, Sequence[Path]], overrides: Sequence[str]) -> None:
     """Raise StudyError if runs of an algorithm would have no evaluations, which a report needs."""
     for override in overrides:
@@ -224,27 +211,6 @@ def _is_positive(value: str) -> bool:
         return float(value) >= 1
     except ValueError:
         return False
-
-
-def seeds_of(numbers: list[int]) -> list[int]:
-    """The seeds that ``--seeds`` means: so many, or these. Raises StudyError."""
-    if len(numbers) == 1:
-        if numbers[0] < 1:
-            raise StudyError(f"--seeds must be at least 1, got {numbers[0]}")
-        if numbers[0] > MOST_RUNS:
-            raise StudyError(f"--seeds must be at most {MOST_RUNS:,}, got {numbers[0]}")
-        return list(range(numbers[0]))
-    _refuse_repeated("--seeds", numbers)
-    for seed in numbers:
-        if not 0 <= seed <= LARGEST_SEED:
-            raise StudyError(f"--seeds must be between 0 and {LARGEST_SEED}, got {seed}")
-    return numbers
-
-
-def _refuse_repeated(option: str, values: Sequence[object]) -> None:
-    repeated = next((value for value in values if values.count(value) > 1), None)
-    if repeated is not None:
-        raise StudyError(f"{option}: {repeated} is named twice")
 
 
 def run(grid: Grid, options: argparse.Namespace) -> int:
@@ -283,17 +249,3 @@ def _run_until(is_stopped: Callable[[], bool], launcher: Launcher, board: Board)
         for cell, failure in launcher.poll():
             board.end(cell, failure)
             running -= 1
-
-
-@contextmanager
-def received_signals() -> Iterator[list[int]]:
-    """Within the context, signals to stop are appended to the list and have no other effect."""
-    received: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores one
-    previous = {number: signal.signal(number, lambda number, frame: received.append(number)) for number in heard}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -9,12 +9,12 @@ import time
 from typing import TYPE_CHECKING
 
 from amal.battle.scenario import load_scenario
-from amal.commands.arguments import OneLineParser, add_code_option, nearest_config, path_argument, refusing
-from amal.commands.compare import GRIDS_OWN, TICK_SECONDS, checked_overrides, received_signals, seeds_of
+from amal.commands.arguments import OneLineParser, nearest_config, refusing
+from amal.commands.study_arguments import GRIDS_OWN, add_grid_options, add_run_options, checked_overrides, seeds_of
 from amal.runtime.argument_checks import LARGEST_SEED, whole_number
 from amal.runtime.program import program
 from amal.runtime.shipped import config_file
-from amal.study.grid.launchers import CellInUse, LocalLauncher
+from amal.study.grid.launchers import TICK_SECONDS, CellInUse, LocalLauncher, received_signals
 from amal.study.grid.runs import Grid
 from amal.study.records import StudyError
 from amal.study.space import as_overrides, read_space
@@ -57,19 +57,11 @@ def _parser() -> argparse.ArgumentParser:
         "--space", type=config_file, required=True, metavar="NAME|FILE", help="what is searched, see docs/sweeps.md"
     )
     parser.add_argument("--trials", type=whole_number, required=True, metavar="N", help="how many in all")
-    parser.add_argument("--scenarios", nargs="+", required=True, metavar="NAME|FILE")
-    parser.add_argument(
-        "--seeds", nargs="+", type=int, default=[1], metavar="N", help="how many, or several by value (default 1)"
-    )
-    parser.add_argument("--env_steps", type=whole_number, required=True, metavar="N", help="budget of every run")
-    parser.add_argument("--out", type=path_argument, required=True, metavar="FOLDER", help="of the runs and results")
+    add_grid_options(parser, seeds=1, out="of the runs and results")
     parser.add_argument("--storage", metavar="URL", help="of Optuna (default: the SQLite file OUT/sweep.db)")
     parser.add_argument("--parallel", type=int, default=1, metavar="N", help="trials at a time (default 1)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the sampler (default %(default)s)")
-    parser.add_argument(
-        "--overrides", nargs="+", default=[], metavar="KEY=VALUE", help="for every run, as in data.num_envs=32"
-    )
-    add_code_option(parser)
+    add_run_options(parser)
     return parser
 
 

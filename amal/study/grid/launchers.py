@@ -18,7 +18,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -29,6 +30,7 @@ from amal.study.records import StudyError
 PATIENCE_SECONDS = 20.0  # for a process that was asked to end
 LOCK_SECONDS = 20.0  # for a predecessor that is about to end
 RAY_RETRIES = 3  # of a cell whose worker was lost
+TICK_SECONDS = 0.2  # between two polls
 
 _ROOT = Path(__file__).resolve().parents[3]
 
@@ -115,6 +117,20 @@ def terminate(processes: Collection[subprocess.Popen[bytes]], signals: Sequence[
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+@contextmanager
+def received_signals() -> Iterator[list[int]]:
+    """Within the context, signals to stop are appended to the list and have no other effect."""
+    received: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores one
+    previous = {number: signal.signal(number, lambda number, frame: received.append(number)) for number in heard}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def describe_exit(exit_code: int) -> str:
