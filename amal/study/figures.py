@@ -199,12 +199,12 @@ def _name_ends(axes: Axes, lines: Mapping[str, Line], style: Mapping[str, Style]
         )
 
 
-def apart(heights: Sequence[float], gap: float = 0.075, top: float = 1.0) -> list[float]:
-    """Heights in rising order moved up and, at the top, down again, until neighbours have a gap between them."""
+def apart(heights: Sequence[float], gap: float = 0.075) -> list[float]:
+    """Heights in rising order moved up and, above 1, down again, until neighbours have a gap between them."""
     moved: list[float] = []
     for height in heights:
         moved.append(max(height, moved[-1] + gap) if moved else height)
-    limit = top
+    limit = 1.0
     for i in reversed(range(len(moved))):
         moved[i] = min(moved[i], limit)
         limit = moved[i] - gap

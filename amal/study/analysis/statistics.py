@@ -148,14 +148,15 @@ def bootstrap_band(
     generator: np.random.Generator,
     confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
-    bounds: Bounds = WIN_RATES,
 ) -> Band:
-    """The interval of this module, of a statistic of groups [run, stratum, ...]; its values are taken point by point.
+    """The interval of this module, of a statistic of groups of win rates, [run, stratum, ...] each.
+
+    The statistic's values are taken point by point.
 
     Returns:
         Low and high, of the statistic's shape [...]; NaN if a group has a single run.
     """
-    low, high = enclosing_interval(bootstrap_samples(statistic, groups, generator, resamples, bounds), confidence)
+    low, high = enclosing_interval(bootstrap_samples(statistic, groups, generator, resamples), confidence)
     return (low, high) if min(map(len, groups)) > 1 else (np.full_like(low, np.nan), np.full_like(high, np.nan))
 
 
@@ -191,7 +192,6 @@ def stratified_bootstrap_interval(
 def bootstrap_mean_interval(
     values: FloatArray,
     generator: np.random.Generator,
-    confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
     bounds: Bounds = WIN_RATES,
 ) -> Band:
@@ -200,7 +200,6 @@ def bootstrap_mean_interval(
     Args:
         values: [run, ...], as final scores on one scenario or learning curves [run, point].
         generator: source of the draws.
-        confidence: nominal coverage.
         resamples: how many.
         bounds: between which every value must be.
 
@@ -212,7 +211,7 @@ def bootstrap_mean_interval(
     counts = (drawn == np.arange(len(values) + 1)).sum(axis=1)
     ends = [np.concatenate([values, np.broadcast_to(bound, (1, *values.shape[1:]))]) for bound in bounds]
     first, second = (np.tensordot(counts, end, axes=1) / len(values) for end in ends)
-    low, high = enclosing_interval((first, second), confidence)
+    low, high = enclosing_interval((first, second))
     return (low, high) if len(values) > 1 else (np.full_like(low, np.nan), np.full_like(high, np.nan))
 
 

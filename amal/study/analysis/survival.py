@@ -15,7 +15,6 @@ from scipy import stats
 
 from amal.study.analysis.statistics import (
     ADDED,
-    CONFIDENCE,
     RESAMPLES,
     FloatArray,
     Interval,
@@ -133,7 +132,6 @@ def ratio_interval(
     y: Durations,
     budget: float,
     generator: np.random.Generator,
-    confidence: float = CONFIDENCE,
     resamples: int = RESAMPLES,
 ) -> Interval:
     """Interval of ``steps_ratio`` from ``ratio_samples``.
@@ -143,7 +141,7 @@ def ratio_interval(
     """
     if min(len(x.steps), len(y.steps)) < 2 or np.isnan(steps_ratio(x, y)):
         return float("nan"), float("nan")
-    low, high = enclosing_interval(ratio_samples(x, y, budget, generator, resamples), confidence)
+    low, high = enclosing_interval(ratio_samples(x, y, budget, generator, resamples))
     return float(low), float(high)
 
 

@@ -130,10 +130,10 @@ def _against_baseline(comparison: Comparison, scenario: str, algorithm: str, boo
     }
 
 
-def counted_scores(comparison: Comparison, algorithm: str, metric: str = "win_rate") -> FloatArray:
-    """Final scores of the runs that enter aggregates, [run, scenario]."""
+def counted_scores(comparison: Comparison, algorithm: str) -> FloatArray:
+    """Final win rates of the runs that enter aggregates, [run, scenario]."""
     cells = comparison.counted_runs(algorithm).values()
-    return np.stack([final_scores(runs, metric) for runs in cells], axis=1)
+    return np.stack([final_scores(runs) for runs in cells], axis=1)
 
 
 def aggregates(comparison: Comparison, bootstrap: Bootstrap) -> pd.DataFrame:
