@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from amal.study.analysis.statistics import ADDED, RESAMPLES, enclosing_interval, holm
+from amal.study.analysis import RESAMPLES
+from amal.study.analysis.statistics import ADDED, enclosing_interval, holm
 from amal.study.analysis.survival import Durations, durations, ratio_interval, ratio_samples, steps_ratio
 from amal.study.analysis.tables import Bootstrap
 from amal.study.records import planned_tests, read_record

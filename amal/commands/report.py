@@ -8,8 +8,8 @@ from pathlib import Path
 
 from amal.commands.arguments import OneLineParser, fail, path_argument, refusing
 from amal.runtime.program import program
+from amal.study.analysis import RESAMPLES
 
-RESAMPLES = 2000
 MOST_RESAMPLES = 100_000  # some hundred megabytes; intervals do not get better by more
 
 

@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from amal.study.analysis import RESAMPLES
+
 FloatArray = NDArray[np.float64]
 Interval = tuple[float, float]
 Band = tuple[FloatArray, FloatArray]
@@ -27,7 +29,7 @@ Statistic = Callable[[FloatArray], FloatArray]  # [..., run, scenario] -> [...] 
 Bound = float | FloatArray
 Bounds = tuple[Bound, Bound]
 
-CONFIDENCE, RESAMPLES = 0.95, 2000
+CONFIDENCE = 0.95
 ADDED = 0.5  # runs at a bound, chosen by simulated coverage (docs/interval_coverage.py)
 WIN_RATES = (0.0, 1.0)  # the bounds of win rates
 

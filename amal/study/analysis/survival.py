@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from amal.study.analysis import RESAMPLES
 from amal.study.analysis.statistics import (
     ADDED,
-    RESAMPLES,
     FloatArray,
     Interval,
     bootstrap_samples,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from amal.study.analysis import statistics
+from amal.study.analysis import RESAMPLES, statistics
 from amal.study.analysis.comparison import Comparison
 from amal.study.analysis.scores import OTHERS, Axis, FloatArray, Run, area_under_curve, final_scores
 from amal.study.analysis.statistics import Bounds, Interval
@@ -39,7 +39,7 @@ class Bootstrap:
         folders: of algorithms by the names that the report gives them, which change no numbers.
     """
 
-    resamples: int = statistics.RESAMPLES
+    resamples: int = RESAMPLES
     seed: int = 0
     folders: Mapping[str, str] = field(default_factory=dict)
 
