@@ -248,7 +248,10 @@ class TrainingCLI(LightningCLI):
         return trainer
 
     def _check_callbacks(self, callbacks: list[Callback]) -> None:
-        """Raises ValueError if a callback is of no use to the model."""
+        """Raises ValueError if a callback is of no use to the model.
+
+        Its own setup would be too late: each process would tell it, and the folder of a fork have files in it.
+        """
         for callback in callbacks:
             if isinstance(callback, Diagnosis):
                 callback.check(self.model, self.datamodule.source, self.trainer.world_size)
