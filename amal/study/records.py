@@ -5,7 +5,6 @@ Both files are checked when they are read; the rest relies on the types.
 
 from __future__ import annotations
 
-import math
 import re
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from amal.runtime.argument_checks import LARGEST_COUNT
 from amal.runtime.atomic import replacing
 from amal.runtime.yaml_files import BadYaml, read_yaml
 
@@ -36,7 +36,12 @@ def _is_int(value: Any) -> bool:
 
 
 def _is_amount(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LARGEST_COUNT
+
+
+def _is_name(value: Any) -> bool:
+    # it becomes part of paths, and is printed
+    return isinstance(value, str) and re.fullmatch(r"\w[\w.-]*", value) is not None
 
 
 def _is_file(value: Any) -> bool:
@@ -51,6 +56,10 @@ def _is_mapping_to(accepts: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: (
         isinstance(value, dict) and all(isinstance(name, str) and accepts(entry) for name, entry in value.items())
     )
+
+
+def _is_label(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
 
 
 def _is_evaluation(value: Any) -> bool:
@@ -73,40 +82,42 @@ def _or_nothing(kind: Kind) -> Kind:
 WORD = Kind("a text", lambda value: isinstance(value, str))
 ACTING = (GREEDY, SAMPLED) = ("greedy", "sampled")  # how the teams act whose win rates count
 
+NAME = Kind("a name of letters, digits, '_', '.' and '-'", _is_name)
+NAMES = Kind("a list of names of letters, digits, '_', '.' and '-'", _is_list_of(_is_name))
 WHOLE = Kind("a whole number", _is_int)
 WORDS = Kind("a list of texts", _is_list_of(WORD.accepts))
 WHOLES = Kind("a list of whole numbers", _is_list_of(_is_int))
-AMOUNTS = Kind("a mapping to numbers of at least 0", _is_mapping_to(_is_amount))
+AMOUNTS = Kind(f"a mapping to numbers of at least 0 and at most {LARGEST_COUNT:,}", _is_mapping_to(_is_amount))
 PLAIN = Kind(
     "a mapping to texts and numbers",
     _is_mapping_to(lambda value: value is None or isinstance(value, str | int | float)),
 )
 LABELS = Kind(
-    "a mapping to different texts",
-    lambda value: (
-        _is_mapping_to(lambda label: isinstance(label, str) and bool(label.strip()))(value)
-        and len(set(value.values())) == len(value)
-    ),
+    "a mapping to different printable texts",
+    lambda value: _is_mapping_to(_is_label)(value) and len(set(value.values())) == len(value),
 )
 ONE_ACTING = Kind(f"one of {', '.join(ACTING)}", lambda value: value in ACTING)
 COLOURS = Kind(
     "a mapping to colours like '#0072B2'",
     _is_mapping_to(lambda value: isinstance(value, str) and re.fullmatch("#[0-9a-fA-F]{6}", value) is not None),
 )
-FILES = Kind("a mapping to lists of files, each a path and a sha256", _is_mapping_to(_is_list_of(_is_file)))
+FILES = Kind(
+    "a mapping of names to lists of files, each a path and a sha256",
+    lambda value: _is_mapping_to(_is_list_of(_is_file))(value) and all(map(_is_name, value)),
+)
 EVALUATION = Kind("a mapping of every_n_episodes, episodes and test_episodes to whole numbers", _is_evaluation)
 SESSIONS = Kind(
     "a list of sessions, each with a code_version", lambda value: bool(value) and _is_list_of(_is_session)(value)
 )
 
-RUN = {"algorithm": WORD, "scenario": WORD, "seed": WHOLE, "outcome": WORD, "totals": AMOUNTS}
+RUN = {"algorithm": NAME, "scenario": NAME, "seed": WHOLE, "outcome": WORD, "totals": AMOUNTS}
 RUN_MAY_HAVE = {"code_version": WORD, "simulator_hash": WORD, "backend": WORD, "versions": PLAIN, "hardware": PLAIN}
 RUN_MAY_HAVE |= {"evaluation": EVALUATION, "random_delay": WHOLES, "allowed_code": PLAIN}
 STUDY = {
-    **{"created": WORD, "env_steps": WHOLE, "overrides": WORDS, "algorithms": FILES, "scenarios": WORDS},
+    **{"created": WORD, "env_steps": WHOLE, "overrides": WORDS, "algorithms": FILES, "scenarios": NAMES},
     **{"seeds": WHOLES, "history": SESSIONS},
 }
-STUDY_MAY_HAVE = {"baseline": WORD, "tuned_on": WORDS, "scenario_files": FILES, "names": LABELS, "colours": COLOURS}
+STUDY_MAY_HAVE = {"baseline": NAME, "tuned_on": NAMES, "scenario_files": FILES, "names": LABELS, "colours": COLOURS}
 STUDY_MAY_HAVE |= {"acting": ONE_ACTING, "budgets": AMOUNTS}
 
 

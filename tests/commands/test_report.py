@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -174,6 +175,23 @@ def test_runs_from_anywhere_are_compared(
             cli("report", *bad, "--out", tmp_path / "bad")
         message = capsys.readouterr().err
         assert stop.value.code == 2 and words in message and message.count("\n") == 1
+
+
+def test_a_run_of_a_stranger_names_no_file_outside_of_the_report(
+    tmp_path: Path, cli: Cli, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "theirs", "mappo", "3m", 0)
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(record | {"scenario": "x/../../../EVIL"}))
+    out = tmp_path / "a" / "b" / "report"
+    (out / "win_rate_x").mkdir(parents=True)  # through which the path would lead out
+    (out / "report.html").touch()
+    before = set(tmp_path.glob("**/*"))
+    with pytest.raises(SystemExit) as stop:
+        cli("report", run, "--out", out)
+    message = capsys.readouterr().err
+    assert stop.value.code == 2 and "run.json: scenario must be a name" in message and message.count("\n") == 1
+    assert set(tmp_path.glob("**/*")) == before
 
 
 def test_the_trials_of_a_sweep_are_shown_under_tuning(tmp_path: Path, cli: Cli) -> None:

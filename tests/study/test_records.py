@@ -29,6 +29,19 @@ from tests.study.studies import of, write_study
         ("totals", {"env_steps": True}, "totals must be a mapping to numbers of at least 0"),
         ("seed", True, "seed must be a whole number, got True"),
         ("outcome", None, "outcome must be a text, got None"),
+        (
+            "totals",
+            {"env_steps_per_second": 10**400},
+            "mapping to numbers of at least 0 and at most 9,007,",
+        ),
+        (
+            "scenario",
+            "x/../../EVIL",
+            "scenario must be a name of letters, digits, '_', '.' and '-', got 'x/../../EVIL'",
+        ),
+        ("scenario", "..", "scenario must be a name of letters"),
+        ("scenario", "3m\n", "scenario must be a name of letters"),
+        ("algorithm", "\x1b[2J", "algorithm must be a name of letters, digits, '_', '.' and '-', got '\\x1b[2J'"),
     ],
 )
 def test_a_record_of_a_wrong_type_is_a_broken_file(tmp_path: Path, key: str, value: object, words: str) -> None:
@@ -42,8 +55,10 @@ def test_a_record_of_a_wrong_type_is_a_broken_file(tmp_path: Path, key: str, val
     ("key", "value"),
     [
         *(("tuned_on", value) for value in (5, "3m", [3], {"3m": 1})),
-        *(("scenarios", value) for value in ("3m", [["3m"]], None)),
+        *(("scenarios", value) for value in ("3m", [["3m"]], None, ["../3m"])),
         *(("algorithms", value) for value in (["mappo"], {"mappo": "x"}, {"mappo": [{"path": 1}]}, {1: []})),
+        *(("algorithms", value) for value in ({"../mappo": []}, {"\x1b[2J": []})),
+        *(("names", value) for value in ({"mappo": "\x1b[2J"}, {"mappo": "two\nlines"}, {"mappo": " "})),
         *(("seeds", value) for value in (5, ["0"], [True])),
         *(("history", value) for value in ([], 5, [5], [{"code_version": 1}])),
         *(("baseline", value) for value in (5, ["mappo"])),

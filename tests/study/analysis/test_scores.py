@@ -78,7 +78,7 @@ def test_reads_the_grid_in_order_and_flags_what_is_unfinished(tmp_path: Path) ->
         (
             "run.json",
             '{"algorithm": "A", "scenario": "3m", "seed": 0, "outcome": "x", "totals": {"env_steps": "x"}}',
-            "totals must be a mapping to numbers of at least 0, got {'env_steps': 'x'}",
+            "totals must be a mapping to numbers of at least 0 and at most 9,.*, got {'env_steps': 'x'}",
         ),
         ("evaluations.csv", ",".join(COLUMNS) + "\n1,1,1,1.5,1,1,1,1,1\n", r"win rates outside \[0, 1\]"),
         ("evaluations.csv", None, "cannot be read"),
