@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from amal.battle.entries import nearest
+from amal.runtime.argument_checks import LARGEST_COUNT
 from amal.runtime.yaml_files import BadYaml, read_yaml
 from amal.study.records import StudyError
 
@@ -43,6 +44,8 @@ def read_space(path: Path, taken: Sequence[str]) -> Space:
         raise StudyError(f"--space {path}: must be a mapping of arguments to {{choices}} or {{low, high}}")
     for name, given in content.items():
         where = f"--space {path}: {name}"
+        if not isinstance(name, str):
+            raise StudyError(f"{where}: a name must be a text")
         if not isinstance(given, dict):
             raise StudyError(f"{where}: must be {{choices: […]}} or {{low: …, high: …}}, got {given!r}")
         if "choices" in given:
@@ -63,6 +66,14 @@ def _check_choices(where: str, given: Mapping[str, Any]) -> None:
     mappings = [isinstance(choice, dict) for choice in choices]
     if any(mappings) and not all(mappings):
         raise StudyError(f"{where}: choices must all be mappings of arguments, or none of them")
+    for choice in choices:
+        try:
+            json.dumps(choice, allow_nan=False)
+        except (TypeError, ValueError):
+            raise StudyError(
+                f"{where}: choices must be made of texts, finite numbers, true, false, null, lists and mappings, got "
+                f"{choice!r}; put a date in quotes"
+            ) from None
 
 
 def _checked_range(where: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,9 +99,10 @@ def _number(where: str, key: str, value: Any) -> int | float:
             value if isinstance(value, int) and not isinstance(value, bool) else float(value)
         )  # YAML's 1e-4 is text
     except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise StudyError(f"{where}: {key} must be a number, got {value!r}")
+        raise StudyError(f"{where}: {key} must be a number, got {value!r}") from None
+    if not abs(number) <= LARGEST_COUNT:  # Optuna keeps all numbers as floats
+        span = f"between -{LARGEST_COUNT:,} and {LARGEST_COUNT:,}"
+        raise StudyError(f"{where}: {key} must be a number {span}, got {reprlib.repr(value)}")
     return number
 
 

@@ -1,5 +1,6 @@
 """The space of a sweep and how its trials are judged."""
 
+from datetime import date
 from pathlib import Path
 
 import optuna
@@ -75,6 +76,13 @@ def test_shipped_spaces_hold_arguments_of_their_algorithms(cli: Cli, space: str,
         ({"model.lr": {"low": 0, "high": 1, "log": True}}, "with log, low must be above 0"),
         ({"model.lr": {"choices": []}}, "choices must be a list"),
         ({"both": {"choices": [{"model.lr": 1}, 2]}}, "choices must all be mappings of arguments, or none of them"),
+        ({"model.lr": {"low": 1, "high": 10**400}}, "-9,007,199,254,740,992 and 9,007,199,254,740,992, got 1000"),
+        ({"model.lr": {"low": 1, "high": float("inf")}}, "high must be a number between -9,007,199,254,740,992 and"),
+        ({"model.lr": {"low": float("nan"), "high": 1}}, "low must be a number between"),
+        ({"model.lr": {"choices": [date(2020, 1, 1)]}}, "got datetime.date(2020, 1, 1); put a date in quotes"),
+        ({"both": {"choices": [{"model.lr": [date(2020, 1, 1)]}]}}, "both: choices must be made of texts, finite"),
+        ({"model.lr": {"choices": [float("nan")]}}, "choices must be made of texts, finite numbers, true"),
+        ({date(2020, 1, 1): {"choices": [{"model.lr": 1}]}}, "2020-01-01: a name must be a text"),
         ({"data.scenario": {"choices": ["3m"]}}, "data.scenario is set by the sweep itself"),
         ({"both": {"choices": [{"data.scenario": "3m"}]}}, "data.scenario is set by the sweep itself"),
     ],
