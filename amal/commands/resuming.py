@@ -19,6 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from amal.battle.battlefield import delay_in_words
 from amal.battle.compilation import simulator_hash
 from amal.runtime.checkpoints import CheckpointError, changes_no_numbers, check_contents
+from amal.runtime.plain_data import plain
 from amal.runtime.trusted_code import OPTION, code_digests
 
 SETTINGS, CODE = "settings", "allowed_code"  # their keys in a checkpoint
@@ -35,6 +36,7 @@ RESUMED = {
     **dict.fromkeys(("callbacks.Evaluation", "callbacks.RunCheckpoint"), dict),
 }
 RESUMED_CALLBACKS = {"Evaluation.rows": list, "RunCheckpoint.last_periodic": int}
+TRACKED = {"Tracking": dict, "Tracking.loggers": list}  # of callbacks, where a run has them
 _BUDGETS = ("data.env_steps", "data.episodes")
 _SHOWN = 3  # differences that are named
 
@@ -77,7 +79,10 @@ def check_resumable(checkpoint: Path, content: dict[str, Any], settings: dict[st
         raise CheckpointError(f"{checkpoint}: is for playing and cannot be resumed, for it has no optimizers; {rest}")
     check_contents(checkpoint, content, RESUMED, required=True)
     check_contents(checkpoint, content["callbacks"], RESUMED_CALLBACKS, required=True)
-    theirs = content.get(SETTINGS)
+    check_contents(checkpoint, content["callbacks"], TRACKED)
+    if not all(map(_is_logger, content["callbacks"].get("Tracking", {}).get("loggers", []))):
+        raise CheckpointError(f"{checkpoint}: damaged or not written here: Tracking.loggers are no pairs of texts")
+    theirs = plain(content.get(SETTINGS))
     if not isinstance(theirs, dict):
         raise CheckpointError(f"{checkpoint}: does not tell its settings (an older version's?); begin a new run")
     absent = object()
@@ -94,7 +99,7 @@ def check_resumable(checkpoint: Path, content: dict[str, Any], settings: dict[st
     made_with = simulator_of(content)
     if made_with != simulator_hash():
         raise CheckpointError(
-            f"{checkpoint}: made with another simulator ({made_with}, this one is {simulator_hash()}); "
+            f"{checkpoint}: made with another simulator ({made_with!r}, this one is {simulator_hash()}); "
             "resume with the code that made it, or begin a new run"
         )
 
@@ -104,6 +109,11 @@ def check_resumable(checkpoint: Path, content: dict[str, Any], settings: dict[st
             "learning rate goes on where a run of that budget would have it (run.json tells of it)",
             file=sys.stderr,
         )
+
+
+def _is_logger(entry: Any) -> bool:
+    """Whether it is a class and the name by which it knows the run, a version's number for some."""
+    return isinstance(entry, list) and list(map(type, entry)) in ([str, str], [str, int], [str, type(None)])
 
 
 def _is_more(now: Any, then: Any) -> bool:
@@ -155,10 +165,10 @@ def check_playable(checkpoint: Path, content: dict[str, Any], plays: dict[str, A
     """
     trained_on = scenario_of(content) or plays
     if trained_on["name"] != plays["name"]:
-        print(f"note: {checkpoint} was trained on {trained_on['name']} and plays {plays['name']}", file=sys.stderr)
+        print(f"note: {checkpoint} was trained on {trained_on['name']!r} and plays {plays['name']!r}", file=sys.stderr)
     delays = [delay_in_words(scenario.get("random_delay")) for scenario in (trained_on, plays)]
     if delays[0] != delays[1]:
         print(f"note: {checkpoint} was trained {delays[0]} and plays {delays[1]}", file=sys.stderr)
     if simulator_of(content) != simulator_hash():
-        hashes = f"{simulator_of(content)}, this one is {simulator_hash()}"
+        hashes = f"{simulator_of(content)!r}, this one is {simulator_hash()}"
         print(f"note: {checkpoint} was trained in another simulator ({hashes})", file=sys.stderr)

@@ -12,6 +12,7 @@ import shlex
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import torch
@@ -23,10 +24,13 @@ from amal.runtime.atomic import replacing
 from amal.runtime.program import program
 from amal.runtime.trusted_code import OPTION, permissions
 
+Kinds = Mapping[str, type | UnionType]  # of entries, by SECTION or SECTION.NAME, an outer one before what is in it
 # What a checkpoint holds besides its tensors, as far as commands look into it.
-PLAYED = {
+PLAYED: Kinds = {
     **dict.fromkeys(("RolloutDataModule", "RolloutDataModule.scenario"), dict),
     **dict.fromkeys(("RolloutDataModule.env_steps", "RolloutDataModule.episodes"), int),
+    **dict.fromkeys(("RolloutDataModule.scenario.name", "RolloutDataModule.simulator_hash"), str),
+    "RolloutDataModule.scenario.random_delay": list | None,
 }
 
 
@@ -70,6 +74,9 @@ def read_checkpoint(path: Path, mapped: bool = False) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise CheckpointError(f"{path}: no checkpoint of a run, for it has no state_dict")
     check_contents(path, content, PLAYED)
+    scenario = content.get("RolloutDataModule", {}).get("scenario")
+    if scenario and "name" not in scenario:
+        raise CheckpointError(f"{path}: damaged or not written here: RolloutDataModule.scenario has no name")
     return content
 
 
@@ -86,24 +93,26 @@ def _check_bytes(path: Path) -> None:
         raise CheckpointError(f"{path}: damaged (the check sum of {broken!r} is wrong)")
 
 
-def check_contents(path: Path, content: Mapping[str, Any], kinds: Mapping[str, type], required: bool = False) -> None:
+def check_contents(path: Path, content: Mapping[str, Any], kinds: Kinds, required: bool = False) -> None:
     """Raises CheckpointError for the first entry that is of another kind than it should be.
 
     Args:
         path: of the checkpoint.
         content: what it holds.
-        kinds: of the entries by SECTION or SECTION.NAME.
+        kinds: of the entries.
         required: whether an entry that is missing counts too.
     """
     for name, kind in kinds.items():
-        section, _, key = name.partition(".")
-        place: Any = content if not key else content.get(section, {})
-        if (key or section) not in place:
+        *sections, key = name.split(".")
+        place: Any = content
+        for section in sections:
+            place = place.get(section, {})
+        if key not in place:
             if required:
                 raise CheckpointError(f"{path}: no checkpoint of a run that could go on, for it has no {name}")
-        elif not isinstance(place[key or section], kind):
-            found = type(place[key or section]).__name__
-            raise CheckpointError(f"{path}: damaged or not written here: {name} is a {found} and no {kind.__name__}")
+        elif not isinstance(place[key], kind):
+            found, wanted = type(place[key]).__name__, getattr(kind, "__name__", kind)
+            raise CheckpointError(f"{path}: damaged or not written here: {name} is a {found} and no {wanted}")
 
 
 def check_fits(weights: Mapping[str, Any], module: LightningModule, checkpoint: Path, source: str) -> None:

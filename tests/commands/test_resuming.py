@@ -111,7 +111,7 @@ def test_a_new_run_begins_with_the_weights_of_another(
     near = f"{{terrain: simple, episode_limit: 40, attack_point: [9, 16], groups: [{', '.join(sides)}]}}"
     (tmp_path / "near.yaml").write_text(f"scenario: {near}")
     cli("fit", *still, *best, "--data.scenario", tmp_path / "near.yaml", "--out", tmp_path / "other")
-    assert "was trained on 3m and plays near" in capsys.readouterr().err
+    assert "was trained on '3m' and plays 'near" in capsys.readouterr().err
     resume(cli, tmp_path / "new")  # whose first weights are history
     message = refusal(capsys, lambda: cli("fit", *still, *best, "--data.scenario", "2s3z", "--out", tmp_path / "no"))
     assert "best.ckpt: does not fit the model on the scenario 2s3z: policy." in message
@@ -193,7 +193,7 @@ def test_a_scenario_of_other_sizes_is_refused_in_one_line(
     with pytest.raises(SystemExit) as stop:
         call()
     note, message = capsys.readouterr().err.splitlines()
-    assert stop.value.code == 2 and "was trained on 3m and plays 2s3z" in note
+    assert stop.value.code == 2 and "was trained on '3m' and plays '2s3z'" in note
     assert "does not fit the model on the scenario 2s3z: policy." in message
 
 

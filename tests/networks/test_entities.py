@@ -271,4 +271,4 @@ def test_every_algorithm_takes_them_and_they_play_another_scenario(
     else:
         cli(*play)
         told = capsys.readouterr()
-        assert "eval/win_rate" in told.out and "was trained on 3m and plays 8m" in told.err
+        assert "eval/win_rate" in told.out and "was trained on '3m' and plays '8m'" in told.err

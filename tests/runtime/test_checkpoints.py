@@ -57,6 +57,13 @@ def test_one_changed_bit_in_the_zip_directory_or_a_header_is_refused_or_changes_
         (lambda c: c.update(state_dict=[]), "has no state_dict"),
         (lambda c: c.update(RolloutDataModule=5), "RolloutDataModule is a int and no dict"),
         (lambda c: c["RolloutDataModule"].update(scenario=5), "RolloutDataModule.scenario is a int and no dict"),
+        (lambda c: c["RolloutDataModule"].update(scenario={"foo": 1}), "RolloutDataModule.scenario has no name"),
+        (lambda c: c["RolloutDataModule"]["scenario"].update(name=5), "scenario.name is a int and no str"),
+        (
+            lambda c: c["RolloutDataModule"]["scenario"].update(random_delay=5),
+            "delay is a int and no list | None",
+        ),
+        (lambda c: c["RolloutDataModule"].update(simulator_hash=5), "simulator_hash is a int and no str"),
     ],
 )
 def test_weights_that_cannot_be_played_are_refused_by_name(
@@ -78,6 +85,14 @@ def test_weights_that_cannot_be_played_are_refused_by_name(
         (lambda c: c.update(optimizer_states=[]), "is for playing and cannot be resumed"),
         (lambda c: c.update(optimizer_states=[1, 2]), "cannot be resumed"),
         (lambda c: c["callbacks"]["Evaluation"].pop("rows"), "it has no Evaluation.rows"),
+        (lambda c: c["callbacks"].update(Tracking=[1]), "Tracking is a list and no dict"),
+        (lambda c: c["callbacks"].update(Tracking={"loggers": 5}), "Tracking.loggers is a int and no list"),
+        (lambda c: c["callbacks"].update(Tracking={"loggers": [1]}), "Tracking.loggers are no pairs of texts"),
+        (lambda c: c["RolloutDataModule"].update(simulator_hash="\x1b[2J\n"), "simulator ('\\x1b[2J\\n', this"),
+        (
+            lambda c: c["settings"].update({"data.num_envs": torch.zeros(2)}),
+            "data.num_envs was {'not_recorded': 'Tensor'",
+        ),
         (lambda c: c.pop("learning_state"), "cannot be resumed"),
         (lambda c: c.update(loops={"fit_loop": 3}), "cannot be resumed"),
     ],
@@ -106,6 +121,19 @@ def test_playing_looks_at_the_weights_and_at_how_far_training_was(
         words = f"damaged or not written here: RolloutDataModule.{count} is a str and no int"
         refused(cli, run, capsys, lambda c, count=count: c["RolloutDataModule"].update({count: "x"}), words, command)
         torch.save(content, path)
+
+
+def test_what_playing_tells_of_a_checkpoint_is_printable(
+    cli: Cli, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run / "checkpoints" / "last.ckpt"
+    content = torch.load(path, weights_only=True)
+    content["RolloutDataModule"]["scenario"] = {"name": "\x1b[2J\n", "random_delay": ["\x1b[2J"]}
+    content["RolloutDataModule"]["simulator_hash"] = "\x1b[2J"
+    torch.save(content, path)
+    resume(cli, run, command="validate")
+    notes = capsys.readouterr().err
+    assert notes.count("note: ") == notes.count("\n") == 3 and "\x1b" not in notes
 
 
 def first(content: dict[str, Any]) -> str:
