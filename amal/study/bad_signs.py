@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,10 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from amal.runtime.yaml_files import BadYaml, read_yaml
+from amal.runtime.argument_checks import LARGEST_COUNT
+from amal.runtime.yaml_files import read_yaml
 
 IGNORED_SHARE = 0.1  # of a run, at its beginning
 OFTEN = 0.1  # share of updates from which on a value is told
+_CLIPPED_AT = ("model", "init_args", "max_grad_norm")  # in config.yaml
 
 
 class BadSign(NamedTuple):
@@ -105,16 +108,31 @@ def limits(sign: BadSign, rows: pd.DataFrame, config: Mapping[str, Any]) -> tupl
     high: Any = np.inf if sign.high is None else sign.high
     if sign.high == "max_grad_norm":
         arguments = (config.get("model") or {}).get("init_args") or {}
-        high = arguments.get("max_grad_norm", np.inf)
+        high = arguments.get("max_grad_norm", np.inf)  # null is NaN, which nothing is above
     elif isinstance(sign.high, str):
         high = rows[sign.high].to_numpy(dtype=np.float64) if sign.high in rows else np.inf
     return low, np.broadcast_to(np.asarray(high, dtype=np.float64), len(rows))
 
 
 def configuration(run: Path) -> dict[str, Any]:
-    """config.yaml of a run; empty if there is none, as of a run of a script."""
+    """config.yaml of a run; empty if there is none, as of a run of a script.
+
+    Raises ValueError, whose message is one line, if it is broken as far as ``limits`` looks into it.
+    """
+    path = run / "config.yaml"
     try:
-        content = read_yaml(run / "config.yaml")
-    except (OSError, BadYaml):
+        content = read_yaml(path)
+    except FileNotFoundError:
         return {}
-    return content if isinstance(content, dict) else {}
+    value = content
+    for depth, key in enumerate(_CLIPPED_AT):
+        if value is None:
+            return content or {}
+        if not isinstance(value, dict):
+            where = f"{path}: {'.'.join(_CLIPPED_AT[:depth])}".rstrip(": ")
+            raise ValueError(f"{where} must be a mapping, got {reprlib.repr(value)}")
+        value = value.get(key)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (is_number and abs(value) <= LARGEST_COUNT):
+        raise ValueError(f"{path}: {'.'.join(_CLIPPED_AT)} must be a number, got {reprlib.repr(value)}")
+    return content

@@ -16,7 +16,7 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 from amal.runtime.atomic import replacing
 from amal.study.analysis.scores import Run, read_metrics
 from amal.study.bad_signs import BAD_SIGNS, BadSign, Found, configuration, find_bad_signs, limits
-from amal.study.figures import INK, OTHER_COLOURS, OTHER_DASHES, names_as_text, tidy
+from amal.study.figures import INK, OTHER_COLOURS, OTHER_DASHES, names_as_text, telling_missing_glyphs, tidy
 
 COLUMNS = 4  # of panels
 PANEL_INCHES = (2.6, 1.9)
@@ -27,6 +27,7 @@ NOT_DRAWN = (
     *("env_steps", "episodes", "wall_seconds", "train/win_rate"),
     *("train/policy_steps", "train/imagination_policy_steps"),
 )
+LARGEST_DRAWN = 1e100  # matplotlib's own sums would overflow with the largest floats
 FLATTENING = 3.0  # times the range of all others: a first tenth that is so far out leaves the panel
 
 
@@ -53,6 +54,7 @@ def read_trace(run: Run, label: str) -> Trace:
     return Trace(label, run, metrics, config, find_bad_signs(metrics, config))
 
 
+@telling_missing_glyphs()
 @names_as_text
 def plot_traces(traces: Sequence[Trace], path: Path) -> None:
     """Writes the figure, as the path's suffix says. A panel with values that are a bad sign has a red title, and their
@@ -71,7 +73,8 @@ def plot_traces(traces: Sequence[Trace], path: Path) -> None:
     for axes in grid[panels:]:
         axes.set_axis_off()
     figure.supxlabel("environment steps", fontsize=8, color=INK)
-    handles, labels = grid[0].get_legend_handles_labels()
+    labels = [trace.label for trace in traces]  # of which matplotlib by itself hides those that begin with _
+    handles = grid[0].lines[: len(labels)]
     figure.legend(handles, labels, loc="outside upper left", ncols=min(len(labels), 3), fontsize=8, frameon=False)
     with replacing(path) as part:
         metadata = {"CreationDate": None} if path.suffix == ".pdf" else {"Software": None}
@@ -84,7 +87,7 @@ def _draw(axes: Axes, name: str, traces: Sequence[Trace], evaluated: bool) -> No
         colour = OTHER_COLOURS[::-1][number % len(OTHER_COLOURS)]
         dashes = OTHER_DASHES[number // len(OTHER_COLOURS) % len(OTHER_DASHES)] if number >= len(OTHER_COLOURS) else ()
         x, y = _thinned(rows, name) if name in rows else (np.array([]), np.array([]))
-        (line,) = axes.plot(x, y, label=trace.label, color=colour, linewidth=1.1, dashes=dashes or (None, None))
+        (line,) = axes.plot(x, y, color=colour, linewidth=1.1, dashes=dashes or (None, None))
         if len(x) <= 30:
             line.set(marker="o", markersize=2.0)
     bad = any(found.sign.metric == name for trace in traces for found in trace.signs)
@@ -135,8 +138,10 @@ def _shade(axes: Axes, sign: BadSign, traces: Sequence[Trace]) -> None:
 
 
 def _thinned(rows: pd.DataFrame, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Env steps and values, both [point]: means over groups of neighbours where there are too many to see."""
+    """Env steps and values, both [point]: means over groups of neighbours where there are too many to see, and no
+    larger than what can be drawn."""
     known = rows[["env_steps", name]].dropna()
+    known = known.where(~np.isfinite(known), known.clip(-LARGEST_DRAWN, LARGEST_DRAWN))
     group = -(-len(known) // MOST_POINTS) or 1
     means = known.groupby(np.arange(len(known)) // group).mean()
     return means["env_steps"].to_numpy(np.float64), means[name].to_numpy(np.float64)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -40,6 +45,27 @@ LARGEST_RATIO = 3.0  # shown; longer bars are cut and marked
 Style = tuple[str, tuple[float, ...]]
 # a decorator: names of runs, scenarios and folders must not be parsed as formulas
 names_as_text = matplotlib.rc_context({"text.parse_math": False})
+_MISSING_GLYPH = re.compile(r"Glyph (\d+) .* missing from font")
+
+
+@contextmanager
+def telling_missing_glyphs() -> Iterator[None]:
+    """One note on stderr with the characters that the figures' font does not have, for matplotlib's many warnings."""
+    missing: dict[str, None] = {}
+    others = warnings.showwarning
+
+    def show(message: Warning | str, *more: Any, **named: Any) -> None:
+        if glyph := _MISSING_GLYPH.match(str(message)):
+            missing[chr(int(glyph[1]))] = None
+        else:
+            others(message, *more, **named)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", _MISSING_GLYPH.pattern)
+        warnings.showwarning = show
+        yield
+    if missing:
+        print(f"note: the figures' font has no {''.join(missing)!r}", file=sys.stderr)
 
 
 def wilson_interval(rate: np.ndarray, episodes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -49,6 +75,7 @@ def wilson_interval(rate: np.ndarray, episodes: int) -> tuple[np.ndarray, np.nda
     return np.array(low), np.array(high)
 
 
+@telling_missing_glyphs()
 @names_as_text
 def plot_win_rate(evaluations: pd.DataFrame, episodes: int, path: Path, title: str) -> None:
     """Learning curve of one run as a PNG: win rate and return against environment steps.
@@ -150,11 +177,12 @@ def plot_lines(
     """
     figure, axes = _column(2.3)
     banded = _with_bands(lines)
+    drawn: dict[str, Artist] = {}
     for name, line in lines.items():
         colour, dashes = style[name]
         if name in banded:
             axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
-        axes.plot(line.x, line.middle, color=colour, dashes=dashes or (None, None), linewidth=1.4, label=name)
+        (drawn[name],) = axes.plot(line.x, line.middle, color=colour, dashes=dashes or (None, None), linewidth=1.4)
     tidy(axes)
     end = max(float(line.x[-1]) for line in lines.values())
     axes.set(ylim=(-0.03, 1.03), yticks=np.linspace(0, 1, 5), xlim=(0, end))
@@ -166,7 +194,7 @@ def plot_lines(
         axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_xlabel(x_label, fontsize=7.5, color=INK)
     axes.set_ylabel(y_label, fontsize=7.5, color=INK)
-    _head(figure, axes, title, legend=not named_at_ends)
+    _head(figure, axes, title, {} if named_at_ends else drawn)
     if named_at_ends:
         _name_ends(axes, lines, style)
     _save(figure, path)
@@ -232,9 +260,11 @@ def plot_ratios(bars: Sequence[Bar], style: Mapping[str, Style], path: Path, tit
     ends = [min(end, LARGEST_RATIO) for bar in bars for end in (bar.ratio, bar.high) if not np.isnan(end)]
     limit = max([1.25, *ends]) * 1.02
     height = 0.72 / len(algorithms)
+    drawn: dict[str, Artist] = {}  # one of each algorithm
     for bar in bars:
         y = groups.index(bar.group) + (algorithms.index(bar.algorithm) - (len(algorithms) - 1) / 2) * height
-        _draw_bar(axes, bar, y, 0.86 * height, limit, style[bar.algorithm][0])
+        if (patch := _draw_bar(axes, bar, y, 0.86 * height, limit, style[bar.algorithm][0])) is not None:
+            drawn[bar.algorithm] = patch
     axes.axvline(1, color=INK, linewidth=0.9, dashes=(3, 2))
     tidy(axes)
     axes.grid(visible=False, axis="y")
@@ -242,15 +272,16 @@ def plot_ratios(bars: Sequence[Bar], style: Mapping[str, Style], path: Path, tit
     axes.set_yticks(range(len(groups)), groups, fontsize=7)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(x_label, fontsize=7.5, color=INK)
-    _head(figure, axes, title, legend=len(algorithms) > 1)
+    _head(figure, axes, title, drawn if len(algorithms) > 1 else {})
     _save(figure, path)
 
 
-def _draw_bar(axes: Axes, bar: Bar, y: float, height: float, limit: float, colour: str) -> None:
+def _draw_bar(axes: Axes, bar: Bar, y: float, height: float, limit: float, colour: str) -> Artist | None:
+    """The bar; None where a note stands in its place."""
     if np.isnan(bar.ratio):
         axes.text(0.03, y, bar.note, fontsize=7, color=INK, va="center", style="italic")
-        return
-    axes.barh(y, min(bar.ratio, limit), height, color=colour, alpha=0.75, linewidth=0, label=bar.algorithm)
+        return None
+    (drawn,) = axes.barh(y, min(bar.ratio, limit), height, color=colour, alpha=0.75, linewidth=0)
     if not np.isnan(bar.low):
         axes.plot([bar.low, min(bar.high, limit)], [y, y], color=INK, linewidth=1.2, solid_capstyle="butt")
         axes.plot([bar.low], [y], "|", color=INK, markersize=5)
@@ -258,6 +289,7 @@ def _draw_bar(axes: Axes, bar: Bar, y: float, height: float, limit: float, colou
     axes.annotate(
         f"{bar.mark}{bar.ratio:.2f}", (1.01, y), xycoords=("axes fraction", "data"), fontsize=7, color=INK, va="center"
     )
+    return drawn
 
 
 def _column(height: float) -> tuple[Figure, Axes]:
@@ -266,9 +298,12 @@ def _column(height: float) -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def _head(figure: Figure, axes: Axes, title: str, legend: bool = True) -> None:
-    """The title above, and under it the legend, in as few rows as fit."""
-    handles = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True)) if legend else {}  # one of each name
+def _head(figure: Figure, axes: Axes, title: str, handles: Mapping[str, Artist]) -> None:
+    """The title above, and under it the legend, in as few rows as fit.
+
+    Args:
+        handles: of the legend by name; matplotlib's own collection would hide names that begin with _.
+    """
     columns = _legend_columns(list(handles))
     rows = -(-len(handles) // columns)
     axes.set_title(title, fontsize=8, color=INK, fontweight="bold", loc="left", pad=6 + 10 * rows)

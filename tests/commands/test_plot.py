@@ -120,6 +120,61 @@ def test_bad_input_is_one_line(
     assert stop.value.code == 2 and message.count("\n") == 1 and words.format(**names) in message
 
 
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("[1]", "config.yaml must be a mapping, got [1]"),
+        ("model: [1]", "config.yaml: model must be a mapping, got [1]"),
+        ("model: {init_args: [1]}", "config.yaml: model.init_args must be a mapping, got [1]"),
+        ("model: {init_args: {max_grad_norm: {a: 1}}}", "model.init_args.max_grad_norm must be a number, got {'a': 1}"),
+        ("model: {init_args: {max_grad_norm: x}}", "model.init_args.max_grad_norm must be a number, got 'x'"),
+        (f"model: {{init_args: {{max_grad_norm: 1{'0' * 400}}}}}", "max_grad_norm must be a number, got 1000"),
+        ("model: [", "no YAML"),
+    ],
+)
+def test_a_broken_configuration_is_one_line_and_nothing_is_drawn(
+    cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str], config: str, words: str
+) -> None:
+    run = write_run(tmp_path, "mappo", "3m", 0)
+    (run / "config.yaml").write_text(config)
+    with pytest.raises(SystemExit) as stop:
+        cli("plot", run, "--out", tmp_path / "plot.png")
+    message = capsys.readouterr().err
+    assert stop.value.code == 2 and message.count("\n") == 1 and words in message
+    assert not (tmp_path / "plot.png").exists()
+
+
+def test_the_largest_numbers_are_drawn_without_a_warning(
+    cli: Cli, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    run = write_run(tmp_path, "mappo", "3m", 0)
+    metrics = pd.read_csv(run / "metrics.csv")
+    metrics["train/value_loss"] = np.resize([1e308, -1.7e308], len(metrics))
+    metrics.to_csv(run / "metrics.csv", index=False)
+    evaluations = pd.read_csv(run / "evaluations.csv")
+    evaluations.assign(return_mean=np.resize([1.7e308, -1e308], len(evaluations))).to_csv(
+        run / "evaluations.csv", index=False
+    )
+    cli("plot", run, "--out", tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").exists() and not [str(warning.message) for warning in recwarn]
+
+
+def test_names_are_told_apart_whatever_their_letters(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn: list[Figure] = []
+    draw = Figure.draw
+    monkeypatch.setattr(Figure, "draw", lambda figure, *args: (drawn.append(figure), draw(figure, *args))[1])
+    names = ["_hidden", "算法", "plain"]
+    runs = [
+        write_run(tmp_path / "study", "mappo", "3m", seed).rename(tmp_path / name) for seed, name in enumerate(names)
+    ]
+    cli("plot", *runs, "--out", tmp_path / "plot.png")
+    figure, told = drawn[0], capsys.readouterr().err
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == names
+    assert told == "note: the figures' font has no '算法'\n"
+
+
 def test_a_run_that_is_under_way_is_drawn(cli: Cli, tmp_path: Path) -> None:
     run = write_run(tmp_path, "mappo", "3m", 0, outcome="running")
     (run / "evaluations.csv").unlink()

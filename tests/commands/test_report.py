@@ -194,6 +194,15 @@ def test_a_run_of_a_stranger_names_no_file_outside_of_the_report(
     assert set(tmp_path.glob("**/*")) == before
 
 
+def test_letters_that_the_figures_cannot_show_are_one_note(
+    tmp_path: Path, cli: Cli, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    run = write_run(tmp_path, "mappo", "3m", 0)
+    cli("report", f"算法={run}", "--out", tmp_path / "report", "--resamples", 50)
+    assert capsys.readouterr().err == "note: the figures' font has no '算法'\n"
+    assert not [str(warning.message) for warning in recwarn if "Glyph" in str(warning.message)]
+
+
 def test_the_trials_of_a_sweep_are_shown_under_tuning(tmp_path: Path, cli: Cli) -> None:
     write_run(tmp_path, "mappo", "3m", 0)
     (tmp_path / "trials.csv").write_text("trial,model.lr\n0,0.125\n1,<script>\n")

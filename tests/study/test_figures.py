@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 from PIL import Image
 
-from amal.study.figures import Line, apart, plot_lines, plot_win_rate, styles, wilson_interval
+from amal.study.figures import Bar, Line, apart, plot_lines, plot_ratios, plot_win_rate, styles, wilson_interval
 
 
 def evaluations(rows: int) -> pd.DataFrame:
@@ -88,6 +88,19 @@ def test_of_many_lines_the_baseline_and_the_best_have_bands(tmp_path: Path, monk
         banded = names[:3] if number == 3 else ["mappo", "e"]
         assert bands == [to_rgb(styles(names)[name][0]) for name in banded]
         assert {text.get_text() for text in axes.texts} == set(names[:number]) and axes.get_legend() is None
+
+
+def test_a_legend_hides_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr("amal.study.figures._save", lambda figure, path: drawn.append(figure))
+    names, line = ["mappo", "_mine"], Line(*np.ones((4, 3)))
+    plot_lines(dict.fromkeys(names, line), styles(names), tmp_path / "x", "3m", "τ", "runs", named_at_ends=False)
+    bars = [Bar(group, name, 0.9, 0.8, 1.0) for group in ("3m", "8m") for name in names]
+    plot_ratios(bars, styles(names), tmp_path / "x", "Steps", "steps")
+    for figure in drawn:
+        legend = figure.axes[0].get_legend()
+        assert legend is not None and [text.get_text() for text in legend.get_texts()] == names
+    assert len(drawn) == 2
 
 
 def test_lines_that_end_in_one_place_have_names_that_no_leader_strikes_out(

@@ -161,6 +161,8 @@ def _read_evaluations(path: Path, required: bool) -> pd.DataFrame:
         raise ValueError(f"{path}: holds gaps or infinite values in {', '.join(broken)}")
     if not all(rows[name].dropna().between(0.0, 1.0).all() for name in known if name.endswith("win_rate")):
         raise ValueError(f"{path}: holds win rates outside [0, 1]")
+    if negative := [name for name in COLUMNS[:3] if (rows[name] < 0).any()]:
+        raise ValueError(f"{path}: holds negative values in {', '.join(negative)}")
     if required and rows.empty:
         raise ValueError(f"{path}: holds no evaluation")
     if not (rows["env_steps"].diff().iloc[1:] > 0).all():

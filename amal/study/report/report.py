@@ -14,7 +14,7 @@ from amal.study.analysis.comparison import Comparison
 from amal.study.analysis.efficiency import sample_efficiency
 from amal.study.analysis.family import correct_p_values
 from amal.study.analysis.tables import Bootstrap, aggregates, summary
-from amal.study.figures import plot_lines, plot_ratios, styles
+from amal.study.figures import plot_lines, plot_ratios, styles, telling_missing_glyphs
 from amal.study.report import curves, formats
 from amal.study.report.formats import count
 from amal.study.report.marl_eval import marl_eval_data
@@ -102,6 +102,7 @@ def _write(path: Path, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+@telling_missing_glyphs()
 def draw_figures(
     comparison: Comparison, efficiency: pd.DataFrame, out: Path, bootstrap: Bootstrap
 ) -> dict[str, list[Path]]:

@@ -87,6 +87,11 @@ def test_reads_the_grid_in_order_and_flags_what_is_unfinished(tmp_path: Path) ->
         ("evaluations.csv", ",".join(COLUMNS) + "\n", "no evaluation"),
         ("evaluations.csv", ",".join(COLUMNS) + "\n1,1,1,many,1,1,1,1,1\n", "something else than numbers"),
         ("evaluations.csv", ",".join(COLUMNS) + "\n1,1,1,,1,1,1,1,1\n", "gaps or infinite values in win_rate"),
+        (
+            "evaluations.csv",
+            ",".join(COLUMNS) + "\n-5,1,-1,1,1,1,1,1,1\n",
+            "negative values in env_steps, wall_seconds",
+        ),
         ("evaluations.csv", ",".join(COLUMNS) + 2 * "\n1,1,1,1,1,1,1,1,1", "do not increase"),
         ("metrics.csv", "env_steps,train/lr\n1,0.5\n2,tor", "something else than numbers"),
         ("final_test.csv", final_test({"best": 0.5, "last": 1.5}), r"win rates in \[0, 1\]"),
