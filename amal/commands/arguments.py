@@ -5,17 +5,21 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from amal.runtime.shipped import config_file, is_file, shipped_names
 
 
 def fail(message: str) -> NoReturn:
-    """One line on stderr, whatever lines the message has, and exit code 2."""
-    print("error: " + " ".join(filter(None, map(str.strip, message.splitlines()))), file=sys.stderr)
+    """One line on stderr, whatever lines the message has, and exit code 2.
+
+    A message may quote a stranger's file, so characters that a terminal might obey are escaped."""
+    line = " ".join(filter(None, map(str.strip, message.splitlines())))
+    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    print("error: " + "".join(escaped), file=sys.stderr)
     sys.exit(2)
 
 
@@ -76,12 +80,27 @@ def add_code_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def nearest_option(word: str, known: Sequence[str]) -> str:
+    """' (did you mean X?)' for the option that begins with the word, else for one that is written like it."""
+    from amal.battle.entries import nearest  # which loads the simulator, for whose compiler --help need not wait
+
+    longer = [option for option in known if option.startswith(word)]
+    return f" (did you mean {min(longer, key=len)}?)" if longer else nearest(word, known)
+
+
 class OneLineParser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage."""
 
-    def error(self, message: str) -> NoReturn:
-        from amal.battle.entries import nearest  # which loads the simulator, for whose compiler --help need not wait
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        self._words = [str(word).partition("=")[0] for word in (sys.argv[1:] if args is None else args)]
+        return super().parse_known_args(args, namespace)
 
-        option = re.search(r"unrecognized arguments: (--[\w-]+)", message)
+    def error(self, message: str) -> NoReturn:
         known = [name for action in self._actions for name in action.option_strings]
-        fail(message + (nearest(option[1], known) if option else ""))
+        if "are required" in message:  # maybe one of them was misspelt, which argparse would only tell later
+            unknown = next((word for word in self._words if word.startswith("--") and word not in known), None)
+            message += f"; unrecognized: {unknown}" if unknown is not None else ""
+        else:
+            found = re.search(r"unrecognized arguments: (--[\w-]+)", message)
+            unknown = found[1] if found else None
+        fail(message + (nearest_option(unknown, known) if unknown is not None else ""))

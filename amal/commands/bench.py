@@ -55,6 +55,7 @@ def main(args: list[str]) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog=f"{program()} bench",
+        allow_abbrev=False,
         description="Measure how fast battles and training are, and where the time goes. Nothing else should run.",
     )
     parser.add_argument("--scenarios", nargs="*", default=["3m", "2s3z", "3s5z", "MMM"], metavar="NAME|FILE")

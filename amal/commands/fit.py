@@ -9,6 +9,7 @@ import atexit
 import logging
 import sys
 import warnings
+from pathlib import Path
 
 from jsonargparse import ArgumentError
 
@@ -70,7 +71,7 @@ def main(args: list[str]) -> None:
     sys.argv = [sys.argv[0], *args]
     try:
         if (config := missing_config(args)) is not None:
-            raise ValueError(f"--config {config}: no such file, and no shipped config{nearest_config(config)}")
+            raise ValueError(f"--config {config}: {_why_missing(Path(config))}")
         allow_only(allowed_code)
         check_files(args)
     except (ValueError, OSError) as error:
@@ -100,3 +101,10 @@ def main(args: list[str]) -> None:
         )
     except ArgumentError as error:
         fail(one_line(str(error)))
+
+
+def _why_missing(config: Path) -> str:
+    if not config.is_dir():
+        return f"no such file, and no shipped config{nearest_config(str(config))}"
+    inside = config / "config.yaml"  # of a run
+    return f"is a folder{f' (did you mean {inside}?)' if inside.is_file() else ''}"

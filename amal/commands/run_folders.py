@@ -57,10 +57,9 @@ def run_folder(config: Namespace) -> tuple[Path, bool]:
     """Where a run goes (where told, where its checkpoint came from, or the first free default name), and whether it
     begins there.
 
-    Raises FolderNotOurs for a checkpoint that lies in no run, and for no name.
+    Raises FolderNotOurs for a checkpoint that lies in no run, ValueError for no name.
     """
-    if config.out is not None and not config.out.strip():
-        raise FolderNotOurs("--out is empty (a variable that is not set?); leave it out or name a folder")
+    refuse_empty("--out", config.out, "a folder")
     if config.ckpt_path is not None:
         origin = folder_of(Path(config.ckpt_path))
         if config.out is None or is_run_of(Path(config.out), Path(config.ckpt_path)):
@@ -80,6 +79,12 @@ def run_folder(config: Namespace) -> tuple[Path, bool]:
     return folder, True
 
 
+def refuse_empty(option: str, value: str | None, what: str) -> None:
+    """Raises ValueError for a path of nothing but blanks, which would be the working directory."""
+    if value is not None and not value.strip():
+        raise ValueError(f"{option} is empty (a variable that is not set?); leave it out or name {what}")
+
+
 def folder_of(checkpoint: Path) -> Path:
     """The folder of the run that a checkpoint lies in, as it is named; else, through links, where it really lies.
 
@@ -97,12 +102,13 @@ def folder_of(checkpoint: Path) -> Path:
 def with_own_config(command: str, args: list[str]) -> list[str]:
     """The arguments of validate and test with the configuration of the checkpoint's own run, where none is given.
 
-    Raises CheckpointError if there is none."""
+    Raises ValueError if there is none."""
     options = [word.partition("=")[0] for word in args]
     if command == "fit" or "--ckpt_path" not in options or {"--config", "-c", "--help", "-h"} & set(options):
         return args
     at = options.index("--ckpt_path")
-    value = args[at].partition("=")[2] or "".join(args[at + 1 : at + 2])
+    value = args[at].partition("=")[2] or "".join(word for word in args[at + 1 : at + 2] if not word.startswith("--"))
+    refuse_empty("--ckpt_path", value, "a checkpoint")
     check_is_file(Path(value))
     return [f"--config={config_of(Path(value))}", *args]
 

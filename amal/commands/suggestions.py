@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from amal.battle.entries import nearest
+from amal.commands.arguments import nearest_option
 from amal.runtime.yaml_files import read_yaml
 
 
@@ -25,7 +26,7 @@ def suggestion(message: str, parser: ArgumentParser) -> str:
         return "".join(f" (in {file})" for file in broken if not _is_yaml(Path(file)))
     option = re.search(r"unrecognized arguments: (--[\w.]+)", message)
     if option:
-        return nearest(option[1], [name for action in parser._actions for name in action.option_strings])
+        return nearest_option(option[1], [name for action in parser._actions for name in action.option_strings])
     key = re.search(r"does not accept option '(\w+)", message)
     if key:
         sections = (word.lstrip("-").partition(".")[0] for action in parser._actions for word in action.option_strings)

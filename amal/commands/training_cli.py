@@ -41,6 +41,7 @@ from amal.commands.run_folders import (
     discard_unbegun,
     is_run_of,
     kept,
+    refuse_empty,
     refuse_occupied,
     refuse_to_go_back,
     told_to_launched,
@@ -140,6 +141,8 @@ class TrainingCLI(LightningCLI):
             check_typed(str(self.subcommand), sys.argv[1:])
             check_arguments(config)
             check_callbacks(config.trainer.callbacks, [type(one) for one in self.trainer_defaults["callbacks"]])
+            for name in ("ckpt_path", "init_from", "data.opponent"):
+                refuse_empty(f"--{name}", config[name], "a checkpoint")
             name_files_absolutely(config)
             if config.ckpt_path is not None:
                 self._check_checkpoint(config)

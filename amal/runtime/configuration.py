@@ -97,11 +97,13 @@ def with_shipped_files(args: Sequence[str]) -> list[str]:
 
 
 def missing_config(args: Sequence[str]) -> str | None:
-    """The first config among the arguments that is the name of nothing, or None. Configs may also be given as text."""
+    """The first config among the arguments that is the name of nothing, or of a folder, or None. Configs may also be
+    given as text."""
     for words in _by_option(args):
         key, equals, value = words[0].partition("=")
         for word in [value] if equals else words[1:]:
-            if key in _FILE and re.fullmatch(r"[\w./-]+", word) and word != "null" and not Path(word).exists():
+            is_name = key in _FILE and re.fullmatch(r"[\w./-]+", word) and word != "null"
+            if is_name and (not Path(word).exists() or Path(word).is_dir()):
                 return word
     return None
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from amal.commands.arguments import algorithm_configs
+from amal.commands.arguments import algorithm_configs, fail
 from tests.conftest import ROOT
 
 
@@ -30,6 +30,21 @@ def test_an_empty_path_is_refused(
         cli(*args)
     assert stop.value.code == 2
     assert capsys.readouterr().err == f"error: argument {option}: must not be empty\n"
+
+
+def test_an_option_is_never_taken_for_a_longer_one(
+    cli: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli("bench", "--scenario", "3m")
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "error: unrecognized arguments: --scenario 3m (did you mean --scenarios?)\n"
+
+
+def test_a_message_holds_nothing_that_a_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        fail("a name: \x1b[2J算法\u202e\n  more")
+    assert capsys.readouterr().err == "error: a name: \\x1b[2J算法\\u202e more\n"
 
 
 def test_an_algorithm_is_found_by_name_in_any_folder_and_a_config_there_comes_first(

@@ -98,6 +98,9 @@ from tests.runs import Cli, fit
         (("--trainer.callbacks", "lightning.pytorch.callbacks.LearningRateMonitor"), "`Trainer` that has no logger"),
         (("--trainer", "3"), "trainer"),
         (("--ckpt_path", "configs"), "configs: is a folder"),
+        (("--ckpt_path", ""), "--ckpt_path is empty (a variable that is not set?); leave it out or name a checkpoint"),
+        (("--init_from", " "), "--init_from is empty (a variable that is not set?); leave it out or name a checkpoint"),
+        (("--seed", "3"), "--seed 3 (did you mean --seed_everything?)"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
@@ -152,3 +155,24 @@ def test_bad_input_of_amal_is_one_line_and_leaves_nothing(
     assert stop.value.code == 2
     assert message.startswith("error: ") and words in message and message.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [("--ckpt_path",), ("--ckpt_path", ""), ("--ckpt_path=",), ("--ckpt_path", "--out=x")]
+)
+def test_a_checkpoint_that_is_left_out_is_not_the_working_directory(
+    cli: Cli, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli("validate", *words)
+    assert stop.value.code == 2 and capsys.readouterr().err.startswith("error: --ckpt_path is empty (a variable that")
+
+
+def test_the_configuration_in_a_folder_is_pointed_to(
+    cli: Cli, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(SystemExit) as stop:
+        cli("fit", "--config", tmp_path)
+    told = f"error: --config {tmp_path}: is a folder (did you mean {tmp_path / 'config.yaml'}?)\n"
+    assert stop.value.code == 2 and capsys.readouterr().err == told
