@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -15,19 +15,12 @@ from amal.battle.entries import nearest
 from amal.battle.scenario import load_scenario
 from amal.commands.arguments import OneLineParser, algorithm_configs, refusing
 from amal.commands.protocol import with_protocol
-from amal.commands.study_arguments import (
-    MOST_RUNS,
-    add_grid_options,
-    add_run_options,
-    checked_overrides,
-    refuse_repeated,
-    seeds_of,
-)
+from amal.commands.study_arguments import add_grid_options, add_run_options, axes_of
 from amal.runtime.argument_checks import whole_number
 from amal.runtime.locks import locked
 from amal.runtime.program import program
-from amal.runtime.yaml_files import read_yaml
 from amal.study.grid.board import Board
+from amal.study.grid.dry_run import refuse_unfit, unbegun
 from amal.study.grid.launchers import (
     TICK_SECONDS,
     CellInUse,
@@ -40,8 +33,6 @@ from amal.study.grid.launchers import (
 from amal.study.grid.runs import Grid
 from amal.study.records import ACTING, GREEDY, StudyError, write_record
 
-EVALUATIONS = "evaluation.every_n_episodes"
-
 
 def main(args: list[str]) -> None:
     with refusing():
@@ -53,6 +44,7 @@ def main(args: list[str]) -> None:
         if options.parallel is not None and options.parallel < 1:
             raise StudyError(f"--parallel must be at least 1, got {options.parallel}")
         grid.join(options.out)  # refuses before anything is written
+        refuse_unfit([cell.next_arguments() for cell in unbegun(grid.cells(options.out))])
         with locked(options.out):
             write_record(options.out, grid.join(options.out))
             code = run(grid, options)
@@ -123,16 +115,7 @@ def grid_of(options: argparse.Namespace) -> Grid:
         if label in algorithms:
             raise StudyError(f"--algorithms: {label!r} is named twice")
         algorithms[label] = configs
-    scenarios = [load_scenario(name) for name in options.scenarios]
-    refuse_repeated("--scenarios", [scenario.name for scenario in scenarios])
-    if options.env_steps < 1:
-        raise StudyError(f"--env_steps must be at least 1, got {options.env_steps}")
-    checked_overrides(options.overrides)
-    _refuse_without_evaluations(algorithms, options.overrides)
-    seeds = seeds_of(options.seeds)
-    runs = len(algorithms) * len(scenarios) * len(seeds)
-    if runs > MOST_RUNS:
-        raise StudyError(f"--seeds: {runs:,} runs are more than a study can have, which is {MOST_RUNS:,}")
+    scenarios, seeds = axes_of(options, {f"--algorithms {label}": files for label, files in algorithms.items()})
     return Grid(
         algorithms,
         [scenario.reference for scenario in scenarios],
@@ -174,43 +157,6 @@ def mapping_of(option: str, words: Sequence[str]) -> dict[str, str]:
             raise StudyError(f"{option}: {word!r} is no NAME=TEXT, or its name is there twice")
         found[name] = text
     return found
-
-
-def _refuse_without_evaluations(algorithms: Mapping[str, Sequence[Path]], overrides: Sequence[str]) -> None:
-    """Raise StudyError if runs of an algorithm would have no evaluations, which a report needs."""
-    for override in overrides:
-        key, _, value = override.partition("=")
-        if key.rstrip("+") in ("evaluation", "checkpoint"):
-            raise StudyError(f"--overrides: expected one argument of {key}, as in {EVALUATIONS}=50, got {override!r}")
-        if key == EVALUATIONS and not _is_positive(value):
-            raise StudyError(f"--overrides: {EVALUATIONS} must be at least 1, got {value}: a report needs evaluations")
-    if any(override.startswith(f"{EVALUATIONS}=") for override in overrides):
-        return
-    for label, configs in algorithms.items():
-        for config in reversed(configs):
-            given = _evaluation_of(config)
-            if given is not None and not _is_positive(given):
-                raise StudyError(
-                    f"--algorithms {label}: {config} sets {EVALUATIONS} to {given}, but a report needs evaluations"
-                )
-            if given is not None:
-                break
-
-
-def _evaluation_of(config: Path) -> str | None:
-    """evaluation.every_n_episodes of a file, as written; None if it is not set or the file cannot be read."""
-    try:
-        section = read_yaml(config)["evaluation"]
-        return str(section["every_n_episodes"] if isinstance(section, dict) else section)
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-
-
-def _is_positive(value: str) -> bool:
-    try:
-        return float(value) >= 1
-    except ValueError:
-        return False
 
 
 def run(grid: Grid, options: argparse.Namespace) -> int:

@@ -6,18 +6,20 @@ import argparse
 import shlex
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from amal.battle.scenario import load_scenario
 from amal.commands.arguments import OneLineParser, nearest_config, refusing
-from amal.commands.study_arguments import GRIDS_OWN, add_grid_options, add_run_options, checked_overrides, seeds_of
+from amal.commands.study_arguments import GRIDS_OWN, add_grid_options, add_run_options, axes_of, check_overrides
 from amal.runtime.argument_checks import LARGEST_SEED, whole_number
+from amal.runtime.locks import refuse_foreign
 from amal.runtime.program import program
-from amal.runtime.shipped import config_file
+from amal.runtime.shipped import config_file, is_file
+from amal.study.grid.dry_run import refuse_unfit
 from amal.study.grid.launchers import TICK_SECONDS, CellInUse, LocalLauncher, received_signals
 from amal.study.grid.runs import Grid
 from amal.study.records import StudyError
-from amal.study.space import as_overrides, read_space
+from amal.study.space import as_overrides, examples, read_space
 
 if TYPE_CHECKING:
     from amal.study.sweep import Candidate, Sweep
@@ -26,17 +28,27 @@ if TYPE_CHECKING:
 def main(args: list[str]) -> None:
     options = _parser().parse_args(args)
     with refusing(options.out):
-        for name in ("trials", "env_steps", "parallel"):
+        for name in ("trials", "parallel"):
             if getattr(options, name) < 1:
                 raise StudyError(f"--{name} must be at least 1, got {getattr(options, name)}")
         if not 0 <= options.seed <= LARGEST_SEED:
             raise StudyError(f"--seed must be between 0 and {LARGEST_SEED}, got {options.seed}")
+        if not is_file(options.space):
+            raise StudyError(f"--space {options.space}: no such file{nearest_config(str(options.space))}")
         space = read_space(options.space, GRIDS_OWN)
         grid = _grid(options)
+        tried = examples(space)
+        for overrides in tried:
+            check_overrides(f"--space {options.space}", overrides)
+        refuse_foreign(options.out, "sweep.db" if options.storage is None else "trials.csv")
         from amal.study.sweep import Sweep, import_optuna  # which load pandas and Optuna: --help need not wait
 
         import_optuna()
-        options.out.mkdir(parents=True, exist_ok=True)
+        if not any(options.out.glob("trial_*/*/seed_*/config.yaml")):  # else fit has taken such arguments before
+            grids = [replace(grid, overrides=[*grid.overrides, *overrides]) for overrides in tried]
+            refuse_unfit([each.cells(options.out)[0].next_arguments() for each in grids])
+        if options.storage is None:
+            options.out.mkdir(parents=True, exist_ok=True)
         storage = options.storage or f"sqlite:///{options.out.resolve() / 'sweep.db'}"
         code = run(Sweep(grid, space, options.out, storage, options.seed), options.trials, options.parallel)
     sys.exit(code)
@@ -69,18 +81,20 @@ def _grid(options: argparse.Namespace) -> Grid:
     for config in options.config:
         if not config.is_file():
             raise StudyError(f"--config {config}: no such file{nearest_config(str(config))}")
+    scenarios, seeds = axes_of(options, {"--config": options.config})
     return Grid(
         {"config": options.config},
-        [load_scenario(name).reference for name in options.scenarios],
-        seeds_of(options.seeds),
+        [scenario.reference for scenario in scenarios],
+        seeds,
         options.env_steps,
-        checked_overrides(options.overrides),
+        options.overrides,
         options.allow_code,
     )
 
 
 def run(sweep: Sweep, trials: int, parallel: int) -> int:
     """Runs trials until the study has so many. Returns the exit code."""
+    sweep.write()  # the folder's mark
     launcher, failed = LocalLauncher(parallel), 0
     running: list[Candidate] = []
     waiting = sweep.candidates(trials)

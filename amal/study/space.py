@@ -38,8 +38,7 @@ def read_space(path: Path, taken: Sequence[str]) -> Space:
     except BadYaml as error:
         raise StudyError(f"--space {error}") from None
     except OSError as error:
-        known = [str(file) for file in path.parent.glob("*.yaml")]
-        raise StudyError(f"--space {path}: {error.strerror}{nearest(str(path), known)}") from None
+        raise StudyError(f"--space {path}: {error.strerror}") from None
     if not isinstance(content, dict) or not content:
         raise StudyError(f"--space {path}: must be a mapping of arguments to {{choices}} or {{low, high}}")
     for name, given in content.items():
@@ -124,3 +123,19 @@ def suggested(trial: optuna.Trial, space: Space) -> dict[str, Any]:
 def as_overrides(values: Mapping[str, Any]) -> list[str]:
     """KEY=VALUE of each argument, as ``fit`` takes them."""
     return [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in values.items()]
+
+
+def examples(space: Space) -> list[list[str]]:
+    """Few sets of KEY=VALUE, as trials may have them, that hold all arguments and all choices of a space.
+
+    Of a range they hold both ends; an end of it may be one that no trial has.
+    """
+    of = {name: given.get("choices") or [given["low"], given["high"]] for name, given in space.items()}
+    sets = []
+    for i in range(max(map(len, of.values()))):
+        values: dict[str, Any] = {}
+        for name, those in of.items():
+            chosen = those[i % len(those)]
+            values |= chosen if isinstance(chosen, dict) else {name: chosen}
+        sets.append(as_overrides(values))
+    return sets

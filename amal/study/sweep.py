@@ -104,12 +104,15 @@ class Sweep:
         settings = {name: record[name] for name in ("env_steps", "overrides", "scenarios", "seeds")}
         settings |= {"config": [entry["sha256"] for entry in record["algorithms"]["config"]]}
         settings |= {"space": {name: dict(given) for name, given in self.space.items()}}
-        known = self.study.user_attrs
+        known, trials = self.study.user_attrs, self.study.get_trials(deepcopy=False)
+        is_begun = any(trial.state != self._states.FAIL for trial in trials)
         for name, value in settings.items():
-            if name in known and known[name] != value:
-                was = f" {known[name]!r}" if name not in ("config", "space") else " other content"
-                raise StudyError(f"--{name}: this sweep was begun with{was}; choose another --out or --storage")
-            if name not in known:
+            was = known.get(name, value)
+            # trials that have failed count for nothing, but Optuna takes no other values for a name that they have
+            if was != value and (is_begun or (name == "space" and trials and _differ(was, value))):
+                told = f" {was!r}" if name not in ("config", "space") else " other content"
+                raise StudyError(f"--{name}: this sweep was begun with{told}; choose another --out or --storage")
+            if known.get(name) != value:
                 self.study.set_user_attr(name, value)
 
     def candidates(self, number: int) -> Iterator[Candidate]:
@@ -189,6 +192,7 @@ class Sweep:
         columns = {"number": "trial", "value": "area_under_curve"}
         table = self.study.trials_dataframe(attrs=("number", "state", "value", "duration", "params"))
         table = table.rename(columns=columns).rename(columns=lambda name: name.removeprefix("params_"))
+        table = table.reindex(columns=list(dict.fromkeys(["trial", "state", "area_under_curve", "duration", *table])))
         table["duration"] = pd.to_timedelta(table["duration"]).dt.total_seconds().round()
         with replacing(self.out / "trials.csv") as part:
             table.rename(columns={"duration": "seconds"}).to_csv(part, index=False)
@@ -204,3 +208,8 @@ class Sweep:
         with replacing(self.out / "best.yaml") as part:
             text = yaml.safe_dump({name: config[name] for name in ("model", "data")}, sort_keys=False)
             part.write_text(told + text, encoding="utf-8")
+
+
+def _differ(was: Space, now: Space) -> bool:
+    """Whether a name that is in both spaces has other values in the second."""
+    return any(was[name] != now[name] for name in was.keys() & now.keys())

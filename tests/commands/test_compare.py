@@ -71,6 +71,7 @@ def refusal(capsys: pytest.CaptureFixture[str], args: list[str]) -> str:
         (("--protocol", "configs/study/critics.yaml"), "--algorithms is set by --protocol configs/study/critics.yaml"),
         (("--protocol", "configs/mappo.yaml"), "unknown setting 'model'"),
         (("--out", "README.md"), "--out README.md cannot be written to: File exists"),
+        (("--overrides", "model.lrr=3"), "'lrr' is not accepted (did you mean lr?)"),
         (("--launcher", "slurm"), "slurm"),
         (("--launcher", "ray"), "not installed: pip install ray"),
     ],
@@ -192,6 +193,12 @@ def test_a_second_compare_on_a_study_is_refused(tmp_path: Path, capsys: pytest.C
         fcntl.flock(file, fcntl.LOCK_EX)
         assert "is in use: another process" in refusal(capsys, arguments(tmp_path))
     assert not (tmp_path / "study.yaml").exists()
+
+
+def test_a_required_option_that_is_misspelt_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    message = refusal(capsys, ["--algoritms=mappo", "--scenarios", "3m", "--env_steps", "9", "--out", "x"])
+    told = "the following arguments are required: --algorithms; unrecognized: --algoritms (did you mean --algorithms?)"
+    assert message == f"error: {told}\n"
 
 
 def test_help_answers_without_torch() -> None:

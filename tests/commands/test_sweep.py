@@ -64,15 +64,45 @@ def test_a_sweep_that_is_killed_goes_on_and_writes_the_best_configuration(
         (("--storage", "postgres9://nobody"), "--storage postgres9://nobody"),
         (("--overrides", "data.scenario=8m"), "data.scenario is set by the study itself"),
         (("--config", "none.yaml"), "--config none.yaml: no such file"),
+        (("--space", "sweep/mapo"), "--space sweep/mapo: no such file (did you mean sweep/mappo?)"),
+        (("--scenarios", "3m", "3m"), "--scenarios: 3m is named twice"),
+        (("--seeds", "60000", "--scenarios", "3m", "8m"), "120,000 runs are more than a study can have"),
+        (("--env_steps", "0"), "--env_steps must be at least 1, got 0"),
+        (("--overrides", "evaluation.every_n_episodes=0"), "evaluation.every_n_episodes must be at least 1, got 0"),
+        (("--space", "{zero}"), "zero.yaml: evaluation.every_n_episodes must be at least 1, got 0: a report needs"),
+        (("--space", "{whole}"), "whole.yaml: expected one argument of evaluation, as in"),
+        (("--space", "{misspelt}"), "no run could begin: "),
     ],
 )
 def test_bad_input_is_one_line(
     cli: Cli, tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str], args: tuple[str, ...], told: str
 ) -> None:
+    spaces = {
+        "zero": "evaluation.every_n_episodes: {choices: [8, 0]}",
+        "whole": "evaluation: {choices: [8]}",
+        "misspelt": "some: {choices: [{model.lr: 1}, {model.lrr: 1}]}",
+    }
+    for name, content in spaces.items():
+        (tmp_path / f"{name}.yaml").write_text(content)
+    files = {name: str(tmp_path / f"{name}.yaml") for name in spaces}
     with pytest.raises(SystemExit) as stop:
-        cli(*words, "--out", tmp_path / "sweep", *args)
+        cli(*words, "--out", tmp_path / "sweep", *(arg.format(**files) for arg in args))
     message = capsys.readouterr().err
     assert stop.value.code == 2 and message.startswith("error: ") and message.count("\n") == 1 and told in message
+    assert "misspelt" not in str(args) or "'lrr' is not accepted (did you mean lr?)" in message
+    assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.parametrize(("more", "mark"), [((), "sweep.db"), (("--storage", "sqlite://"), "trials.csv")])
+def test_a_folder_of_something_else_is_left_alone(
+    cli: Cli, tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str], more: tuple[str, ...], mark: str
+) -> None:
+    (tmp_path / "precious.csv").touch()
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(SystemExit) as stop:
+        cli(*words, *more, "--out", tmp_path)
+    assert stop.value.code == 2 and sorted(tmp_path.iterdir()) == before
+    assert f"holds precious.csv and no {mark}; choose a folder" in capsys.readouterr().err
 
 
 def test_help_answers_without_torch() -> None:

@@ -9,7 +9,7 @@ import yaml
 
 from amal.study.grid.runs import Grid
 from amal.study.records import StudyError
-from amal.study.space import as_overrides, read_space, suggested
+from amal.study.space import as_overrides, examples, read_space, suggested
 from amal.study.sweep import STARTUP_TRIALS, Candidate, Sweep
 from tests.conftest import ROOT
 from tests.runs import Cli
@@ -55,14 +55,18 @@ def test_a_space_suggests_arguments_of_fit(tmp_path: Path) -> None:
 def test_shipped_spaces_hold_arguments_of_their_algorithms(cli: Cli, space: str, configs: list[str]) -> None:
     names = [f"--config=configs/{name}.yaml" for name in configs]
     found = read_space(ROOT / "configs" / "sweep" / f"{space}.yaml", ())
-    for i in range(max(len(given["choices"]) for given in found.values())):  # each choice of each name is in one
-        values: dict[str, object] = {}
-        for name, given in found.items():
-            choice = given["choices"][i % len(given["choices"])]
-            values |= choice if isinstance(choice, dict) else {name: choice}
+    for words in examples(found):
         with pytest.raises(SystemExit) as stop:
-            cli("fit", *names, *(f"--{word}" for word in as_overrides(values)), "--print_config")
-        assert stop.value.code == 0, values
+            cli("fit", *names, *(f"--{word}" for word in words), "--print_config")
+        assert stop.value.code == 0, words
+
+
+def test_examples_of_a_space_hold_all_arguments_and_choices(tmp_path: Path) -> None:
+    found = examples(read_space(space_file(tmp_path, SPACE), ()))
+    assert len(found) == 2 and all(any(word.startswith("model.lr=") for word in words) for words in found)
+    policies = {f"model.policy=amal.networks.{name}" for name in ("MLPPolicy", "GRUPolicy")}
+    every = {word for words in found for word in words}
+    assert policies | {"data.num_envs=2", "data.num_envs=8", "model.n_epochs=2", "model.lr=0.0001"} <= every
 
 
 @pytest.mark.parametrize(
@@ -117,6 +121,22 @@ def test_a_candidate_that_wins_less_than_most_is_pruned_and_the_best_is_kept(tmp
     assert sweep.best is not None and sweep.best.number == STARTUP_TRIALS + 1
     with pytest.raises(StudyError, match="--env_steps: this sweep was begun with 20000"):
         Sweep(Grid(grid.algorithms, ["3m", "8m"], [0], 7), SPACE, tmp_path, f"sqlite:///{tmp_path / 'sweep.db'}", 0)
+
+
+def test_settings_may_be_mended_until_a_trial_counts(tmp_path: Path) -> None:
+    configs, storage = {"config": [ROOT / "configs" / "mappo.yaml"]}, f"sqlite:///{tmp_path / 'sweep.db'}"
+    wrong = {"model.lrr": SPACE["model.lr"], "model.policy": SPACE["model.policy"]}
+    sweep = Sweep(Grid(configs, ["3m"], [0], 100, ["model.gama=1"]), wrong, tmp_path, storage, 0)
+    sweep.write()
+    assert (tmp_path / "trials.csv").read_text().startswith("trial,state,area_under_curve,seconds"), "before any trial"
+    sweep.give_up(next(sweep.candidates(1)), pruned=False)
+    grid, mended = Grid(configs, ["3m"], [0], 200, ["model.gamma=1"]), {**wrong, "model.lr": SPACE["model.lr"]}
+    with pytest.raises(StudyError, match="--space: this sweep was begun with other content"):
+        Sweep(grid, {"model.policy": {"choices": ["amal.networks.MLPPolicy"]}}, tmp_path, storage, 0)
+    sweep = Sweep(grid, mended, tmp_path, storage, 0)
+    next(sweep.candidates(2))
+    with pytest.raises(StudyError, match="--env_steps: this sweep was begun with 200"):
+        Sweep(Grid(configs, ["3m"], [0], 100, ["model.gamma=1"]), mended, tmp_path, storage, 0)
 
 
 def test_the_shipped_space_holds_the_tuned_configuration() -> None:
