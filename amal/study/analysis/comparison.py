@@ -181,6 +181,8 @@ def _read_cells(study: Path, record: Mapping[str, Any], count_stopped: bool) -> 
         if match is None or not path.is_dir():
             continue
         cell = path.parent.parent.name, path.parent.name, int(match[1])
+        if not (place := f"{cell[0]}/{cell[1]}").isprintable():  # else a terminal would obey what a stranger wrote
+            raise ValueError(f"{study}: rename the folder {place!r}, whose name is not printable")
         try:
             if (path / "run.json").exists():
                 run = read_run(path, cell[2], count_stopped)

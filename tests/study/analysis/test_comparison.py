@@ -70,6 +70,12 @@ def test_a_cell_whose_files_are_broken_is_listed_and_left_out(tmp_path: Path, na
     assert runs(comparison).set_index(["algorithm", "seed"]).loc[("amal", 1), "state"] == state
 
 
+def test_a_folder_whose_name_a_terminal_would_obey_is_refused(tmp_path: Path) -> None:
+    write_run(tmp_path, "\x1b[2J", "3m", 0)
+    with pytest.raises(ValueError, match=r"rename the folder '\\x1b\[2J/3m', whose name is not printable"):
+        of(tmp_path)
+
+
 def test_the_plan_tells_what_is_missing(tmp_path: Path) -> None:
     write_study(tmp_path, scenarios=["MMM", "3m"], seeds=2)
     plan = {"created": "now", "env_steps": 20000, "overrides": [], "algorithms": {"mappo": [], "amal": []}}
