@@ -41,7 +41,7 @@ from tests.runs import Cli, fit
         (("--data.senario", "3m"), "--data.senario 3m (did you mean --data.scenario?)"),
         (("--data.num_env", "4"), "--data.num_env 4 (did you mean --data.num_envs?)"),
         (("--evaluation.every_n_episodes", "-1"), "every_n_episodes must be at least 0, got -1"),
-        (("--evaluation.every", "1"), "(did you mean --evaluation?)"),
+        (("--evaluation.every", "1"), "(did you mean --evaluation.every_n_episodes?)"),
         (("--checkpoint.every_seconds", "-1"), "every_seconds must be at least 0, got -1"),
         (("--seed_everything", "abc"), "seed_everything"),
         (("--seed_everything", "false"), "seed_everything must be between 0 and 4294967295, got False"),
