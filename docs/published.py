@@ -2,8 +2,10 @@
 
     python docs/published.py docs/results/amal/verdict
     python docs/published.py docs/results/norms
+    python docs/published.py docs/results/imagination
 
-First its final win rates, greedy / sampled, where summary.csv has both. Then its tests, corrected over all that
+First its final win rates, greedy / sampled, or the other way around where the study is of sampling teams, if
+summary.csv has both. Then its tests, corrected over all that
 study.yaml planned, from the p-values in summary.csv and sample_efficiency.csv. Then the ratios of steps to the
 threshold, from each run's steps in sample_efficiency.csv, and where there is a cost.csv how many times as long each
 algorithm took as each other one. Final win rates of the verdict's single runs are in no file.
@@ -28,11 +30,13 @@ ARRIVAL = "env_steps_log_rank_p"
 
 
 def plan(folder: Path) -> dict[str, Any]:
-    """study.yaml of a folder."""
+    """study.yaml of a folder, with the algorithms called as in its tables."""
     record = read_record(folder)
     if record is None:
         raise ValueError(f"{folder}: no study.yaml")
-    return record
+    names = record.get("names", {})
+    algorithms = {names.get(key, key): configs for key, configs in record["algorithms"].items()}
+    return {**record, "algorithms": algorithms, "baseline": names.get(record["baseline"], record["baseline"])}
 
 
 def correct_p_values(folder: Path, final: str) -> pd.DataFrame:
@@ -55,14 +59,14 @@ def correct_p_values(folder: Path, final: str) -> pd.DataFrame:
     return rows.sort_values("p", ignore_index=True)
 
 
-def win_rates(folder: Path) -> pd.DataFrame:
-    """Final win rates by algorithm and scenario, greedy [95 % interval] / sampled."""
+def win_rates(folder: Path, other: str) -> pd.DataFrame:
+    """Final win rates by algorithm and scenario, those of the study [95 % interval] / the other ones, a column."""
     record, table = plan(folder), pd.read_csv(folder / "summary.csv").set_index(["algorithm", "scenario"])
 
     def words(algorithm: str, scenario: str) -> str:
         row = table.loc[(algorithm, scenario)]
-        greedy = f"{row.win_rate:.2f} [{row.win_rate_low:.2f}, {row.win_rate_high:.2f}]"
-        return f"{greedy} / {row.sampled_win_rate:.2f}"
+        decisive = f"{row.win_rate:.2f} [{row.win_rate_low:.2f}, {row.win_rate_high:.2f}]"
+        return f"{decisive} / {row[other]:.2f}"
 
     cells = [[words(algorithm, scenario) for scenario in record["scenarios"]] for algorithm in record["algorithms"]]
     return pd.DataFrame(cells, index=list(record["algorithms"]), columns=record["scenarios"])
@@ -108,8 +112,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Say what a published study's files tell with today's statistics.")
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
-    if "sampled_win_rate" in pd.read_csv(options.folder / "summary.csv"):
-        print(win_rates(options.folder).to_string(), end="\n\n")
+    for other in {"sampled_win_rate", "greedy_win_rate"} & set(pd.read_csv(options.folder / "summary.csv")):
+        print(win_rates(options.folder, other).to_string(), end="\n\n")
     for test in ("welch_p", "mann_whitney_p"):
         found = correct_p_values(options.folder, test)
         print(f"{test} and {ARRIVAL}, {found.attrs['tests']} planned tests:")

@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import ROOT
 
 VERDICT, NORMS = ROOT / "docs" / "results" / "amal" / "verdict", ROOT / "docs" / "results" / "norms"
+IMAGINATION = ROOT / "docs" / "results" / "imagination"
 
 
 def script(name: str) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def test_what_amal_is_said_to_cost_is_what_the_verdicts_runs_took() -> None:
 
 def test_the_norms_win_rates_and_p_values_are_those_of_the_published_files() -> None:
     page = " ".join((ROOT / "docs" / "critics.md").read_text().split())
-    found = script("published.py")["win_rates"](NORMS)
+    found = script("published.py")["win_rates"](NORMS, "sampled_win_rate")
     names = {"mappo": "as shipped", "all": "all three"}
     for algorithm, cells in found.iterrows():
         assert f"| {names.get(algorithm, f'`{algorithm}`')} | {' | '.join(cells)} |" in page
@@ -65,6 +66,24 @@ def test_the_norms_win_rates_and_p_values_are_those_of_the_published_files() -> 
     for table in (decide, second):
         first, then = (f"{p:.2g}" for p in table["p_holm"][:2])
         assert f"{first} and {then}" in page or f"{first} (`all` on 3m) and {then} (`layer_norm` on 3m)" in page
+
+
+def test_the_second_designs_win_rates_and_ratios_are_those_of_the_published_files() -> None:
+    page = " ".join((ROOT / "docs" / "amal.md").read_text().split())
+    rates = script("published.py")["win_rates"](IMAGINATION, "greedy_win_rate")
+    ratios = script("published.py")["ratios"](IMAGINATION).set_index(["algorithm", "scenario"])
+    for algorithm, row in rates.iterrows():
+        for scenario, cell in row.items():
+            ratio = "1"
+            if algorithm != "tuned MAPPO":
+                found = ratios.loc[(algorithm, scenario)]
+                ratio = f"{found.ratio:.2f} [{found.low:.2f}, {found.high:.2f}]"
+            assert f"| {cell} | {ratio} |" in page
+    runs = pd.read_csv(IMAGINATION / "runs.csv")
+    assert (runs.groupby(["algorithm", "scenario"]).size() == 10).all() and len(runs) == 80
+    decide = script("published.py")["correct_p_values"](IMAGINATION, "welch_p")
+    significant = decide[decide["p_holm"] < 0.05]
+    assert [*zip(significant["algorithm"], significant["scenario"], strict=True)] == [("perfect world model", "2s3z")]
 
 
 def test_table_and_figure_of_the_chance_study_are_those_of_its_published_rows(tmp_path: Path) -> None:
