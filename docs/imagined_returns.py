@@ -94,6 +94,8 @@ def compare(checkpoint: Path, axes: Axes) -> pd.DataFrame:
                 "returns, real and imagined": correlation(ours, imagined),
                 "gradients, real and real": F.cosine_similarity(our_gradient, gradient_again, dim=0).item(),
                 "gradients, real and imagined": F.cosine_similarity(our_gradient, imagined_gradient, dim=0).item(),
+                # of two independent batches, whose noise would make lengths too long
+                "share of the gradient": ((imagined_gradient @ our_gradient) / (gradient_again @ our_gradient)).item(),
             }
         )
     axes.scatter(ours, imagined, s=2, alpha=0.3)

@@ -64,7 +64,7 @@ class EntityWorldModel(nn.Module):
         scenario: Scenario | None,
         width: int = 48,
         memory: int = 24,
-        rounds: int = 2,
+        rounds: int = 1,
         past: int = 8,
     ) -> None:
         super().__init__()

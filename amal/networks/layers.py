@@ -207,7 +207,8 @@ class AgentLinear(nn.Module):
             return norm(parts[0]), self.weight, self.bias
         of_features, of_ids = self.weight.split([self.in_features, self.n_agents], dim=1)
         weight = torch.cat([of_features * norm.gain, of_ids], dim=1)
-        return standardized(parts[0]), weight, torch.addmv(self.bias, of_features, norm.bias)
+        # as a sum: a product with a vector rounds by number of threads on some processors
+        return standardized(parts[0]), weight, self.bias + (of_features * norm.bias).sum(dim=1)
 
 
 class AgentMLP(nn.Module):

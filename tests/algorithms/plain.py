@@ -241,6 +241,8 @@ class PlainAMAL(PlainMAPPO):
         self.evolve(batch)
         told = self.judge(batch)
         self.replay.add_primary_episodes(batch)
+        if self.options.world_model.anneal:
+            self.model_adam.param_groups[0]["lr"] = self.options.world_model.learning_rate * (1 - batch.progress)
         told |= self.learn_world_model()
         bonus = self.bonus(batch)
         told["bonus_share"] = float(bonus[batch.mask].abs().mean() / batch.rewards[batch.mask].abs().mean())

@@ -49,6 +49,8 @@ PART_OPTIONS: dict[str, dict[str, tuple[Any, Any]]] = {
     "world_model": {
         "ensemble_size": (2, 1),
         "learning_rate": (3e-3, 1e-3),
+        "anneal": (True, False),
+        "muon": (False, True),
         "steps": (3, 2),
         "batch_size": (12, 8),
         "averaging": (0.6, 0.0),

@@ -41,7 +41,7 @@ from amal.runtime.distributed import of_first, rank
 from amal.runtime.random_streams import stream_seed
 from amal.types import EpisodeBatch
 
-WORLD_MODEL = 2  # in the order of configure_optimizers
+POLICY_AND_CRITIC = 2  # optimizers that come first; the world model's are the rest
 PROBE_TRANSITIONS = 64  # real steps on which the auxiliary policies' behaviour is compared
 
 
@@ -235,21 +235,31 @@ class AMAL(MAPPO):
             metrics["train/policy_steps"] += told.get("train/imagination_policy_steps", 0.0)
         return metrics | {"train/explained_variance": critic_fit} | self.evolution_metrics
 
+    def set_schedules(self, progress: float) -> Tensor:
+        """MAPPO's, and the learning rate of the world model where it has a schedule."""
+        learning = self.world_model_learning
+        if learning is not None and learning.anneal:
+            for optimizer in self.all_optimizers()[POLICY_AND_CRITIC:]:
+                for group in optimizer.param_groups:
+                    group["lr"] = learning.learning_rate * (1.0 - progress)
+        return super().set_schedules(progress)
+
     def learn_world_model(self, batch: EpisodeBatch) -> dict[str, Tensor]:
         """D_P ← D_P ∪ batch, θ ← θ − η ∇ L(D_P; θ). After an evolution these steps are audited for isolation."""
         learning, world_model = self.world_model_learning, self.world_model
         assert learning is not None and world_model is not None and self.believed is not None
         metrics = prediction_errors(self.believed, batch)
         self.replay_buffer.add_primary_episodes(batch)
-        optimizer = self.all_optimizers()[WORLD_MODEL]
+        optimizers = self.all_optimizers()[POLICY_AND_CRITIC:]
         draw: Callable[[int, int], RealSequences] = self.replay_buffer.sample_sequences
         if not learning.isolation:
             assert self.replay is not None
             draw = partial(through_open_gate, self.replay_buffer, self.replay.aux_ratio)
-        audit = IsolationAudit(world_model, optimizer, self.replay_buffer) if self.has_evolved else None
-        metrics |= learning.fit(world_model, optimizer, draw, self.max_grad_norm, self.average)
+        known = (learning, world_model, optimizers, self.replay_buffer)
+        audit = IsolationAudit(*known) if self.has_evolved else None
+        metrics |= learning.fit(world_model, optimizers, draw, self.max_grad_norm, self.average)
         if audit is not None:
-            self.isolation_kl = audit.divergence(learning, self.max_grad_norm)
+            self.isolation_kl = audit.divergence(self.max_grad_norm)
             self.has_evolved = False
         return metrics if self.evolved is None else metrics | {"train/isolation_kl": self.isolation_kl}
 
@@ -280,10 +290,10 @@ class AMAL(MAPPO):
         self.has_evolved = True
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """MAPPO's two, and that of the world model."""
+        """MAPPO's two, and those of the world model."""
         optimizers = super().configure_optimizers()
         if self.world_model_learning is not None and self.world_model is not None:
-            optimizers.append(self.world_model_learning.optimizer(self.world_model))
+            optimizers += self.world_model_learning.optimizers(self.world_model)
         return optimizers
 
     def learning_state(self) -> Any:

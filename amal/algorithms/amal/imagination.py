@@ -47,7 +47,7 @@ class Imagination:
 
     rounds: int = 2
     starts: int = 128
-    horizon: int = 16
+    horizon: int = 8
     newest: int = 2000
     warm_up: int = 2500
     n_epochs: int = 1

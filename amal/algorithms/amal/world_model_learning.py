@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import cast
@@ -31,6 +31,7 @@ from amal.types import EpisodeBatch
 
 HELD_OUT = 8  # one in so many episodes of a fresh rollout: there the world model is judged before it learns from them
 OPEN_LOOP_HORIZONS = (1, 5)
+MUON_DECAY = 0.1  # of weights; without it the chances of damage are soon learned by heart
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,10 @@ class WorldModelLearning:
     Args:
         model: class of the world model's members.
         ensemble_size: members of the world model; each learns from batches of its own.
-        learning_rate: η of Adam, constant.
+        learning_rate: η.
+        anneal: η falls linearly to 0 at the end of the budget; by default it is constant.
+        muon: weight matrices learn by Muon (Jordan et al. 2024, with a weight decay of 0.1) instead of Adam. From few
+            data it learns from fewer optimizer steps.
         steps: optimizer steps per update.
         batch_size: real transitions per step and member.
         averaging: decay of the exponential moving average of the weights that imagination uses, at most
@@ -53,6 +57,8 @@ class WorldModelLearning:
     model: Callable[[int, int, int, int, Scenario | None], WorldModel | EntityWorldModel] = WorldModel
     ensemble_size: int = 1
     learning_rate: float = 3e-4
+    anneal: bool = False
+    muon: bool = False
     steps: int = 8
     batch_size: int = 256
     averaging: float = 0.0
@@ -74,9 +80,16 @@ class WorldModelLearning:
         sizes = (n_agents, n_actions, obs_dim, state_dim)
         return WorldModelEnsemble(self.model, self.ensemble_size, *sizes, scenario)
 
-    def optimizer(self, world_model: WorldModelEnsemble) -> torch.optim.Optimizer:
-        """Adam of all members' parameters."""
-        return torch.optim.Adam(world_model.parameters(), lr=self.learning_rate, fused=True)
+    def optimizers(self, world_model: WorldModelEnsemble) -> list[torch.optim.Optimizer]:
+        """Adam of all members' parameters; with ``muon`` that of matrices is Muon, by steps as large as Adam's."""
+        weights = list(world_model.parameters())
+        matrices = [weight for weight in weights if self.muon and weight.ndim == 2]
+        rest = [weight for weight in weights if not self.muon or weight.ndim != 2]
+        adam = torch.optim.Adam(rest, lr=self.learning_rate, fused=True)
+        if not matrices:
+            return [adam]
+        settings = {"lr": self.learning_rate, "weight_decay": MUON_DECAY}
+        return [adam, torch.optim.Muon(matrices, **settings, adjust_lr_fn="match_rms_adamw")]
 
     def average_of(self, world_model: WorldModelEnsemble) -> AveragedModel | None:
         """The moving average of its weights, if there is one."""
@@ -90,7 +103,7 @@ class WorldModelLearning:
     def fit(
         self,
         world_model: WorldModelEnsemble,
-        optimizer: LightningOptimizer | torch.optim.Optimizer,
+        optimizers: Sequence[LightningOptimizer | torch.optim.Optimizer],
         draw: Callable[[int, int], RealSequences],
         max_grad_norm: float,
         average: AveragedModel | None = None,
@@ -99,7 +112,7 @@ class WorldModelLearning:
 
         Args:
             world_model: θ.
-            optimizer: of all members' parameters.
+            optimizers: of all members' parameters.
             draw: real stretches, that many, that long. Its type leaves no way in for others.
             max_grad_norm: gradients are scaled down to this norm.
             average: of the weights, which follows them.
@@ -112,14 +125,15 @@ class WorldModelLearning:
         half = (len(members) + 1) // 2
         losses: list[dict[str, Tensor]] = []
         for _ in range(self.steps):
-            optimizer.zero_grad()
+            world_model.zero_grad()
             taught = [(member, draw(self.batch_size, member.past + 1).to(device)) for member in members]
             some, others = (partial(_gradients, pairs) for pairs in (taught[:half], taught[half:]))
             for parts in side_by_side(some, others) if len(members) > 1 else [some()]:  # they share no parameters
                 losses += parts
             average_gradients(world_model)
             nn.utils.clip_grad_norm_(world_model.parameters(), max_grad_norm)
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
             if average is not None:
                 average.update_parameters(world_model)
         return {f"train/model_{name}_loss": loss for name, loss in averages(losses).items()}
@@ -185,33 +199,38 @@ class IsolationAudit:
     """Remembers a world model before an update, to repeat the update as if there were no auxiliary agents.
 
     Args:
+        learning: as of the update.
         world_model: as it is before the update.
-        optimizer: its own.
+        optimizers: its own.
         replay_buffer: what the update will draw from.
     """
 
     def __init__(
-        self, world_model: WorldModelEnsemble, optimizer: LightningOptimizer, replay_buffer: AsymmetricReplayBuffer
+        self,
+        learning: WorldModelLearning,
+        world_model: WorldModelEnsemble,
+        optimizers: Sequence[LightningOptimizer | torch.optim.Optimizer],
+        replay_buffer: AsymmetricReplayBuffer,
     ) -> None:
-        self.audited = world_model
+        self.learning, self.audited = learning, world_model
         self.control = copy.deepcopy(world_model)
-        self.optimizer = torch.optim.Adam(self.control.parameters())
-        self.optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        self.optimizers = learning.optimizers(self.control)
+        for ours, theirs in zip(self.optimizers, optimizers, strict=True):
+            ours.load_state_dict(copy.deepcopy(theirs.state_dict()))
         self.replay_buffer = replay_buffer
         self.stream = copy.deepcopy(replay_buffer.primary_stream)
 
-    def divergence(self, learning: WorldModelLearning, max_grad_norm: float) -> Tensor:
+    def divergence(self, max_grad_norm: float) -> Tensor:
         """Mean KL between what the two world models, with and without auxiliary agents, expect to be seen next, over
         living agents; of entity-wise models over living units, ``outcome_kl``.
 
         Args:
-            learning: as of the update.
-            max_grad_norm: the same.
+            max_grad_norm: as of the update.
         """
         draw = partial(self.replay_buffer.sample_sequences, stream=self.stream)
-        learning.fit(self.control, self.optimizer, draw, max_grad_norm)
+        self.learning.fit(self.control, self.optimizers, draw, max_grad_norm)
         device = next(self.control.parameters()).device
-        probe = draw(learning.batch_size, self.control.past + 1).to(device)
+        probe = draw(self.learning.batch_size, self.control.past + 1).to(device)
         with torch.no_grad():
             if not self.control.is_flat:
                 return _entity_kl(self.audited, self.control, probe)
