@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     import optuna
 
 STARTUP_TRIALS = 5  # complete before any is pruned
+ATTEMPTS = 100  # to find a candidate that has not been tried
 TENTHS = 10  # of a run's budget, at which its trial is judged
 STUDY = "sweep"  # the study's name in its storage
 _FOLDER = "folder"  # user attribute of a trial: where its runs are
+_REPETITION = "repetition"  # of an earlier trial; counts for nothing
 
 
 def import_optuna() -> Any:
@@ -116,16 +118,36 @@ class Sweep:
                 self.study.set_user_attr(name, value)
 
     def candidates(self, number: int) -> Iterator[Candidate]:
-        """Those that a killed sweep left behind in this folder, then new ones, until the study has so many trials."""
+        """Those that a killed sweep left behind in this folder, then new ones, until the study has so many trials or
+        every candidate has been tried."""
         for frozen in self.study.get_trials(states=[self._states.RUNNING]):
             if frozen.user_attrs.get(_FOLDER) == str(self.out / f"trial_{frozen.number}"):
                 candidate = self._candidate(self._running(frozen))
                 if candidate is not None:  # else another process of this machine is at it
                     yield candidate
-        while len(self.study.trials) < number:
-            candidate = self._candidate(self.study.ask())
+        while len(self._counted()) < number:
+            trial = self._untried()
+            if trial is None:
+                return
+            candidate = self._candidate(trial)
             assert candidate is not None
             yield candidate
+
+    def _counted(self) -> list[optuna.trial.FrozenTrial]:
+        return [trial for trial in self.study.get_trials(deepcopy=False) if _REPETITION not in trial.user_attrs]
+
+    def _untried(self) -> optuna.Trial | None:
+        """A candidate that no trial has had but those that failed, or None if the sampler finds none. Equal runs have
+        equal numbers, so a repetition would tell nothing; Optuna's sampler makes many among a few choices."""
+        for _ in range(ATTEMPTS):
+            trial = self.study.ask()
+            suggested(trial, self.space)
+            others = (other for other in self._counted() if other.number != trial.number)
+            if all(other.params != trial.params or other.state == self._states.FAIL for other in others):
+                return trial
+            trial.set_user_attr(_REPETITION, True)
+            self.study.tell(trial, state=self._states.FAIL)
+        return None
 
     def _running(self, frozen: optuna.trial.FrozenTrial) -> optuna.Trial:
         return import_optuna().trial.Trial(self.study, frozen._trial_id)
@@ -191,6 +213,8 @@ class Sweep:
         """``trials.csv``, a row per trial, and ``best.yaml``, the configuration of the best one."""
         columns = {"number": "trial", "value": "area_under_curve"}
         table = self.study.trials_dataframe(attrs=("number", "state", "value", "duration", "params"))
+        counted = [trial.number for trial in self._counted()]
+        table = table[table["number"].isin(counted)] if counted else table
         table = table.rename(columns=columns).rename(columns=lambda name: name.removeprefix("params_"))
         table = table.reindex(columns=list(dict.fromkeys(["trial", "state", "area_under_curve", "duration", *table])))
         table["duration"] = pd.to_timedelta(table["duration"]).dt.total_seconds().round()
@@ -203,7 +227,7 @@ class Sweep:
             return
         config = read_yaml(runs[0])
         config["data"] |= {"env_steps": None, "episodes": None}
-        told = f"# The best of {len(self.study.trials)} trials of a sweep: trial {self.best.number}, whose mean area "
+        told = f"# The best of {len(self._counted())} trials of a sweep: trial {self.best.number}, whose mean area "
         told += f"under the win-rate curve is {self.best.value:.3f}.\n"
         with replacing(self.out / "best.yaml") as part:
             text = yaml.safe_dump({name: config[name] for name in ("model", "data")}, sort_keys=False)

@@ -9,7 +9,7 @@ import yaml
 
 from amal.study.grid.runs import Grid
 from amal.study.records import StudyError
-from amal.study.space import as_overrides, examples, read_space, suggested
+from amal.study.space import Space, as_overrides, examples, read_space, suggested
 from amal.study.sweep import STARTUP_TRIALS, Candidate, Sweep
 from tests.conftest import ROOT
 from tests.runs import Cli
@@ -121,6 +121,29 @@ def test_a_candidate_that_wins_less_than_most_is_pruned_and_the_best_is_kept(tmp
     assert sweep.best is not None and sweep.best.number == STARTUP_TRIALS + 1
     with pytest.raises(StudyError, match="--env_steps: this sweep was begun with 20000"):
         Sweep(Grid(grid.algorithms, ["3m", "8m"], [0], 7), SPACE, tmp_path, f"sqlite:///{tmp_path / 'sweep.db'}", 0)
+
+
+def test_no_candidate_is_tried_twice_and_a_small_space_ends_early(tmp_path: Path) -> None:
+    grid = Grid({"config": [ROOT / "configs" / "mappo.yaml"]}, ["3m"], [0], EVALUATIONS * EVERY)
+    space: Space = {"model.lr": {"choices": [1e-4, 3e-4]}, "model.n_epochs": {"low": 1, "high": 2}}
+    sweep = Sweep(grid, space, tmp_path, f"sqlite:///{tmp_path / 'sweep.db'}", 0)
+    tried = []
+    for candidate in sweep.candidates(9):
+        assert not judged(sweep, candidate, 0.5)
+        tried.append(tuple(candidate.trial.params.values()))
+    assert len(tried) == len(set(tried)) == 4
+    sweep.write()
+    assert len((tmp_path / "trials.csv").read_text().splitlines()) == 1 + 4
+
+
+def test_a_candidate_that_failed_may_be_tried_again(tmp_path: Path) -> None:
+    grid = Grid({"config": [ROOT / "configs" / "mappo.yaml"]}, ["3m"], [0], EVALUATIONS * EVERY)
+    space: Space = {"model.lr": {"choices": [1e-4]}}
+    sweep = Sweep(grid, space, tmp_path, f"sqlite:///{tmp_path / 'sweep.db'}", 0)
+    trials = sweep.candidates(3)
+    sweep.give_up(next(trials), pruned=False)
+    assert not judged(sweep, next(trials), 0.5)
+    assert next(trials, None) is None
 
 
 def test_settings_may_be_mended_until_a_trial_counts(tmp_path: Path) -> None:

@@ -88,8 +88,8 @@ class WorldModelLearning:
         adam = torch.optim.Adam(rest, lr=self.learning_rate, fused=True)
         if not matrices:
             return [adam]
-        settings = {"lr": self.learning_rate, "weight_decay": MUON_DECAY}
-        return [adam, torch.optim.Muon(matrices, **settings, adjust_lr_fn="match_rms_adamw")]
+        muon = torch.optim.Muon(matrices, self.learning_rate, weight_decay=MUON_DECAY, adjust_lr_fn="match_rms_adamw")
+        return [adam, muon]
 
     def average_of(self, world_model: WorldModelEnsemble) -> AveragedModel | None:
         """The moving average of its weights, if there is one."""
