@@ -31,7 +31,6 @@ from amal.types import EpisodeBatch
 
 HELD_OUT = 8  # one in so many episodes of a fresh rollout: there the world model is judged before it learns from them
 OPEN_LOOP_HORIZONS = (1, 5)
-MUON_DECAY = 0.1  # of weights; without it the chances of damage are soon learned by heart
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,7 @@ class WorldModelLearning:
         ensemble_size: members of the world model; each learns from batches of its own.
         learning_rate: η.
         anneal: η falls linearly to 0 at the end of the budget; by default it is constant.
-        muon: weight matrices learn by Muon (Jordan et al. 2024, with a weight decay of 0.1) instead of Adam. From few
-            data it learns from fewer optimizer steps.
+        muon: weight matrices learn by Muon (Jordan et al. 2024), with torch's weight decay of 0.1, instead of Adam.
         steps: optimizer steps per update.
         batch_size: real transitions per step and member.
         averaging: decay of the exponential moving average of the weights that imagination uses, at most
@@ -88,8 +86,7 @@ class WorldModelLearning:
         adam = torch.optim.Adam(rest, lr=self.learning_rate, fused=True)
         if not matrices:
             return [adam]
-        muon = torch.optim.Muon(matrices, self.learning_rate, weight_decay=MUON_DECAY, adjust_lr_fn="match_rms_adamw")
-        return [adam, muon]
+        return [adam, torch.optim.Muon(matrices, self.learning_rate, adjust_lr_fn="match_rms_adamw")]
 
     def average_of(self, world_model: WorldModelEnsemble) -> AveragedModel | None:
         """The moving average of its weights, if there is one."""

@@ -190,8 +190,8 @@ def test_the_type_checker_refuses_auxiliary_data(tmp_path: Path) -> None:
     assert len(errors) == 1 and "program.py:7" in errors[0]
 
 
-def test_muon_turns_matrices_by_an_equal_length_in_every_direction() -> None:
-    """Its first step is orthogonal, as long as one of Adam: 0.2 η · √(the larger side) in each direction."""
+def test_with_muon_matrices_take_its_steps_and_the_rest_those_of_adam() -> None:
+    """Muon's first step is about 0.2 η · √(the larger side) long where it is longest."""
     learning = replace(LEARNING, muon=True, learning_rate=1e-2)
     model = learning.build(N_AGENTS, N_ACTIONS, OBS_DIM, STATE_DIM, None)
     replay = AsymmetricReplayBuffer(300, N_AGENTS, OBS_DIM, STATE_DIM, N_ACTIONS, N_AUXILIARY)
