@@ -117,8 +117,8 @@ def learn_to_hear(spoken, p, w, lives, loudest, grad_summed, grad_largest, grad_
             grad_spoken[m, i, d] += message[d]
         for d in range(width):  # apart: for one array at two places the compiler fears overlaps
             grad_spoken[m, j, width + d] += message[d]
-        for d in range(width):
-            for k in range(PAIR_FEATURES):
+        for k in range(PAIR_FEATURES):
+            for d in range(width):
                 grad_w[k, d] += p[m, i, j, k] * message[d]
 
 

@@ -241,9 +241,9 @@ class PlainAMAL(PlainMAPPO):
         self.evolve(batch)
         told = self.judge(batch)
         self.replay.add_primary_episodes(batch)
-        if self.options.world_model.anneal:
-            self.model_adam.param_groups[0]["lr"] = self.options.world_model.learning_rate * (1 - batch.progress)
-        told |= self.learn_world_model()
+        left = 1 - batch.progress if self.options.world_model.anneal else 1
+        self.model_adam.param_groups[0]["lr"] = self.options.world_model.learning_rate * left
+        told |= self.learn_world_model(math.ceil(self.options.world_model.steps * left))
         bonus = self.bonus(batch)
         told["bonus_share"] = float(bonus[batch.mask].abs().mean() / batch.rewards[batch.mask].abs().mean())
         return super().update(batch, bonus) | told | self.told_later
@@ -266,9 +266,9 @@ class PlainAMAL(PlainMAPPO):
             ).items()
         }
 
-    def learn_world_model(self) -> dict[str, float]:
+    def learn_world_model(self, n_steps: int) -> dict[str, float]:
         o, losses = self.options.world_model, []
-        for _ in range(o.steps):
+        for _ in range(n_steps):
             steps = []
             for member in self.world_model.members:
                 real = self.replay.sample_primary(o.batch_size)

@@ -208,7 +208,7 @@ class AMAL(MAPPO):
         profile = self.trainer.profiler.profile  # type: ignore[attr-defined]
         metrics = {"train/lr": self.set_schedules(progress)}
         with profile("world_model"):
-            metrics |= self.learn_world_model(batch)
+            metrics |= self.learn_world_model(batch, progress)
         bonus: Tensor | None = None
         if self.information is not None and self.estimator is not None:
             with profile("information"):
@@ -238,13 +238,14 @@ class AMAL(MAPPO):
     def set_schedules(self, progress: float) -> Tensor:
         """MAPPO's, and the learning rate of the world model where it has a schedule."""
         learning = self.world_model_learning
-        if learning is not None and learning.anneal:
+        if learning is not None:
+            rate, _ = learning.schedule(progress)
             for optimizer in self.all_optimizers()[POLICY_AND_CRITIC:]:
                 for group in optimizer.param_groups:
-                    group["lr"] = learning.learning_rate * (1.0 - progress)
+                    group["lr"] = rate
         return super().set_schedules(progress)
 
-    def learn_world_model(self, batch: EpisodeBatch) -> dict[str, Tensor]:
+    def learn_world_model(self, batch: EpisodeBatch, progress: float) -> dict[str, Tensor]:
         """D_P ← D_P ∪ batch, θ ← θ − η ∇ L(D_P; θ). After an evolution these steps are audited for isolation."""
         learning, world_model = self.world_model_learning, self.world_model
         assert learning is not None and world_model is not None and self.believed is not None
@@ -255,11 +256,12 @@ class AMAL(MAPPO):
         if not learning.isolation:
             assert self.replay is not None
             draw = partial(through_open_gate, self.replay_buffer, self.replay.aux_ratio)
+        _, steps = learning.schedule(progress)
         known = (learning, world_model, optimizers, self.replay_buffer)
         audit = IsolationAudit(*known) if self.has_evolved else None
-        metrics |= learning.fit(world_model, optimizers, draw, self.max_grad_norm, self.average)
+        metrics |= learning.fit(world_model, optimizers, draw, steps, self.max_grad_norm, self.average)
         if audit is not None:
-            self.isolation_kl = audit.divergence(self.max_grad_norm)
+            self.isolation_kl = audit.divergence(steps, self.max_grad_norm)
             self.has_evolved = False
         return metrics if self.evolved is None else metrics | {"train/isolation_kl": self.isolation_kl}
 

@@ -23,6 +23,7 @@ from amal.networks.entity_model import HP, EntityWorldModel, entity_errors, outc
 from amal.networks.world_models import LearnedModel, WorldModel, WorldModelEnsemble, combined, open_loop_errors
 from amal.ops.divergence import gaussian_kl
 from amal.ops.losses import masked_mean
+from amal.ops.muon import Muon
 from amal.replay import REAL, AsymmetricReplayBuffer, Experience, RealExperience, RealSequences
 from amal.runtime.argument_checks import check_at_least, check_positive
 from amal.runtime.distributed import average_gradients
@@ -41,7 +42,7 @@ class WorldModelLearning:
         model: class of the world model's members.
         ensemble_size: members of the world model; each learns from batches of its own.
         learning_rate: η.
-        anneal: η falls linearly to 0 at the end of the budget; by default it is constant.
+        anneal: η and the steps per update fall linearly to 0 at the end of the budget; by default they are constant.
         muon: weight matrices learn by Muon (Jordan et al. 2024), with torch's weight decay of 0.1, instead of Adam.
         steps: optimizer steps per update.
         batch_size: real transitions per step and member.
@@ -78,6 +79,11 @@ class WorldModelLearning:
         sizes = (n_agents, n_actions, obs_dim, state_dim)
         return WorldModelEnsemble(self.model, self.ensemble_size, *sizes, scenario)
 
+    def schedule(self, progress: float) -> tuple[float, int]:
+        """η and optimizer steps of an update, at this share of the budget."""
+        left = 1.0 - progress if self.anneal else 1.0
+        return left * self.learning_rate, math.ceil(left * self.steps)
+
     def optimizers(self, world_model: WorldModelEnsemble) -> list[torch.optim.Optimizer]:
         """Adam of all members' parameters; with ``muon`` that of matrices is Muon, by steps as large as Adam's."""
         weights = list(world_model.parameters())
@@ -86,7 +92,7 @@ class WorldModelLearning:
         adam = torch.optim.Adam(rest, lr=self.learning_rate, fused=True)
         if not matrices:
             return [adam]
-        return [adam, torch.optim.Muon(matrices, self.learning_rate, adjust_lr_fn="match_rms_adamw")]
+        return [adam, Muon(matrices, self.learning_rate)]
 
     def average_of(self, world_model: WorldModelEnsemble) -> AveragedModel | None:
         """The moving average of its weights, if there is one."""
@@ -102,6 +108,7 @@ class WorldModelLearning:
         world_model: WorldModelEnsemble,
         optimizers: Sequence[LightningOptimizer | torch.optim.Optimizer],
         draw: Callable[[int, int], RealSequences],
+        steps: int,
         max_grad_norm: float,
         average: AveragedModel | None = None,
     ) -> dict[str, Tensor]:
@@ -111,6 +118,7 @@ class WorldModelLearning:
             world_model: θ.
             optimizers: of all members' parameters.
             draw: real stretches, that many, that long. Its type leaves no way in for others.
+            steps: how many.
             max_grad_norm: gradients are scaled down to this norm.
             average: of the weights, which follows them.
 
@@ -121,7 +129,7 @@ class WorldModelLearning:
         members = [cast(LearnedModel, member) for member in world_model.members]
         half = (len(members) + 1) // 2
         losses: list[dict[str, Tensor]] = []
-        for _ in range(self.steps):
+        for _ in range(steps):
             world_model.zero_grad()
             taught = [(member, draw(self.batch_size, member.past + 1).to(device)) for member in members]
             some, others = (partial(_gradients, pairs) for pairs in (taught[:half], taught[half:]))
@@ -217,15 +225,15 @@ class IsolationAudit:
         self.replay_buffer = replay_buffer
         self.stream = copy.deepcopy(replay_buffer.primary_stream)
 
-    def divergence(self, max_grad_norm: float) -> Tensor:
+    def divergence(self, steps: int, max_grad_norm: float) -> Tensor:
         """Mean KL between what the two world models, with and without auxiliary agents, expect to be seen next, over
         living agents; of entity-wise models over living units, ``outcome_kl``.
 
         Args:
-            max_grad_norm: as of the update.
+            steps, max_grad_norm: as of the update.
         """
         draw = partial(self.replay_buffer.sample_sequences, stream=self.stream)
-        self.learning.fit(self.control, self.optimizers, draw, max_grad_norm)
+        self.learning.fit(self.control, self.optimizers, draw, steps, max_grad_norm)
         device = next(self.control.parameters()).device
         probe = draw(self.learning.batch_size, self.control.past + 1).to(device)
         with torch.no_grad():

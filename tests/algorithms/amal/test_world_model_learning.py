@@ -66,7 +66,7 @@ def trajectory(contents: list[tuple[int, int, float | None]], draws: list[int], 
                 replay.add_auxiliary_batch(imagined(amount, t, fill))
         if t in draws:
             replay.sample_mixed(16)
-        LEARNING.fit(model, [optimizer], draw, MAX_GRAD_NORM)
+        LEARNING.fit(model, [optimizer], draw, LEARNING.steps, MAX_GRAD_NORM)
         thetas.append(torch.cat([p.detach().flatten() for p in model.parameters()]).clone())
     return thetas
 
@@ -141,7 +141,9 @@ def test_auxiliary_data_leave_all_of_an_entity_wise_model_as_it_is() -> None:
             made_up = {name: torch.full_like(getattr(real, name), fill) for name in names}
             agents = {"provenance": torch.zeros_like(real.provenance)}
             buffer.add_auxiliary_batch(Experience(**{**vars(real), **made_up, **agents}))
-        learning.fit(world_model, learning.optimizers(world_model), buffer.sample_sequences, MAX_GRAD_NORM)
+        learning.fit(
+            world_model, learning.optimizers(world_model), buffer.sample_sequences, learning.steps, MAX_GRAD_NORM
+        )
         states.append(world_model.state_dict())
     for others in states[1:]:
         assert all(torch.equal(states[0][name], value) for name, value in others.items())
@@ -152,7 +154,7 @@ def test_an_audit_leaves_model_and_streams_as_they_are() -> None:
     train(module, random_batch, n_batches=1, trainer=evolving())
     before, stream = parameters(module), module.replay_buffer.primary_stream.bit_generator.state
     audit = IsolationAudit(LEARNING, module.world_model, module.all_optimizers()[2:], module.replay_buffer)
-    assert audit.divergence(MAX_GRAD_NORM) > 0  # it made a step, and the audited model none
+    assert audit.divergence(LEARNING.steps, MAX_GRAD_NORM) > 0  # it made a step, and the audited model none
     assert all(torch.equal(before[name], value) for name, value in parameters(module).items())
     assert module.replay_buffer.primary_stream.bit_generator.state == stream
 
@@ -164,7 +166,7 @@ def test_an_audit_of_entity_wise_models_compares_what_they_expect_of_units() -> 
     for steps, is_equal in ((0, True), (1, False)):
         learning = replace(LEARNING, model=EntityWorldModel, ensemble_size=2, steps=steps)
         audit = IsolationAudit(learning, ensemble, learning.optimizers(ensemble), buffer)
-        divergence = audit.divergence(MAX_GRAD_NORM)
+        divergence = audit.divergence(steps, MAX_GRAD_NORM)
         assert divergence == 0 if is_equal else divergence > 0
 
 
@@ -181,8 +183,8 @@ def test_the_type_checker_refuses_auxiliary_data(tmp_path: Path) -> None:
         "from amal.replay import AsymmetricReplayBuffer\n"
         "from amal.networks.world_models import WorldModelEnsemble\n"
         "def run(model: WorldModelEnsemble, replay: AsymmetricReplayBuffer, adam: torch.optim.Optimizer) -> None:\n"
-        "    WorldModelLearning().fit(model, [adam], replay.sample_sequences, 10.0)\n"
-        "    WorldModelLearning().fit(model, [adam], replay.sample_mixed, 10.0)\n"
+        "    WorldModelLearning().fit(model, [adam], replay.sample_sequences, 1, 10.0)\n"
+        "    WorldModelLearning().fit(model, [adam], replay.sample_mixed, 1, 10.0)\n"
     )
     command = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), str(program)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
@@ -197,7 +199,7 @@ def test_with_muon_matrices_take_its_steps_and_the_rest_those_of_adam() -> None:
     replay = AsymmetricReplayBuffer(300, N_AGENTS, OBS_DIM, STATE_DIM, N_ACTIONS, N_AUXILIARY)
     replay.add_primary_episodes(random_batch(0))
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
-    learning.fit(model, learning.optimizers(model), replay.sample_sequences, MAX_GRAD_NORM)
+    learning.fit(model, learning.optimizers(model), replay.sample_sequences, learning.steps, MAX_GRAD_NORM)
     for name, weight in model.named_parameters():
         if weight.ndim == 2:
             turned = before[name] * (1 - 1e-2 * 0.1) - weight.detach()  # less the decay
@@ -245,7 +247,7 @@ def test_the_average_follows_the_weights_and_takes_over_what_is_counted() -> Non
     weights = []
     for _ in range(3):
         model.counted += 1
-        learning.fit(model, [optimizer], replay.sample_sequences, MAX_GRAD_NORM, average)
+        learning.fit(model, [optimizer], replay.sample_sequences, learning.steps, MAX_GRAD_NORM, average)
         weights.append(flat_parameters(model))
     followed = 0.8 * weights[2] + 0.2 * (9 * weights[1] + 2 * weights[0]) / 11
     torch.testing.assert_close(flat_parameters(average.module), followed)
