@@ -77,7 +77,7 @@ class Diagnosis(Callback):
 
     def _measure(self, trainer: Trainer, module: AMAL) -> dict[str, float]:
         source = source_of(trainer)
-        assert source.scenario is not None and module.believed is not None
+        assert source.scenario is not None and module.averaged_model is not None
         seeds = np.random.SeedSequence([source.seed, STREAM, len(self._rows)]).generate_state(3).tolist()
         generator = torch.Generator(module.device).manual_seed(seeds[0])
         number = source.episodes_per_update + self.reference_episodes
@@ -89,7 +89,7 @@ class Diagnosis(Callback):
         known = module.replay_buffer.sample_primary(KNOWN_STATES, np.random.default_rng(seeds)).to(module.device)
         return {
             **gradient_alignment(module, fresh, reference),
-            **model_errors(module.believed, judged),
+            **model_errors(module.averaged_model, judged),
             **coverage(module, few, reference, generator, known),
             "surprise_correlation": surprise_correlation(module, judged),
         }

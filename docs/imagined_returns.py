@@ -60,10 +60,10 @@ def lived_through(
     """Rewards added up [STARTS · BATCHES] and the mean gradient, from the same moments whatever the battles."""
     stream = np.random.default_rng(SEED)
     generator = Generator().manual_seed(seed)
-    assert team.believed is not None
+    assert team.averaged_model is not None
     returns, gradients = [], []
     for _ in range(BATCHES):
-        moments = buffer.sample_sequences(STARTS, team.believed.past + 1, stream=stream)
+        moments = buffer.sample_sequences(STARTS, team.averaged_model.past + 1, stream=stream)
         episodes = imagine(battles, team, moments, horizon, generator, 1.0)
         returns.append(episodes.rewards.sum(dim=1))
         gradients.append(policy_gradient(team, episodes))
@@ -77,12 +77,12 @@ def correlation(one: Tensor, other: Tensor) -> float:
 def compare(checkpoint: Path, axes: Axes) -> pd.DataFrame:
     """A row per horizon; draws the returns of the longest."""
     team, scenario = load_player(checkpoint)
-    if not isinstance(team, AMAL) or team.believed is None or team.believed.is_flat:
+    if not isinstance(team, AMAL) or team.averaged_model is None or team.averaged_model.is_flat:
         raise SystemExit(f"error: {checkpoint} is not of AMAL with an entity-wise world model")
     team.entropy_coef = team.entropy_floor = 0.0
     buffer, rows = fresh_moments(team, scenario), []
     for horizon in HORIZONS:
-        kinds = (SimulatedBattles(scenario), SimulatedBattles(scenario), modelled_battles(team.believed, None))
+        kinds = (SimulatedBattles(scenario), SimulatedBattles(scenario), modelled_battles(team.averaged_model, None))
         lived = [lived_through(team, battles, buffer, horizon, seed) for seed, battles in enumerate(kinds)]
         (ours, our_gradient), (again, gradient_again), (imagined, imagined_gradient) = lived
         rows.append(

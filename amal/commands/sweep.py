@@ -122,6 +122,8 @@ def run(sweep: Sweep, trials: int, parallel: int) -> int:
     if signals:
         print(f"stopped; go on with the same command ({sweep.out})", file=sys.stderr)
         return 128 + signals[0]
+    if sweep.n_trials < trials:
+        print(f"ended after {sweep.n_trials} of {trials} trials: the space has no other candidates")
     if sweep.best is not None:
         print(f"best: trial {sweep.best.number} · {sweep.out / 'best.yaml'} · {sweep.out / 'trials.csv'}")
     return 1 if failed else 0

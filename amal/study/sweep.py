@@ -125,13 +125,18 @@ class Sweep:
                 candidate = self._candidate(self._running(frozen))
                 if candidate is not None:  # else another process of this machine is at it
                     yield candidate
-        while len(self._counted()) < number:
+        while self.n_trials < number:
             trial = self._untried()
             if trial is None:
                 return
             candidate = self._candidate(trial)
             assert candidate is not None
             yield candidate
+
+    @property
+    def n_trials(self) -> int:
+        """Trials so far, without repetitions."""
+        return len(self._counted())
 
     def _counted(self) -> list[optuna.trial.FrozenTrial]:
         return [trial for trial in self.study.get_trials(deepcopy=False) if _REPETITION not in trial.user_attrs]
@@ -227,7 +232,7 @@ class Sweep:
             return
         config = read_yaml(runs[0])
         config["data"] |= {"env_steps": None, "episodes": None}
-        told = f"# The best of {len(self._counted())} trials of a sweep: trial {self.best.number}, whose mean area "
+        told = f"# The best of {self.n_trials} trials of a sweep: trial {self.best.number}, whose mean area "
         told += f"under the win-rate curve is {self.best.value:.3f}.\n"
         with replacing(self.out / "best.yaml") as part:
             text = yaml.safe_dump({name: config[name] for name in ("model", "data")}, sort_keys=False)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from amal.algorithms.amal.algorithm import AMAL
 from amal.algorithms.amal.auxiliary_steps import imagine_steps
 from amal.algorithms.mappo import MAPPO
-from amal.networks.world_models import open_loop_errors, world_model_losses
+from amal.networks.world_model_ensemble import open_loop_errors
+from amal.networks.world_models import world_model_losses
 from amal.ops.cem import CrossEntropyMethod
 from amal.replay import REAL, AsymmetricReplayBuffer, Experience, RealExperience
 from amal.runtime.random_streams import stream_seed
@@ -222,7 +223,7 @@ class PlainAMAL(PlainMAPPO):
     def __init__(self, module: AMAL, **options: Any) -> None:
         super().__init__(module, **{**defaults(AMAL), **options})
         o, seed = self.options, torch.initial_seed()
-        self.world_model, self.believed = copy.deepcopy(module.world_model), copy.deepcopy(module.world_model)
+        self.world_model, self.averaged_model = copy.deepcopy(module.world_model), copy.deepcopy(module.world_model)
         self.model_steps = 0
         self.model_adam = torch.optim.Adam(self.world_model.parameters(), lr=o.world_model.learning_rate)
         self.estimator = copy.deepcopy(module.estimator)
@@ -262,7 +263,7 @@ class PlainAMAL(PlainMAPPO):
             f"model_{name}_error_{horizon}": float(error)
             for horizon in (1, 5)
             for name, error in open_loop_errors(
-                self.believed, *(view[some] for view in views), horizon, batch.mask[some]
+                self.averaged_model, *(view[some] for view in views), horizon, batch.mask[some]
             ).items()
         }
 
@@ -282,7 +283,7 @@ class PlainAMAL(PlainMAPPO):
             descend(self.world_model, self.model_adam, parts, self.options.max_grad_norm)
             n = self.model_steps
             kept = min(o.averaging, (1 + n) / (10 + n)) if n else 0.0
-            for average, weight in zip(self.believed.parameters(), self.world_model.parameters(), strict=True):
+            for average, weight in zip(self.averaged_model.parameters(), self.world_model.parameters(), strict=True):
                 average.data = kept * average.data + (1.0 - kept) * weight.data
             self.model_steps += 1
             losses += steps
@@ -292,7 +293,7 @@ class PlainAMAL(PlainMAPPO):
         """λ · î of each step, [B, T]."""
         o = self.options.information
         lived = RealExperience.of_episodes(batch)
-        information = self.estimator.per_transition(self.believed, self.policy, lived).double()
+        information = self.estimator.per_transition(self.averaged_model, self.policy, lived).double()
         bonus = torch.zeros(batch.mask.shape, dtype=torch.float64)
         if o.form == "raw":
             bonus[batch.mask] = o.lambda_info * information
@@ -310,7 +311,7 @@ class PlainAMAL(PlainMAPPO):
         o, agents = self.options.replay, self.options.auxiliaries
         starts = self.replay.sample_mixed(agents.num_auxiliary_agents * agents.imagination_starts, aux_ratio=0.0)
         lives = (self.population, starts, agents.imagination_horizon, self.imagination_stream)
-        imagined = imagine_steps(self.believed, self.policy, *lives)
+        imagined = imagine_steps(self.averaged_model, self.policy, *lives)
         self.replay.add_auxiliary_batch(imagined)
         drawn = self.replay.sample_mixed(n_minibatch * o.batch_size, o.aux_ratio)
         now, advantages, weights = self.off_policy_targets(drawn)

@@ -19,7 +19,8 @@ from amal.networks.entity_model import (
     outcome_kl,
 )
 from amal.networks.unit_views import HP, SHIELD, X
-from amal.networks.world_models import WorldModelEnsemble, combined
+from amal.networks.world_model_ensemble import WorldModelEnsemble
+from amal.networks.world_models import combined
 from amal.ops.information import UnitDisagreement
 from amal.replay import AsymmetricReplayBuffer, RealExperience, RealSequences
 from amal.rollout.collector import EpisodeRecorder

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from amal.networks.world_models import ImaginedStep, open_loop_errors
+from amal.networks.world_model_ensemble import open_loop_errors
+from amal.networks.world_models import ImaginedStep
 
 
 class Drift:

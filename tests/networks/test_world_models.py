@@ -6,16 +6,15 @@ import torch
 from torch import Tensor
 
 from amal.networks import world_models
+from amal.networks.world_model_ensemble import WorldModelEnsemble, open_loop_errors
 from amal.networks.world_models import (
     MAX_LOG_VAR,
     MIN_LOG_VAR,
     Prediction,
     WorldModel,
-    WorldModelEnsemble,
     bounded_log_var,
     combined,
     gaussian_log_likelihood,
-    open_loop_errors,
     sample_step,
     world_model_losses,
 )

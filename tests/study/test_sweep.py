@@ -7,6 +7,7 @@ import optuna
 import pytest
 import yaml
 
+from amal.commands.sweep import run
 from amal.study.grid.runs import Grid
 from amal.study.records import StudyError
 from amal.study.space import Space, as_overrides, examples, read_space, suggested
@@ -123,7 +124,9 @@ def test_a_candidate_that_wins_less_than_most_is_pruned_and_the_best_is_kept(tmp
         Sweep(Grid(grid.algorithms, ["3m", "8m"], [0], 7), SPACE, tmp_path, f"sqlite:///{tmp_path / 'sweep.db'}", 0)
 
 
-def test_no_candidate_is_tried_twice_and_a_small_space_ends_early(tmp_path: Path) -> None:
+def test_no_candidate_is_tried_twice_and_a_small_space_ends_early(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     grid = Grid({"config": [ROOT / "configs" / "mappo.yaml"]}, ["3m"], [0], EVALUATIONS * EVERY)
     space: Space = {"model.lr": {"choices": [1e-4, 3e-4]}, "model.n_epochs": {"low": 1, "high": 2}}
     sweep = Sweep(grid, space, tmp_path, f"sqlite:///{tmp_path / 'sweep.db'}", 0)
@@ -132,7 +135,8 @@ def test_no_candidate_is_tried_twice_and_a_small_space_ends_early(tmp_path: Path
         assert not judged(sweep, candidate, 0.5)
         tried.append(tuple(candidate.trial.params.values()))
     assert len(tried) == len(set(tried)) == 4
-    sweep.write()
+    assert run(sweep, 9, parallel=1) == 0
+    assert "ended after 4 of 9 trials: the space has no other candidates\nbest: trial" in capsys.readouterr().out
     assert len((tmp_path / "trials.csv").read_text().splitlines()) == 1 + 4
 
 

@@ -34,7 +34,7 @@ from amal.algorithms.amal.world_model_learning import (
 from amal.algorithms.mappo import MAPPO
 from amal.battle import VectorBattle
 from amal.battle.battlefield import Scenario
-from amal.networks.world_models import WorldModelEnsemble
+from amal.networks.world_model_ensemble import WorldModelEnsemble
 from amal.ops.populations import flat_parameters
 from amal.replay import AsymmetricReplayBuffer, RealSequences
 from amal.runtime.distributed import of_first, rank
@@ -113,7 +113,7 @@ class AMAL(MAPPO):
         self.isolation_kl = torch.zeros(())  # as of the last audit
 
     @property
-    def believed(self) -> WorldModelEnsemble | None:
+    def averaged_model(self) -> WorldModelEnsemble | None:
         """The world model that is imagined with: of averaged weights, if they are averaged."""
         return self.world_model if self.average is None else cast(WorldModelEnsemble, self.average.module)
 
@@ -130,7 +130,7 @@ class AMAL(MAPPO):
         information, own, replay, imagines, n_steps = (part is not None for part in parts)
         inside = imagination is not None and imagination.auxiliaries is not None
         perfect = imagination is not None and imagination.perfect
-        doubts = imagination is not None and imagination.doubt is not None
+        is_cut = imagination is not None and imagination.max_disagreement is not None
         no_model, leaks = learning is None, learning is not None and not learning.isolation
         members = 0 if learning is None else learning.ensemble_size
         least, kind = 0 if estimator is None else estimator.least_members, type(estimator).__name__
@@ -151,11 +151,17 @@ class AMAL(MAPPO):
             (inside and own, "auxiliaries must be null with imagination.auxiliaries"),
             (inside and n_steps, "n_step_returns must be null with imagination.auxiliaries, whose steps have weights"),
             (perfect and foreign, "imagination.perfect must be false: only the embedded simulator can be imagined in"),
-            (doubts and perfect, "imagination.doubt must be null with imagination.perfect: the simulator has no doubt"),
-            (doubts and not entity_wise, f"imagination.doubt needs amal.networks.{needed} as world_model.model"),
             (
-                doubts and members < 2,
-                f"imagination.doubt needs a world_model.ensemble_size of 2 at least, got {members}",
+                is_cut and perfect,
+                "imagination.max_disagreement must be null with imagination.perfect: the simulator has no members",
+            ),
+            (
+                is_cut and not entity_wise,
+                f"imagination.max_disagreement needs amal.networks.{needed} as world_model.model",
+            ),
+            (
+                is_cut and members < 2,
+                f"imagination.max_disagreement needs a world_model.ensemble_size of 2 at least, got {members}",
             ),
             (own and not replay, "auxiliaries must be null without replay: nobody would learn from what they imagine"),
         ]
@@ -187,9 +193,9 @@ class AMAL(MAPPO):
     @cached_property
     def imagined_battles(self) -> ImaginedBattles:
         """Where the team imagines."""
-        assert self.imagination is not None and self.believed is not None
+        assert self.imagination is not None and self.averaged_model is not None
         if not self.imagination.perfect:
-            return modelled_battles(self.believed, self.imagination.doubt)
+            return modelled_battles(self.averaged_model, self.imagination.max_disagreement)
         assert self.scenario is not None
         return SimulatedBattles(self.scenario)
 
@@ -201,7 +207,7 @@ class AMAL(MAPPO):
 
     def learn(self, batch: EpisodeBatch, progress: float) -> dict[str, Tensor]:
         """One iteration: the world model from real data, the bonus, imagination, then the policy from all of it."""
-        if self.believed is None:
+        if self.averaged_model is None:
             return super().learn(batch, progress)
         if self.evolved is not None and not self.evolution_metrics:
             raise RuntimeError("AMAL's auxiliary agents were never evolved: the trainer needs callbacks.Evolution()")
@@ -212,14 +218,14 @@ class AMAL(MAPPO):
         bonus: Tensor | None = None
         if self.information is not None and self.estimator is not None:
             with profile("information"):
-                judges = (self.estimator, self.believed, self.policy)
+                judges = (self.estimator, self.averaged_model, self.policy)
                 bonus, told = self.information.bonus(*judges, batch, progress)
                 metrics |= told
         transitions, critic_fit = self.estimate_advantages(batch, bonus)
         if self.auxiliaries is not None:
             with profile("imagination"):
                 lives = (self.population, self.replay_buffer, self.imagination_generator)
-                metrics |= self.auxiliaries.act(self.believed, self.policy, *lives)
+                metrics |= self.auxiliaries.act(self.averaged_model, self.policy, *lives)
         minibatches = self.minibatches(batch, transitions)
         off_policy: Iterable[Tensor] = ()
         if self.replay is not None:
@@ -248,8 +254,8 @@ class AMAL(MAPPO):
     def learn_world_model(self, batch: EpisodeBatch, progress: float) -> dict[str, Tensor]:
         """D_P ← D_P ∪ batch, θ ← θ − η ∇ L(D_P; θ). After an evolution these steps are audited for isolation."""
         learning, world_model = self.world_model_learning, self.world_model
-        assert learning is not None and world_model is not None and self.believed is not None
-        metrics = prediction_errors(self.believed, batch)
+        assert learning is not None and world_model is not None and self.averaged_model is not None
+        metrics = prediction_errors(self.averaged_model, batch)
         self.replay_buffer.add_primary_episodes(batch)
         optimizers = self.all_optimizers()[POLICY_AND_CRITIC:]
         draw: Callable[[int, int], RealSequences] = self.replay_buffer.sample_sequences

@@ -14,7 +14,7 @@ from torch import Tensor
 from amal.algorithms.amal.auxiliary_steps import imagine_steps
 from amal.algorithms.amal.evolved_agents import EvolvedAgents
 from amal.networks.policies import Policy
-from amal.networks.world_models import WorldModelEnsemble
+from amal.networks.world_model_ensemble import WorldModelEnsemble
 from amal.ops.cem import CrossEntropyMethod
 from amal.ops.losses import masked_log_softmax
 from amal.ops.populations import flat_parameters, population_logits

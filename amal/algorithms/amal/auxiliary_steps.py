@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from amal.networks.policies import Policy
-from amal.networks.world_models import WorldModelEnsemble
+from amal.networks.world_model_ensemble import WorldModelEnsemble
 from amal.ops.losses import at_actions, masked_log_softmax, sample_categorical
 from amal.ops.populations import population_logits
 from amal.replay import Experience

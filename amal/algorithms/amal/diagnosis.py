@@ -18,7 +18,8 @@ from amal.algorithms.amal.algorithm import AMAL
 from amal.algorithms.amal.off_policy import off_policy_targets
 from amal.algorithms.minibatches import Transitions, rows_of
 from amal.networks.policies import Policy
-from amal.networks.world_models import WorldModelEnsemble, gaussian_log_likelihood, open_loop_errors
+from amal.networks.world_model_ensemble import WorldModelEnsemble, open_loop_errors
+from amal.networks.world_models import gaussian_log_likelihood
 from amal.ops.losses import chosen_log_probs, mean
 from amal.ops.populations import flat_parameters
 from amal.replay import REAL, Experience, RealExperience
@@ -82,11 +83,11 @@ def model_errors(world_model: WorldModelEnsemble, episodes: EpisodeBatch) -> dic
 def surprise_correlation(module: AMAL, episodes: EpisodeBatch) -> float:
     """Spearman's correlation over steps between the information î and the world model's surprise, −log p(o' | o, a):
     1 if the bonus points at what the model does not know yet, NaN without a bonus."""
-    if module.estimator is None or module.believed is None:
+    if module.estimator is None or module.averaged_model is None:
         return float("nan")
     lived = RealExperience.of_episodes(episodes)
-    information = module.estimator.per_transition(module.believed, module.policy, lived)
-    means, log_vars = module.believed.outcomes(lived.obs, lived.state, lived.actions, lived.alive)
+    information = module.estimator.per_transition(module.averaged_model, module.policy, lived)
+    means, log_vars = module.averaged_model.outcomes(lived.obs, lived.state, lived.actions, lived.alive)
     surprise = -gaussian_log_likelihood(lived.next_obs, means.mean(dim=0), log_vars.mean(dim=0))
     per_step = torch.where(lived.alive, surprise, 0.0).sum(dim=-1) / lived.alive.sum(dim=-1).clamp_min(1)
     return float(stats.spearmanr(information.cpu().numpy(), per_step.cpu().numpy()).statistic)

@@ -39,8 +39,8 @@ class Imagination:
         n_minibatch: minibatches per pass.
         auxiliaries: agents that act in some of the battles instead of the team, or null. ``callbacks.Evolution``
             evolves them.
-        doubt: an imagined battle is cut where the members of an entity-wise ensemble disagree by more than so many
-            times their mean disagreement at real moments; by default none is.
+        max_disagreement: an imagined battle is cut where the members of an entity-wise ensemble disagree by more than
+            so many times their mean disagreement at real moments; by default none is.
         perfect: act in the simulator itself, the ablation that bounds what any world model can give. Needs
             ``data.snapshots``.
     """
@@ -53,15 +53,15 @@ class Imagination:
     n_epochs: int = 1
     n_minibatch: int = 4
     auxiliaries: LogitAuxiliaries | None = None
-    doubt: float | None = None
+    max_disagreement: float | None = None
     perfect: bool = False
 
     def __post_init__(self) -> None:
         counts = ("rounds", "starts", "horizon", "newest", "n_epochs", "n_minibatch")
         check_at_least(1, **{name: getattr(self, name) for name in counts})
         check_at_least(0, warm_up=self.warm_up)
-        if self.doubt is not None:
-            check_positive(doubt=self.doubt)
+        if self.max_disagreement is not None:
+            check_positive(max_disagreement=self.max_disagreement)
 
     def is_due(self, replay_buffer: AsymmetricReplayBuffer) -> bool:
         """Whether every process has seen enough real steps, one at least: they begin in the same update."""
@@ -192,9 +192,9 @@ def imagine(
         obs, _, available = views
         actions, log_probs, hidden = actor.act(obs, available, hidden, generator, progress)
         assert log_probs is not None
-        views, rewards, ended, doubted = battles.step(actions, generator)
+        views, rewards, ended, uncertain = battles.step(actions, generator)
         rewards = torch.where(running, rewards, 0.0).float()
-        stopped = running & ~ended & (doubted if doubted is not None else False)
+        stopped = running & ~ended & (uncertain if uncertain is not None else False)
         steps.append((actions, log_probs, rewards, ended & running, stopped, running))
         running = running & ~ended & ~stopped
         seen.append(views)

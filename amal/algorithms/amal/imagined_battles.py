@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from amal.battle import VectorBattle
 from amal.battle.battlefield import LONGEST_EPISODE, Scenario
 from amal.networks.entity_model import HP, EntityWorldModel, disagreement
-from amal.networks.world_models import WorldModelEnsemble
+from amal.networks.world_model_ensemble import WorldModelEnsemble
 from amal.replay import RealSequences
 from amal.types import alive_agents
 
@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
     views: Views  # what is seen then
     rewards: Tensor  # [M], the team's
     ended: Tensor  # [M] bool
-    doubted: Tensor | None = None  # [M] bool, to be truncated: the world models disagree too much
+    uncertain: Tensor | None = None  # [M] bool, to be truncated: the world models disagree too much
 
 
 class ImaginedBattles(Protocol):
@@ -100,16 +100,16 @@ def _endless(scenario: Scenario, num_battles: int) -> VectorBattle:
 
 class EntityBattles:
     """Battles in entity-wise world models; each goes on in one of the ensemble's members. The others follow it only
-    with ``doubt``, which asks whether they agree.
+    with ``max_disagreement``, which asks whether they agree.
 
     Args:
         world_model: the ensemble.
-        doubt: battles are doubted where the members disagree by more than so many times what they disagree by in a
-            first step on average, which is from real moments; by default none is.
+        max_disagreement: battles are uncertain where the members disagree by more than so many times what they disagree
+            by in a first step on average, which is from real moments; by default none is.
     """
 
-    def __init__(self, world_model: WorldModelEnsemble, doubt: float | None = None) -> None:
-        self.doubt = doubt
+    def __init__(self, world_model: WorldModelEnsemble, max_disagreement: float | None = None) -> None:
+        self.max_disagreement = max_disagreement
         self.members = [member for member in world_model.members if isinstance(member, EntityWorldModel)]
         self.past = world_model.past
 
@@ -119,7 +119,7 @@ class EntityBattles:
         turns = everything % (number // copies) % n_members  # neighbours are often alike
         self.own = [everything[turns == k] for k in range(n_members)]
         self.places = torch.cat(self.own).argsort()
-        self.followed = self.own if self.doubt is None else [everything] * n_members
+        self.followed = self.own if self.max_disagreement is None else [everything] * n_members
         recalled = [member.recall(moments[rows]) for member, rows in zip(self.members, self.followed, strict=True)]
         self.memories = [memory for _, memory in recalled]
         self.units = self._joined([units for units, _ in recalled])
@@ -128,7 +128,7 @@ class EntityBattles:
 
     def _joined(self, parts: list[Tensor]) -> Tensor:
         """Of all battles [M, ...], what each member says [M_i, ...] of those that it follows."""
-        if self.doubt is not None:
+        if self.max_disagreement is not None:
             parts = [part[rows] for part, rows in zip(parts, self.own, strict=True)]
         return torch.cat(parts)[self.places]
 
@@ -146,17 +146,17 @@ class EntityBattles:
         ended = ~lives[:, : first.n_agents].any(dim=1) | ~lives[:, first.n_agents :].any(dim=1)
         last_actions = F.one_hot(actions, first.views.n_actions).to(after.dtype)
         views = Views(*first.views.see(after, last_actions))
-        return Outcome(views, rewards, ended, self._doubted(outputs, now[..., HP] > 0))
+        return Outcome(views, rewards, ended, self._uncertain(outputs, now[..., HP] > 0))
 
-    def _doubted(self, outputs: list[Tensor], lives: Tensor) -> Tensor | None:
-        """[M] bool, or None where nothing is ever doubted. In the first step the moments are real."""
-        if self.doubt is None:
+    def _uncertain(self, outputs: list[Tensor], lives: Tensor) -> Tensor | None:
+        """[M] bool, or None where nothing is ever uncertain. In the first step the moments are real."""
+        if self.max_disagreement is None:
             return None
         expected = [member.expected(output) for member, output in zip(self.members, outputs, strict=True)]
         apart = disagreement(torch.stack(expected), lives)
         if self.usual is None:
             self.usual = apart.mean()
-        return apart > self.doubt * self.usual
+        return apart > self.max_disagreement * self.usual
 
 
 class FlatBattles:
@@ -178,6 +178,6 @@ class FlatBattles:
         return Outcome(self.views, outcome.reward, outcome.done)
 
 
-def modelled_battles(world_model: WorldModelEnsemble, doubt: float | None) -> ImaginedBattles:
+def modelled_battles(world_model: WorldModelEnsemble, max_disagreement: float | None) -> ImaginedBattles:
     """Battles in a world model, of the kind that it is of."""
-    return FlatBattles(world_model) if world_model.is_flat else EntityBattles(world_model, doubt)
+    return FlatBattles(world_model) if world_model.is_flat else EntityBattles(world_model, max_disagreement)

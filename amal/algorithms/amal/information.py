@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from amal.networks.policies import Policy
-from amal.networks.world_models import WorldModelEnsemble
+from amal.networks.world_model_ensemble import WorldModelEnsemble
 from amal.ops.bonus import capped_bonus, decayed, standardized_bonus
 from amal.ops.information import InformationEstimator, MutualInformationEstimator
 from amal.ops.losses import masked_mean, masked_moments, masked_variance

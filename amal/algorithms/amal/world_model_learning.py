@@ -20,7 +20,8 @@ from torch.optim.swa_utils import PARAM_LIST, AveragedModel, get_ema_multi_avg_f
 from amal.algorithms.base import averages
 from amal.battle.battlefield import Scenario
 from amal.networks.entity_model import HP, EntityWorldModel, entity_errors, outcome_kl
-from amal.networks.world_models import LearnedModel, WorldModel, WorldModelEnsemble, combined, open_loop_errors
+from amal.networks.world_model_ensemble import WorldModelEnsemble, open_loop_errors
+from amal.networks.world_models import LearnedModel, WorldModel, combined
 from amal.ops.divergence import gaussian_kl
 from amal.ops.losses import masked_mean
 from amal.ops.muon import Muon

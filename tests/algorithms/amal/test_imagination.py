@@ -17,7 +17,8 @@ from amal.battle import VectorBattle
 from amal.battle.battlefield import FIELD_SIZE
 from amal.networks.entity_model import DEATH, EntityWorldModel
 from amal.networks.unit_views import X
-from amal.networks.world_models import WorldModel, WorldModelEnsemble
+from amal.networks.world_model_ensemble import WorldModelEnsemble
+from amal.networks.world_models import WorldModel
 from amal.ops.returns import generalized_advantages
 from amal.replay import AsymmetricReplayBuffer, RealSequences
 from amal.rollout.collector import EpisodeRecorder
@@ -101,11 +102,11 @@ def test_imagined_episodes_end_as_they_are_told_and_are_cut_at_the_horizon() -> 
 
 
 class DoubtfulScript(Script):
-    """Battle 1 is doubted after two steps, battle 2 where it ends anyway."""
+    """Battle 1 is uncertain after two steps, battle 2 where it ends anyway."""
 
     def step(self, actions: Tensor, generator: Generator) -> Outcome:
         outcome = super().step(actions, generator)
-        return outcome._replace(doubted=torch.tensor([False, self.steps == 2, True]))
+        return outcome._replace(uncertain=torch.tensor([False, self.steps == 2, True]))
 
 
 def test_a_doubted_battle_is_cut_and_bootstrapped_there() -> None:
@@ -116,14 +117,16 @@ def test_a_doubted_battle_is_cut_and_bootstrapped_there() -> None:
     assert episodes.terminated.nonzero().tolist() == [[0, 1], [2, 0]]
 
 
-def lived(ensemble: WorldModelEnsemble, doubt: float | None, moments: RealSequences) -> EpisodeBatch:
-    return imagine(EntityBattles(ensemble, doubt), RandomActor(), moments, 3, Generator().manual_seed(0), 0.0)
+def lived(ensemble: WorldModelEnsemble, max_disagreement: float | None, moments: RealSequences) -> EpisodeBatch:
+    return imagine(
+        EntityBattles(ensemble, max_disagreement), RandomActor(), moments, 3, Generator().manual_seed(0), 0.0
+    )
 
 
 def test_members_that_disagree_raise_doubt() -> None:
     moments, ensemble = real_moments(32)
     none, some, impossible = (
-        int(lived(ensemble, doubt, moments).truncated[:, :-1].sum()) for doubt in (None, 0.5, 1e6)
+        int(lived(ensemble, max_disagreement, moments).truncated[:, :-1].sum()) for max_disagreement in (None, 0.5, 1e6)
     )
     assert none == 0 and some > 0 and impossible == 0
 
@@ -133,7 +136,7 @@ def test_each_battle_goes_on_in_a_member_of_its_own_whether_or_not_the_others_fo
     with torch.no_grad():
         for shift, member in enumerate(ensemble.members):
             member.head.bias[1], member.head.bias[DEATH] = 1.0 + shift, -9.0  # member 1 moves twice as far
-    alone, followed = (lived(ensemble, doubt, moments) for doubt in (None, 1e6))
+    alone, followed = (lived(ensemble, max_disagreement, moments) for max_disagreement in (None, 1e6))
     torch.testing.assert_close(alone.obs, followed.obs, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(alone.rewards, followed.rewards, rtol=1e-5, atol=1e-5)
     x = ensemble.members[0].views.units(alone.state)[..., :N_AGENTS, X] * FIELD_SIZE
@@ -195,7 +198,11 @@ def test_imagination_needs_snapshots_for_the_simulator() -> None:
 
 
 def test_every_option_is_tried() -> None:
-    assert set(OPTIONS) == {field.name for field in fields(Imagination)} - {"perfect", "auxiliaries", "doubt"}
+    assert set(OPTIONS) == {field.name for field in fields(Imagination)} - {
+        "perfect",
+        "auxiliaries",
+        "max_disagreement",
+    }
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -251,7 +258,7 @@ def test_averaging_changes_what_is_imagined_but_not_what_is_learned() -> None:
     [
         ({"world_model": None}, "imagination must be null without a world_model"),
         ({"imagination": Imagination(perfect=True)}, "imagination.perfect must be false"),
-        ({"imagination": Imagination(doubt=2.0)}, "imagination.doubt needs .*EntityWorldModel"),
+        ({"imagination": Imagination(max_disagreement=2.0)}, "imagination.max_disagreement needs .*EntityWorldModel"),
         (
             {
                 "imagination": Imagination(auxiliaries=LogitAuxiliaries()),
@@ -270,8 +277,14 @@ def test_combinations_that_make_no_sense_are_refused(options: dict[str, Any], me
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        (Imagination(doubt=2.0, perfect=True), "imagination.doubt must be null with imagination.perfect"),
-        (Imagination(doubt=2.0), "imagination.doubt needs a world_model.ensemble_size of 2 at least, got 1"),
+        (
+            Imagination(max_disagreement=2.0, perfect=True),
+            "imagination.max_disagreement must be null with imagination.perfect",
+        ),
+        (
+            Imagination(max_disagreement=2.0),
+            "imagination.max_disagreement needs a world_model.ensemble_size of 2 at least, got 1",
+        ),
     ],
 )
 def test_doubt_where_nobody_disagrees_is_refused(part: Imagination, message: str) -> None:

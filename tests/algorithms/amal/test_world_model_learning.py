@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from amal.algorithms.amal.world_model_learning import IsolationAudit, WorldModelLearning, through_open_gate
 from amal.battle import VectorBattle
 from amal.networks.entity_model import EntityWorldModel
-from amal.networks.world_models import WorldModel, WorldModelEnsemble
+from amal.networks.world_model_ensemble import WorldModelEnsemble
+from amal.networks.world_models import WorldModel
 from amal.ops.populations import flat_parameters
 from amal.replay import AsymmetricReplayBuffer, Experience, ProvenanceError, RealExperience
 from tests.algorithms.amal.test_algorithm import evolving, small
@@ -181,7 +182,7 @@ def test_the_type_checker_refuses_auxiliary_data(tmp_path: Path) -> None:
         "import torch\n"
         "from amal.algorithms.amal import WorldModelLearning\n"
         "from amal.replay import AsymmetricReplayBuffer\n"
-        "from amal.networks.world_models import WorldModelEnsemble\n"
+        "from amal.networks.world_model_ensemble import WorldModelEnsemble\n"
         "def run(model: WorldModelEnsemble, replay: AsymmetricReplayBuffer, adam: torch.optim.Optimizer) -> None:\n"
         "    WorldModelLearning().fit(model, [adam], replay.sample_sequences, 1, 10.0)\n"
         "    WorldModelLearning().fit(model, [adam], replay.sample_mixed, 1, 10.0)\n"
