@@ -1,4 +1,4 @@
-"""Muon in single precision: torch's rounds to bfloat16, which on CPUs takes about four times as long."""
+"""Muon in single precision. torch's rounds to bfloat16, which takes longer on CPUs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from amal.runtime.machine import one_thread
 A, B, C = 3.4445, -4.7750, 2.0315  # Jordan et al. 2024
 ITERATIONS = 5
 LEAST_NORM = 1e-7
-SHARE_OF_ADAM = 0.2  # the typical size of a number in Adam's steps is 0.2 η (Liu et al. 2025, arXiv:2502.16982, eq. 4)
+SHARE_OF_ADAM = 0.2  # the typical size of a number in Adam's steps is 0.2 η (Liu et al. 2025, arXiv:2502.16982)
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
-    """U V' of a matrix U Σ V', nearly: its singular values become about 1, most of them from 0.7 to 1.2.
+    """U V' of a matrix U Σ V', nearly: singular values that are not tiny beside the largest become about 1.
 
     Newton-Schulz (Jordan et al. 2024): X ← a X + (b X X' + c (X X')²) X, five times, from X = M / ‖M‖.
 
@@ -41,7 +41,7 @@ class Muon(torch.optim.Muon):
     """
 
     def __init__(self, params: Sequence[Tensor], lr: float) -> None:
-        super().__init__(params, lr, adjust_lr_fn="match_rms_adamw")
+        super().__init__(params, lr)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
@@ -50,7 +50,7 @@ class Muon(torch.optim.Muon):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        with one_thread():  # on several, MKL rounds products of some sizes differently
+        with one_thread():  # on several, MKL may round products differently
             for group in self.param_groups:
                 for weight in group["params"]:
                     if weight.grad is not None:

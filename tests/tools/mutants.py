@@ -53,6 +53,7 @@ TESTS = {  # by the beginnings of their names, the quickest first: the first fai
     "amal/ops/divergence.py": ["tests/ops/test_divergence.py"],
     "amal/ops/information.py": ["tests/ops/test_information.py"],
     "amal/ops/losses.py": ["tests/ops/test_losses.py"],
+    "amal/ops/muon.py": ["tests/ops/test_muon.py"],
     "amal/ops/normalization.py": ["tests/ops/test_normalization.py"],
     "amal/ops/recurrence.py": [  # without those of other numbers of threads, which start processes
         f"tests/ops/test_recurrence.py::{name}" for name in ("test_one", "test_under", "test_each")
