@@ -3,6 +3,7 @@
     python docs/published.py docs/results/amal/verdict
     python docs/published.py docs/results/norms
     python docs/published.py docs/results/imagination
+    python docs/published.py docs/results/imagination_adam
 
 First its final win rates, greedy / sampled, or the other way around where the study is of sampling teams, if
 summary.csv has both. Then its tests, corrected over all that
@@ -68,8 +69,9 @@ def win_rates(folder: Path, other: str) -> pd.DataFrame:
         decisive = f"{row.win_rate:.2f} [{row.win_rate_low:.2f}, {row.win_rate_high:.2f}]"
         return f"{decisive} / {row[other]:.2f}"
 
-    cells = [[words(algorithm, scenario) for scenario in record["scenarios"]] for algorithm in record["algorithms"]]
-    return pd.DataFrame(cells, index=list(record["algorithms"]), columns=record["scenarios"])
+    fought = [scenario for scenario in record["scenarios"] if scenario in table.index.get_level_values("scenario")]
+    cells = [[words(algorithm, scenario) for scenario in fought] for algorithm in record["algorithms"]]
+    return pd.DataFrame(cells, index=list(record["algorithms"]), columns=fought)
 
 
 def ratios(folder: Path) -> pd.DataFrame:

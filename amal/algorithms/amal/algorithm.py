@@ -26,8 +26,10 @@ from amal.algorithms.amal.imagined_battles import ImaginedBattles, SimulatedBatt
 from amal.algorithms.amal.information import InformationBonus
 from amal.algorithms.amal.off_policy import OffPolicyReplay
 from amal.algorithms.amal.world_model_learning import (
+    AUDITED_STEPS,
     IsolationAudit,
     WorldModelLearning,
+    mean_losses,
     prediction_errors,
     through_open_gate,
 )
@@ -263,12 +265,17 @@ class AMAL(MAPPO):
             assert self.replay is not None
             draw = partial(through_open_gate, self.replay_buffer, self.replay.aux_ratio)
         _, steps = learning.schedule(progress)
-        known = (learning, world_model, optimizers, self.replay_buffer)
-        audit = IsolationAudit(*known) if self.has_evolved else None
-        metrics |= learning.fit(world_model, optimizers, draw, steps, self.max_grad_norm, self.average)
+        fit = partial(learning.fit, world_model, optimizers, draw, max_grad_norm=self.max_grad_norm)
+        audit, audited = None, 0
+        if self.has_evolved:
+            audit = IsolationAudit(learning, world_model, optimizers, self.replay_buffer)
+            audited = min(steps, AUDITED_STEPS)
+        losses = fit(steps=audited, average=self.average)
         if audit is not None:
-            self.isolation_kl = audit.divergence(steps, self.max_grad_norm)
+            self.isolation_kl = audit.divergence(audited, self.max_grad_norm)
             self.has_evolved = False
+        losses += fit(steps=steps - audited, average=self.average)
+        metrics |= mean_losses(losses)
         return metrics if self.evolved is None else metrics | {"train/isolation_kl": self.isolation_kl}
 
     def evolve(self, batch: EpisodeBatch) -> None:

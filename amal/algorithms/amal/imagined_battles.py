@@ -116,13 +116,15 @@ class EntityBattles:
     def reset(self, moments: RealSequences, generator: Generator, copies: int = 1) -> Views:
         number, n_members = len(moments.last), len(self.members)
         everything = torch.arange(number, device=moments.states.device)
-        turns = everything % (number // copies) % n_members  # neighbours are often alike
+        distinct = everything[: number // copies]
+        turns = everything % len(distinct) % n_members  # neighbours are often alike
         self.own = [everything[turns == k] for k in range(n_members)]
         self.places = torch.cat(self.own).argsort()
         self.followed = self.own if self.max_disagreement is None else [everything] * n_members
-        recalled = [member.recall(moments[rows]) for member, rows in zip(self.members, self.followed, strict=True)]
-        self.memories = [memory for _, memory in recalled]
-        self.units = self._joined([units for units, _ in recalled])
+        to_recall = [rows[rows < len(distinct)] for rows in self.followed]
+        recalled = [member.recall(moments[rows]) for member, rows in zip(self.members, to_recall, strict=True)]
+        self.memories = [memory.repeat(copies, 1, 1) for _, memory in recalled]
+        self.units = self._joined([units.repeat(copies, 1, 1, 1) for units, _ in recalled])
         self.usual: Tensor | None = None
         return Views(moments.last.obs, moments.last.state, moments.last.available_actions)
 

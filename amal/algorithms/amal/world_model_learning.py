@@ -33,6 +33,7 @@ from amal.types import EpisodeBatch
 
 HELD_OUT = 8  # one in so many episodes of a fresh rollout: there the world model is judged before it learns from them
 OPEN_LOOP_HORIZONS = (1, 5)
+AUDITED_STEPS = 8  # at most, of an update: what is let in shows in the first
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,8 @@ class WorldModelLearning:
         steps: int,
         max_grad_norm: float,
         average: AveragedModel | None = None,
-    ) -> dict[str, Tensor]:
-        """The optimizer steps of one update; each member of the ensemble learns from batches of its own.
+    ) -> list[dict[str, Tensor]]:
+        """Optimizer steps; each member of the ensemble learns from batches of its own.
 
         Args:
             world_model: θ.
@@ -124,7 +125,7 @@ class WorldModelLearning:
             average: of the weights, which follows them.
 
         Returns:
-            The mean of each part of the loss, as "train/model_…_loss"; nothing without steps.
+            The parts of the loss, of each step and member.
         """
         device = next(world_model.parameters()).device
         members = [cast(LearnedModel, member) for member in world_model.members]
@@ -142,7 +143,12 @@ class WorldModelLearning:
                 optimizer.step()
             if average is not None:
                 average.update_parameters(world_model)
-        return {f"train/model_{name}_loss": loss for name, loss in averages(losses).items()}
+        return losses
+
+
+def mean_losses(losses: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each part of the loss, as "train/model_…_loss"; nothing without steps."""
+    return {f"train/model_{name}_loss": loss for name, loss in averages(losses).items()}
 
 
 def _gradients(taught: list[tuple[LearnedModel, RealSequences]]) -> list[dict[str, Tensor]]:
@@ -202,7 +208,7 @@ def prediction_errors(world_model: WorldModelEnsemble, batch: EpisodeBatch) -> d
 
 
 class IsolationAudit:
-    """Remembers a world model before an update, to repeat the update as if there were no auxiliary agents.
+    """Remembers a world model before an update, to repeat its first steps as if there were no auxiliary agents.
 
     Args:
         learning: as of the update.
@@ -231,7 +237,7 @@ class IsolationAudit:
         living agents; of entity-wise models over living units, ``outcome_kl``.
 
         Args:
-            steps, max_grad_norm: as of the update.
+            steps, max_grad_norm: as the audited world model has learned since then.
         """
         draw = partial(self.replay_buffer.sample_sequences, stream=self.stream)
         self.learning.fit(self.control, self.optimizers, draw, steps, max_grad_norm)

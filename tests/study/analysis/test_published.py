@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_cli
 
 VERDICT, NORMS = ROOT / "docs" / "results" / "amal" / "verdict", ROOT / "docs" / "results" / "norms"
-IMAGINATION = ROOT / "docs" / "results" / "imagination"
+IMAGINATION, BEFORE = (ROOT / "docs" / "results" / name for name in ("imagination", "imagination_adam"))
 
 
 def script(name: str) -> dict[str, Any]:
@@ -68,10 +68,11 @@ def test_the_norms_win_rates_and_p_values_are_those_of_the_published_files() -> 
         assert f"{first} and {then}" in page or f"{first} (`all` on 3m) and {then} (`layer_norm` on 3m)" in page
 
 
-def test_the_second_designs_win_rates_and_ratios_are_those_of_the_published_files() -> None:
+@pytest.mark.parametrize("folder", [IMAGINATION, BEFORE])
+def test_the_second_designs_win_rates_and_ratios_are_those_of_the_published_files(folder: Path) -> None:
     page = " ".join((ROOT / "docs" / "amal.md").read_text().split())
-    rates = script("published.py")["win_rates"](IMAGINATION, "greedy_win_rate")
-    ratios = script("published.py")["ratios"](IMAGINATION).set_index(["algorithm", "scenario"])
+    rates = script("published.py")["win_rates"](folder, "greedy_win_rate")
+    ratios = script("published.py")["ratios"](folder).set_index(["algorithm", "scenario"])
     for algorithm, row in rates.iterrows():
         for scenario, cell in row.items():
             ratio = "1"
@@ -79,11 +80,27 @@ def test_the_second_designs_win_rates_and_ratios_are_those_of_the_published_file
                 found = ratios.loc[(algorithm, scenario)]
                 ratio = f"{found.ratio:.2f} [{found.low:.2f}, {found.high:.2f}]"
             assert f"| {cell} | {ratio} |" in page
-    runs = pd.read_csv(IMAGINATION / "runs.csv")
-    assert (runs.groupby(["algorithm", "scenario"]).size() == 10).all() and len(runs) == 80
-    decide = script("published.py")["correct_p_values"](IMAGINATION, "welch_p")
-    significant = decide[decide["p_holm"] < 0.05]
+    runs = pd.read_csv(folder / "runs.csv")
+    assert (runs[runs["in_statistics"]].groupby(["algorithm", "scenario"]).size() == 10).all()
+
+
+def test_what_is_significant_of_the_second_design() -> None:
+    correct = script("published.py")["correct_p_values"]
+    before = correct(BEFORE, "welch_p")
+    significant = before[before["p_holm"] < 0.05]
     assert [*zip(significant["algorithm"], significant["scenario"], strict=True)] == [("perfect world model", "2s3z")]
+    page = " ".join((ROOT / "docs" / "amal.md").read_text().split())
+    decide, other = (correct(IMAGINATION, f"{test}_p") for test in ("welch", "mann_whitney"))
+    assert (decide["p_holm"] > 0.05).all() and f"over the {decide.attrs['tests']} planned tests" in page
+    steps, rate = decide.itertuples()
+    assert f"log-rank test gives p = {steps.p:.3f}, and {steps.p_holm:.3f} after" in page
+    assert f"gives p = {rate.p:.3f}." in page and f"(p = {other['p_holm'][0]:.3f})" in page
+
+
+def test_the_report_on_the_published_runs_is_the_published_one(tmp_path: Path) -> None:
+    run_cli("report", IMAGINATION, "--out", tmp_path)
+    for name in ("cost", "runs", "sample_efficiency", "summary"):
+        assert (tmp_path / f"{name}.csv").read_bytes() == (IMAGINATION / f"{name}.csv").read_bytes(), name
 
 
 def test_table_and_figure_of_the_chance_study_are_those_of_its_published_rows(tmp_path: Path) -> None:
