@@ -145,6 +145,11 @@ def test_each_battle_goes_on_in_a_member_of_its_own_whether_or_not_the_others_fo
     twice = EntityBattles(ensemble)
     twice.reset(moments[torch.arange(5).repeat(2)], Generator().manual_seed(0), copies=2)
     assert [rows.tolist() for rows in twice.own] == [[0, 2, 4, 5, 7, 9], [1, 3, 6, 8]], "copies in one member"
+    every = EntityBattles(ensemble, 1e6)
+    every.reset(moments, Generator().manual_seed(0))
+    assert torch.equal(twice.units, every.units.repeat(2, 1, 1, 1)), "all copies begin as their moments"
+    for memory, rows, whole in zip(twice.memories, twice.own, every.memories, strict=True):
+        torch.testing.assert_close(memory, whole[rows % 5])
     one = lived(ensemble, None, moments[torch.tensor([1])])  # fewer battles than members
     torch.testing.assert_close(one.state[0, 0], alone.state[1, 0])
 
