@@ -265,16 +265,17 @@ class AMAL(MAPPO):
             assert self.replay is not None
             draw = partial(through_open_gate, self.replay_buffer, self.replay.aux_ratio)
         _, steps = learning.schedule(progress)
-        fit = partial(learning.fit, world_model, optimizers, draw, max_grad_norm=self.max_grad_norm)
-        audit, audited = None, 0
-        if self.has_evolved:
-            audit = IsolationAudit(learning, world_model, optimizers, self.replay_buffer)
-            audited = min(steps, AUDITED_STEPS)
-        losses = fit(steps=audited, average=self.average)
+        fit = partial(
+            learning.fit, world_model, optimizers, draw, max_grad_norm=self.max_grad_norm, average=self.average
+        )
+        known = (learning, world_model, optimizers, self.replay_buffer)
+        audit = IsolationAudit(*known) if self.has_evolved else None
+        audited = 0 if audit is None else min(steps, AUDITED_STEPS)
+        losses = fit(steps=audited)
         if audit is not None:
             self.isolation_kl = audit.divergence(audited, self.max_grad_norm)
             self.has_evolved = False
-        losses += fit(steps=steps - audited, average=self.average)
+        losses += fit(steps=steps - audited)
         metrics |= mean_losses(losses)
         return metrics if self.evolved is None else metrics | {"train/isolation_kl": self.isolation_kl}
 
